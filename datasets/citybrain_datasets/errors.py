@@ -1,0 +1,46 @@
+"""Errors of the data room. Raised deep, caught once at the command line or the HTTP edge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class CityBrainError(Exception):
+    """Anything a person can mend: the message says what is wrong and where."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, and its place.
+
+    ``where`` names the table, signal or file; ``row`` and ``column`` the place inside it, where they apply.
+    """
+
+    where: str
+    what: str
+    row: str | None = None
+    column: str | None = None
+
+    def __str__(self) -> str:
+        place = self.where
+        if self.row is not None:
+            place += f", row {self.row}"
+        if self.column is not None:
+            place += f", column {self.column}"
+        return f"{place}: {self.what}"
+
+
+class CityError(CityBrainError):
+    """A city, or the input it is made from, breaks its contract."""
+
+    def __init__(self, problems: Iterable[Problem]):
+        self.problems = list(problems)
+        shown = [str(problem) for problem in self.problems[:20]]
+        if len(self.problems) > len(shown):
+            shown.append(f"… and {len(self.problems) - len(shown)} more")
+        super().__init__("\n".join(shown))
+
+
+class ConfigError(CityBrainError):
+    """A configuration file has an unknown key, a missing one or a wrong value."""
