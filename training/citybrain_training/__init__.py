@@ -1,0 +1,1 @@
+"""Fit, evaluate, calibrate, export: from a City to a Bundle."""
