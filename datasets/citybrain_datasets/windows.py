@@ -1,0 +1,70 @@
+"""Windows cut from signals: in training from a city's history, in serving from the newest observations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from citybrain_datasets.city import City
+from citybrain_datasets.features import Features, Window
+from citybrain_datasets.signals import Signal
+from citybrain_datasets.statistics import clocked
+
+
+class WindowSource:
+    """Windows and answers at any issue time; what lies outside the signals is NaN.
+
+    ``signals`` are on the task's clock. ``forecasts`` are known-future signals; where a test uses observed weather
+    as a stand-in for a perfect forecast, they are the observations themselves.
+    """
+
+    def __init__(self, features: Features, signals: Mapping[str, Signal], forecasts: Mapping[str, Signal] | None = None):
+        self.features = features
+        self.task = features.task
+        self.signals = dict(signals)
+        self.forecasts = dict(forecasts or {})
+        for name in features.signals:
+            if self.signals[name].step != self.task.step:
+                raise ValueError(f"{name} has step {self.signals[name].step}, the task {self.task.step}")
+        self._offsets = {name: features.offsets(name) for name in features.signals}
+        self._leads = np.arange(1, self.task.horizon + 1)
+
+    @staticmethod
+    def of_city(features: Features, city: City) -> WindowSource:
+        task = features.task
+        signals = {name: clocked(city, task, name) for name in features.signals}
+        return WindowSource(features, signals, {n: clocked(city, task, n) for n in task.known_future})
+
+    @property
+    def target(self) -> Signal:
+        return self.signals[self.task.target]
+
+    def window(self, issue: pd.DatetimeIndex) -> Window:
+        """The windows issued at ``issue``, UTC ends of intervals."""
+        values = {name: _take(self.signals[name], issue, offsets) for name, offsets in self._offsets.items()}
+        future = {name: _take(signal, issue, self._leads) for name, signal in self.forecasts.items()}
+        return Window(issue, values, future)
+
+    def answer(self, issue: pd.DatetimeIndex) -> np.ndarray:
+        """What was measured over the horizon, float32 ``[batch, horizon, node]``."""
+        return _take(self.target, issue, self._leads)
+
+    def issues(self) -> pd.DatetimeIndex:
+        """Every issue time with a whole recent history before it and a whole horizon after it inside the signal."""
+        times = self.target.times
+        return times[self.task.history - 1 : len(times) - self.task.horizon]
+
+
+def _take(signal: Signal, issue: pd.DatetimeIndex, offsets: np.ndarray) -> np.ndarray:
+    """Values float32 ``[batch, offset, node]`` at ``issue + offset * step``."""
+    row = ((issue - signal.start) / signal.step).to_numpy()
+    if not np.all(row == np.round(row)):
+        raise ValueError(f"issue times are not on the clock of {signal.name}")
+    rows = row.astype(np.int64)[:, None] + offsets
+    inside = (rows >= 0) & (rows < signal.shape[0])
+    values = signal.values[rows.clip(0, max(signal.shape[0] - 1, 0))]
+    if not inside.all():
+        values[~inside] = np.nan
+    return values

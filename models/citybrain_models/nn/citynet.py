@@ -1,0 +1,167 @@
+"""CityNet: time first, then space, on the graph of roads and air stations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from citybrain_models.nn.exchange import Exchange, Form, Hubs
+
+
+@dataclass(frozen=True)
+class MessageKind:
+    """One kind of message: which node types send and receive, and whether the wind weighs it."""
+
+    name: str
+    sender: str
+    receiver: str
+    windy: bool = False
+
+
+class CityNet(nn.Module):
+    """Quantiles of a signal at every node and lead, from the arrays of ``citybrain_datasets.features``.
+
+    Each node's window is mapped to ``width`` numbers, joined by what the place is (static attributes and a learned
+    embedding that may be absent) and what time it is; blocks of message passing and hubs carry it through the city;
+    a head reads ``horizon × quantile`` numbers as departures from a blend of the last value and the weekly profile.
+
+    ``mean``, ``std`` and ``logarithmic`` turn the standardised answer into the target's unit.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: str,
+        features: Mapping[str, int],
+        statics: Mapping[str, int],
+        time_features: int,
+        messages: Sequence[MessageKind],
+        edge_channels: int,
+        horizon: int,
+        quantiles: Sequence[float],
+        mean: float,
+        std: float,
+        logarithmic: bool = False,
+        width: int = 64,
+        embedding: int = 16,
+        blocks: int = 2,
+        hubs: int = 8,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        self.target = target
+        self.horizon = horizon
+        self.median = list(quantiles).index(0.5)
+        self.quantiles = len(quantiles)
+        self.mean, self.std, self.logarithmic = mean, std, logarithmic
+        self.form: Form = "gather"
+        self.window = nn.ModuleDict({node: nn.Linear(size, width) for node, size in features.items()})
+        self.place = nn.ModuleDict(
+            {
+                node: nn.Sequential(nn.Linear(size + embedding, width), nn.SiLU(), nn.Linear(width, width))
+                for node, size in statics.items()
+            }
+        )
+        self.clock = nn.Sequential(nn.Linear(time_features, width), nn.SiLU(), nn.Linear(width, width))
+        # The last block answers for the target alone; what other nodes would learn there nobody reads.
+        self.blocks = nn.ModuleList(
+            Block(width, [target] if i == blocks - 1 else list(features), messages, edge_channels, hubs, dropout)
+            for i in range(blocks)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.blend = nn.Linear(width, horizon)
+        self.head = nn.Linear(width, horizon * self.quantiles)
+        self.shortcut = nn.Linear(features[target], horizon, bias=False)
+        nn.init.zeros_(self.shortcut.weight)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """``x_<type> [batch, node, feature]``, ``seen_<type> [batch, node]``, ``anchor [batch, node, 1 + horizon]``,
+        ``time [batch, feature]``, ``wind [batch, node, 2]``, ``static_<type> [node, attribute]``,
+        ``embedding_<type> [node, embedding]``, ``<message>_index`` and ``<message>_edge`` →
+        ``[batch, node, horizon, quantile]`` in the target's unit, rising along the quantiles."""
+        clock = self.clock(inputs["time"]).unsqueeze(1)
+        state = {}
+        for node, window in self.window.items():
+            place = self.place[node](torch.cat([inputs[f"static_{node}"], inputs[f"embedding_{node}"]], dim=-1))
+            state[node] = window(inputs[f"x_{node}"]) + place.unsqueeze(0) + clock
+        for block in self.blocks:
+            state = block(state, inputs, self.form)
+        hidden = self.norm(state[self.target])
+
+        anchor = inputs["anchor"]
+        share = torch.sigmoid(self.blend(hidden))
+        base = share * anchor[..., :1] + (1 - share) * anchor[..., 1:]
+        base = base + self.shortcut(inputs[f"x_{self.target}"])
+        raw = self.head(hidden).unflatten(-1, (self.horizon, self.quantiles))
+        answer = self._ordered(base, raw) * self.std + self.mean
+        return torch.expm1(answer) if self.logarithmic else answer
+
+    def _ordered(self, base: Tensor, raw: Tensor) -> Tensor:
+        """Quantiles that cannot cross: the median, and positive steps away from it."""
+        middle = (base + raw[..., self.median]).unsqueeze(-1)
+        above = torch.cumsum(nn.functional.softplus(raw[..., self.median + 1 :] - 2), dim=-1)
+        below = torch.cumsum(nn.functional.softplus(raw[..., : self.median].flip(-1) - 2), dim=-1).flip(-1)
+        return torch.cat([middle - below, middle, middle + above], dim=-1)
+
+
+class Block(nn.Module):
+    """One round of exchange: messages of each kind and hub context, mixed through a gate, then a feed-forward."""
+
+    def __init__(
+        self,
+        width: int,
+        receivers: Sequence[str],
+        messages: Sequence[MessageKind],
+        edge_channels: int,
+        hubs: int,
+        dropout: float,
+    ):
+        super().__init__()
+        self.receivers = list(receivers)
+        self.kinds = [m for m in messages if m.receiver in receivers]
+        involved = dict.fromkeys([*receivers, *(m.sender for m in self.kinds)])
+        self.before = nn.ModuleDict({node: nn.LayerNorm(width) for node in involved})
+        self.exchange = nn.ModuleDict({m.name: Exchange(width, edge_channels, windy=m.windy) for m in self.kinds})
+        self.hubs = nn.ModuleDict({node: Hubs(width, hubs) for node in receivers} if hubs else {})
+        heard = {node: 1 + (hubs > 0) + sum(m.receiver == node for m in self.kinds) for node in receivers}
+        self.mix = nn.ModuleDict({node: nn.Linear(heard[node] * width, 2 * width) for node in receivers})
+        self.feed = nn.ModuleDict(
+            {
+                node: nn.Sequential(
+                    nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Dropout(dropout),
+                    nn.Linear(2 * width, width),
+                )
+                for node in receivers
+            }
+        )  # fmt: skip
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, state: dict[str, Tensor], inputs: Mapping[str, Tensor], form: Form
+    ) -> dict[str, Tensor]:
+        """``state[type] [batch, node, width]`` → the same shapes, for the receiving node types."""
+        normed = {node: norm(state[node]) for node, norm in self.before.items()}
+        heard = {node: [normed[node]] for node in self.receivers}
+        for node, hub in self.hubs.items():
+            heard[node].append(hub(normed[node], inputs[f"seen_{node}"]))
+        for kind in self.kinds:
+            heard[kind.receiver].append(
+                self.exchange[kind.name](
+                    normed[kind.sender],
+                    inputs[f"seen_{kind.sender}"],
+                    inputs[f"{kind.name}_index"],
+                    inputs[f"{kind.name}_edge"],
+                    inputs["wind"] if kind.windy else None,
+                    form,
+                )
+            )
+        after = {}
+        for node in self.receivers:
+            value = state[node]
+            gate, new = self.mix[node](torch.cat(heard[node], dim=-1)).chunk(2, dim=-1)
+            value = value + self.dropout(torch.sigmoid(gate) * new)
+            after[node] = value + self.feed[node](value)
+        return after
