@@ -57,6 +57,37 @@ KINDS: dict[str, SignalKind] = {
 """Every signal a city may have. The unit here is the only one stored; importers convert."""
 
 
+@dataclass(frozen=True)
+class Ticks:
+    """A regular clock: ticks ``offset_minutes`` past every whole multiple of ``step_minutes`` since 1970 UTC.
+
+    The offset is 0 almost everywhere; an hourly feed of a city half an hour off UTC ticks at 30.
+    """
+
+    step_minutes: int
+    offset_minutes: int = 0
+
+    @staticmethod
+    def of(signal: Signal) -> Ticks:
+        """The clock a signal was measured on."""
+        minute = pd.Timedelta(minutes=1)
+        step = int(signal.step / minute)
+        return Ticks(step, int((signal.start - pd.Timestamp(0, tz="UTC")) / minute) % step)
+
+    @property
+    def step(self) -> pd.Timedelta:
+        return pd.Timedelta(minutes=self.step_minutes)
+
+    def on(self, seconds: np.ndarray) -> np.ndarray:
+        """Whether times, int64 seconds since the epoch, are ticks."""
+        return (seconds - 60 * self.offset_minutes) % (60 * self.step_minutes) == 0
+
+    def floor(self, time: pd.Timestamp) -> pd.Timestamp:
+        """The newest tick that is not after ``time``."""
+        offset = pd.Timedelta(minutes=self.offset_minutes)
+        return (time - offset).floor(self.step) + offset
+
+
 class Signal:
     """One quantity at every node of one type, on a regular clock.
 

@@ -22,6 +22,7 @@ from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityBrainError, CityError
 from citybrain_datasets.features import Features
+from citybrain_datasets.signals import Ticks
 from citybrain_datasets.statistics import Profile, Scaler, Statistics
 from citybrain_datasets.task import Task
 from citybrain_models.calibration import Calibration
@@ -55,6 +56,8 @@ class Bundle:
     """SHA-256 of the data that it was trained on."""
     created: str
     """ISO 8601, UTC."""
+    clocks: Mapping[str, Ticks] = field(default_factory=dict)
+    """The clock each signal is measured on, maybe finer than the task's; the task's own where it is not said."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     card: str = ""
     digest: str = ""
@@ -144,10 +147,13 @@ class Bundle:
 
     def _files(self) -> dict[str, bytes]:
         city = {key: getattr(self.city, key) for key in _CITY_FIELDS}
+        clocks = {name: vars(ticks) for name, ticks in self.clocks.items()}
         files = {
             "model.onnx": self.model,
             "task.json": _json(self.task.model_dump(mode="json")),
-            "city.json": _json({**city, "placing": dict(self.placing), "fingerprint": self.fingerprint}),
+            "city.json": _json(
+                {**city, "placing": dict(self.placing), "clocks": clocks, "fingerprint": self.fingerprint}
+            ),
             "scalers.json": _json({name: vars(scaler) for name, scaler in self.statistics.scalers.items()}),
             "profiles.npz": _npz({f"{n}.{p.slot_minutes}": p.mean for n, p in self.statistics.profiles.items()}),
             "graph.npz": _npz(self.graph),
@@ -191,6 +197,7 @@ class Bundle:
                 tuple(calibration["quantiles"]), np.asarray(calibration["shift"], np.float32).reshape(task.horizon, -1)
             ),
             fingerprint=about["fingerprint"],
+            clocks={name: Ticks(**ticks) for name, ticks in about["clocks"].items()},
             created=metrics.pop("created"),
             metrics=metrics,
             card=files["card.md"].decode(),
