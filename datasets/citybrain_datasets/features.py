@@ -116,8 +116,9 @@ class Features:
         """Weekly profile over history and horizon, ``[batch, history + horizon, node]``, in the signal's unit."""
         task, profile = self.task, self.statistics.profiles[name]
         offsets = np.arange(-task.history + 1, task.horizon + 1)
-        times = pd.DatetimeIndex((issue.to_numpy()[:, None] + offsets * task.step.to_numpy()).ravel(), tz="UTC")
-        slots = week_slots(self.calendar, times, task.step, profile.slot_minutes)
+        ticks = issue.tz_convert(None).to_numpy()[:, None] + offsets * task.step.to_numpy()
+        times = pd.DatetimeIndex(ticks.ravel(), tz="UTC")
+        slots = week_slots(self.calendar, times, profile.slot_minutes)
         return profile.at(slots.reshape(len(issue), -1), own)
 
     def _checked(self, name: str, values: np.ndarray) -> np.ndarray:

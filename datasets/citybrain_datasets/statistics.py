@@ -10,7 +10,7 @@ import pandas as pd
 
 from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.city import City
-from citybrain_datasets.signals import KINDS, Signal
+from citybrain_datasets.signals import Signal
 from citybrain_datasets.task import GASES, Task
 
 LOGARITHMIC = frozenset({"pm25", *GASES, "precipitation"})
@@ -104,9 +104,9 @@ class _Sums:
         return np.concatenate([week[:5].sum(axis=0), week[5], week[6]])
 
 
-def week_slots(calendar: Calendar, times: pd.DatetimeIndex, step: pd.Timedelta, slot_minutes: int) -> np.ndarray:
-    """Slot of the local week, int ``[time]``, in which each interval that *ends* at ``times`` begins."""
-    local = calendar.of(times - step)
+def week_slots(calendar: Calendar, times: pd.DatetimeIndex, slot_minutes: int) -> np.ndarray:
+    """Slot of the local week, int ``[time]``, in which intervals that *end* at ``times`` lie."""
+    local = calendar.of(times - pd.Timedelta(seconds=1))
     day = np.where(local.holiday, 6, local.weekday)
     return day * (1440 // slot_minutes) + local.minute_of_day // slot_minutes
 
@@ -121,7 +121,6 @@ class Statistics:
     @staticmethod
     def fit(city: City, task: Task, until: pd.Timestamp, slot_minutes: int | None = None) -> Statistics:
         """Fits on values up to and including ``until``; nothing later is looked at."""
-        slot_minutes = slot_minutes or task.step_minutes
         calendar = Calendar(city.timezone, city.country)
         scalers, profiles = {}, {}
         for name in dict.fromkeys((task.target, *task.context, *task.inputs, *task.known_future)):
@@ -129,13 +128,13 @@ class Statistics:
             transform: Literal["identity", "log1p"] = "log1p" if name in LOGARITHMIC else "identity"
             scalers[name] = Scaler.fit(signal.values, transform)
             if name == task.target or name in task.context:
-                slots = week_slots(calendar, signal.times, task.step, slot_minutes)
-                profiles[name] = Profile.fit(signal.values, slots, slot_minutes)
+                minutes = slot_minutes or int(signal.step / pd.Timedelta(minutes=1))
+                profiles[name] = Profile.fit(signal.values, week_slots(calendar, signal.times, minutes), minutes)
         return Statistics(scalers, profiles)
 
 
 def clocked(city: City, task: Task, name: str) -> Signal:
-    """A signal on the task's clock."""
+    """A signal as the task samples it: interval means on the task's clock, or, where the task takes the value at
+    the tick (``last``), as measured, so that windows may start at any measured time."""
     signal = city.signals[name]
-    assert name in KINDS
-    return signal.at(task.step, task.sampling)
+    return signal if task.sampling == "last" else signal.at(task.step)

@@ -16,7 +16,7 @@ from citybrain_datasets.statistics import clocked
 class WindowSource:
     """Windows and answers at any issue time; what lies outside the signals is NaN.
 
-    ``signals`` are on the task's clock. ``forecasts`` are known-future signals; where a test uses observed weather
+    ``signals`` are as :func:`~citybrain_datasets.statistics.clocked` gives them. ``forecasts`` are known-future signals; where a test uses observed weather
     as a stand-in for a perfect forecast, they are the observations themselves.
     """
 
@@ -26,8 +26,8 @@ class WindowSource:
         self.signals = dict(signals)
         self.forecasts = dict(forecasts or {})
         for name in features.signals:
-            if self.signals[name].step != self.task.step:
-                raise ValueError(f"{name} has step {self.signals[name].step}, the task {self.task.step}")
+            if self.task.step % self.signals[name].step != pd.Timedelta(0):
+                raise ValueError(f"{name} has step {self.signals[name].step}, which does not divide {self.task.step}")
         self._offsets = {name: features.offsets(name) for name in features.signals}
         self._leads = np.arange(1, self.task.horizon + 1)
 
@@ -43,28 +43,27 @@ class WindowSource:
 
     def window(self, issue: pd.DatetimeIndex) -> Window:
         """The windows issued at ``issue``, UTC ends of intervals."""
-        values = {name: _take(self.signals[name], issue, offsets) for name, offsets in self._offsets.items()}
-        future = {name: _take(signal, issue, self._leads) for name, signal in self.forecasts.items()}
+        values = {name: self._take(self.signals[name], issue, offsets) for name, offsets in self._offsets.items()}
+        future = {name: self._take(signal, issue, self._leads) for name, signal in self.forecasts.items()}
         return Window(issue, values, future)
 
     def answer(self, issue: pd.DatetimeIndex) -> np.ndarray:
         """What was measured over the horizon, float32 ``[batch, horizon, node]``."""
-        return _take(self.target, issue, self._leads)
+        return self._take(self.target, issue, self._leads)
 
     def issues(self) -> pd.DatetimeIndex:
-        """Every issue time with a whole recent history before it and a whole horizon after it inside the signal."""
-        times = self.target.times
-        return times[self.task.history - 1 : len(times) - self.task.horizon]
+        """Every measured time with a whole recent history before it and a whole horizon after it inside the signal."""
+        times, stride = self.target.times, self.task.step // self.target.step
+        return times[(self.task.history - 1) * stride : len(times) - self.task.horizon * stride]
 
-
-def _take(signal: Signal, issue: pd.DatetimeIndex, offsets: np.ndarray) -> np.ndarray:
-    """Values float32 ``[batch, offset, node]`` at ``issue + offset * step``."""
-    row = ((issue - signal.start) / signal.step).to_numpy()
-    if not np.all(row == np.round(row)):
-        raise ValueError(f"issue times are not on the clock of {signal.name}")
-    rows = row.astype(np.int64)[:, None] + offsets
-    inside = (rows >= 0) & (rows < signal.shape[0])
-    values = signal.values[rows.clip(0, max(signal.shape[0] - 1, 0))]
-    if not inside.all():
-        values[~inside] = np.nan
-    return values
+    def _take(self, signal: Signal, issue: pd.DatetimeIndex, offsets: np.ndarray) -> np.ndarray:
+        """Values float32 ``[batch, offset, node]`` at ``issue + offset * step``."""
+        row = ((issue - signal.start) / signal.step).to_numpy()
+        if not np.all(row == np.round(row)):
+            raise ValueError(f"issue times are not on the clock of {signal.name}")
+        rows = row.astype(np.int64)[:, None] + offsets * (self.task.step // signal.step)
+        inside = (rows >= 0) & (rows < signal.shape[0])
+        values = signal.values[rows.clip(0, max(signal.shape[0] - 1, 0))]
+        if not inside.all():
+            values[~inside] = np.nan
+        return values

@@ -1,0 +1,111 @@
+"""What a training may be told, as typed YAML that refuses unknown keys."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from citybrain_datasets.errors import ConfigError
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkConfig(_Strict):
+    """Size of :class:`citybrain_models.nn.citynet.CityNet`."""
+
+    width: int = Field(64, gt=0)
+    blocks: int = Field(2, gt=0)
+    hubs: int = Field(8, ge=0)
+    embedding: int = Field(16, gt=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    neighbours: int = Field(16, gt=0)
+    """Senders a node listens to along each kind of edge, the nearest first."""
+    graph: bool = True
+    """False leaves every message out: the ablation that shows what the graph brings."""
+
+
+class FitConfig(_Strict):
+    """Optimisation."""
+
+    epochs: int = Field(30, gt=0)
+    batch: int = Field(64, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-3, ge=0)
+    patience: int = Field(8, gt=0)
+    """Epochs without a better validation error after which training stops."""
+    average: float = Field(0.995, ge=0, lt=1)
+    """Decay of the moving average of the weights, which is what is kept; 0 keeps the last weights."""
+    embedding_dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of nodes whose learned embedding is withheld in a batch, so that a new sensor can do without."""
+    sensor_dropout: float = Field(0.05, ge=0, lt=1)
+    """Mean share of sensors silenced in a training window, so that dead ones are nothing new."""
+    quantile_weight: float = Field(1.0, ge=0)
+    """Weight of the mean pinball loss of the outer quantiles beside the absolute error of the median."""
+    windows_per_epoch: int | None = Field(None, gt=0)
+    """Train on a random part of the windows each epoch; all of them when left out."""
+
+
+class SplitConfig(_Strict):
+    """Chronological parts: by fraction of the windows, or by date.
+
+    By date, a window belongs to a part when its issue time and its whole horizon lie in it; dates without a zone are UTC.
+    """
+
+    first: datetime | None = None
+    last: datetime | None = None
+    train: float | datetime = 0.7
+    validate_: float | datetime = Field(0.1, alias="validate")
+    every_tick: bool = False
+    """Train also on windows issued between the task's steps, wherever something was measured."""
+
+    @model_validator(mode="after")
+    def _same_kind(self) -> Self:
+        kinds = {isinstance(self.train, datetime), isinstance(self.validate_, datetime)}
+        if len(kinds) > 1:
+            raise ValueError("train and validate must both be fractions or both be dates")
+        if isinstance(self.train, float) and isinstance(self.validate_, float):
+            if not (0 < self.train < 1 and 0 < self.validate_ < 1 and self.train + self.validate_ < 1):
+                raise ValueError("the fractions train and validate must be positive and leave something for the test")
+        return self
+
+
+class TrainConfig(_Strict):
+    """Everything a training depends on beside the city. ``task`` overrides fields of the default task."""
+
+    task: dict[str, Any] = Field(default_factory=dict)
+    network: NetworkConfig = NetworkConfig()
+    fit: FitConfig = FitConfig()
+    split: SplitConfig = SplitConfig()
+    seed: int = 1
+    threads: int = Field(2, gt=0)
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    """Options of Lightning's Trainer (accelerator, devices, strategy, precision …), passed on as they are."""
+
+    def merged(self, changes: dict[str, Any]) -> TrainConfig:
+        """This configuration with some leaves changed, validated anew."""
+        base = self.model_dump(by_alias=True, exclude_unset=True)
+        for key, value in changes.items():
+            base[key] = {**base.get(key, {}), **value} if isinstance(value, dict) else value
+        return TrainConfig.model_validate(base)
+
+
+def read_config(path: Path | str | None) -> TrainConfig:
+    """Reads YAML. Raises :class:`ConfigError` naming file, key and what is wrong with it."""
+    if path is None:
+        return TrainConfig()
+    path = Path(path)
+    try:
+        return TrainConfig.model_validate(yaml.safe_load(path.read_text()) or {})
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is no YAML: {error}") from None
+    except ValidationError as error:
+        lines = [f"{path}: {'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("\n".join(lines)) from None

@@ -1,0 +1,117 @@
+"""Fit: a network trained by Lightning, with early stopping, checkpoints that resume and averaged weights."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger
+
+from citybrain_training.batches import Windows
+from citybrain_training.module import ForecastModule, build_network
+from citybrain_training.preparation import Preparation
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained module with its best weights, and what the training cost."""
+
+    module: ForecastModule
+    checkpoint: Path
+    epochs: int
+    cpu_seconds: float
+    wall_seconds: float
+    best_validation_mae: float
+
+    @property
+    def parameters(self) -> int:
+        """Trainable numbers of the network, node embeddings included."""
+        return sum(p.numel() for p in self.module.parameters() if p.requires_grad)
+
+
+def fit(
+    preparation: Preparation,
+    folder: Path,
+    *,
+    resume: bool = False,
+    warm_start: Path | None = None,
+    logger: Logger | None = None,
+    progress: bool = True,
+) -> Fitted:
+    """Trains into ``folder``, which receives ``last.ckpt`` after every epoch and ``best.ckpt``.
+
+    ``resume`` goes on from ``last.ckpt`` if there is one; ``warm_start`` begins with another training's weights.
+    """
+    config = preparation.config
+    torch.set_num_threads(config.threads)
+    pl.seed_everything(config.seed, verbose=False)
+    module = ForecastModule(build_network(preparation), preparation)
+    if warm_start is not None:
+        load_weights(module, warm_start)
+    folder.mkdir(parents=True, exist_ok=True)
+    best = ModelCheckpoint(folder, "best", monitor="val_mae", save_last=True, enable_version_counter=False)
+    trainer = pl.Trainer(
+        **{
+            "accelerator": "cpu",
+            "devices": 1,
+            "gradient_clip_val": 1.0,
+            "max_epochs": config.fit.epochs,
+            "num_sanity_val_steps": 0,
+            "reload_dataloaders_every_n_epochs": int(config.fit.windows_per_epoch is not None),
+            "enable_model_summary": False,
+            "enable_progress_bar": progress,
+            **config.trainer,
+        },
+        logger=logger or False,
+        callbacks=_callbacks(preparation, best, progress),
+        default_root_dir=folder,
+    )
+    last = folder / "last.ckpt"
+    wall, cpu = time.perf_counter(), time.process_time()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        trainer.fit(module, datamodule=Windows(preparation), ckpt_path=last if resume and last.exists() else None)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    load_weights(module, Path(best.best_model_path))
+    module.eval()
+    score = float(best.best_model_score) if best.best_model_score is not None else float("nan")
+    return Fitted(module, Path(best.best_model_path), trainer.current_epoch, cpu, wall, score)
+
+
+def load_weights(module: ForecastModule, checkpoint: Path) -> None:
+    """Loads the weights of a checkpoint; its code is never run (``weights_only``)."""
+    state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    module.load_state_dict({k: v for k, v in state.items() if not k.startswith("val_error")}, strict=False)
+
+
+def _callbacks(preparation: Preparation, best: ModelCheckpoint, progress: bool) -> list[Callback]:
+    fit_config = preparation.config.fit
+    callbacks: list[Callback] = [best, EarlyStopping("val_mae", patience=fit_config.patience)]
+    if fit_config.average:
+        callbacks.append(EMAWeightAveraging(decay=fit_config.average))
+    if progress:
+        callbacks.append(RichProgressBar())
+    return callbacks
+
+
+class NetworkForecaster:
+    """A trained module as a :class:`~citybrain_models.forecaster.Forecaster`, uncalibrated."""
+
+    def __init__(self, module: ForecastModule, preparation: Preparation):
+        self.module = module.eval()
+        self.preparation = preparation
+        self.task = preparation.task
+
+    @torch.inference_mode()
+    def forecast(self, window: Any) -> np.ndarray:
+        arrays = self.preparation.features(window)
+        return self.module({name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()

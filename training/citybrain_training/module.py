@@ -1,0 +1,121 @@
+"""The Lightning wrapper of a network: its graph, its loss, its optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from citybrain_datasets.graph import EDGE_CHANNELS, messages_of
+from citybrain_datasets.statistics import LOGARITHMIC
+from citybrain_models.nn.citynet import CityNet, MessageKind
+from citybrain_training.preparation import Preparation
+
+DENSE_UP_TO = 1_500
+"""Nodes up to which training multiplies by the filled adjacency, the fastest form backwards on a CPU."""
+
+
+def build_network(preparation: Preparation) -> CityNet:
+    """A fresh network of the shape that a preparation's features and graph ask for."""
+    task, config = preparation.task, preparation.config.network
+    probe = preparation.features(preparation.source.window(preparation.split.train[:1]))
+    kinds = messages_of(task, frozenset(preparation.city.edges)) if config.graph else ()
+    windy = bool({"wind_speed", "wind_direction"} <= set(task.inputs))
+    scaler = preparation.statistics.scalers[task.target]
+    return CityNet(
+        target=task.node,
+        features={name[2:]: array.shape[-1] for name, array in probe.items() if name.startswith("x_")},
+        statics={n[7:]: a.shape[-1] for n, a in preparation.graph.items() if n.startswith("static_")},
+        time_features=probe["time"].shape[-1],
+        messages=[MessageKind(k.name, k.sender, k.receiver, windy and k.receiver == "air") for k in kinds],
+        edge_channels=len(EDGE_CHANNELS),
+        horizon=task.horizon,
+        quantiles=task.quantiles,
+        mean=scaler.mean,
+        std=scaler.std,
+        logarithmic=task.target in LOGARITHMIC,
+        width=config.width,
+        embedding=config.embedding,
+        blocks=config.blocks,
+        hubs=config.hubs,
+        dropout=config.dropout,
+    )
+
+
+class ForecastModule(pl.LightningModule):
+    """Trains a :class:`CityNet`; holds what belongs to the places: graph arrays and node embeddings."""
+
+    def __init__(self, network: CityNet, preparation: Preparation):
+        super().__init__()
+        self.network = network
+        self.config = preparation.config.fit
+        self.task = preparation.task
+        self.unit = float(np.nanstd(preparation.source.target.values[:: max(1, len(preparation.source.target.times) // 5000)]))
+        self.register_buffer("levels", torch.tensor(self.task.quantiles, dtype=torch.float32))
+        self.graph_names = list(preparation.graph)
+        for name, array in preparation.graph.items():
+            self.register_buffer(f"graph_{name}", torch.from_numpy(array), persistent=False)
+        size = preparation.config.network.embedding
+        self.embeddings = nn.ParameterDict(
+            {
+                name[7:]: nn.Parameter(0.1 * torch.randn(array.shape[0], size))
+                for name, array in preparation.graph.items()
+                if name.startswith("static_")
+            }
+        )
+        largest = max(array.shape[0] for array in preparation.graph.values())
+        self.train_form = "dense" if largest <= DENSE_UP_TO else "sparse"
+        self.val_error = MeanMetric()
+
+    def inputs(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Feature arrays joined by the graph's, with some embeddings withheld while training."""
+        graph = {name: getattr(self, f"graph_{name}") for name in self.graph_names}
+        for node, table in self.embeddings.items():
+            if self.training and self.config.embedding_dropout:
+                keep = torch.rand(table.shape[0], 1, device=table.device) >= self.config.embedding_dropout
+                table = table * keep
+            graph[f"embedding_{node}"] = table
+        return {**arrays, **graph}
+
+    def forward(self, arrays: Mapping[str, Tensor]) -> Tensor:
+        self.network.form = self.train_form if self.training or self.train_form == "dense" else "gather"
+        return self.network(self.inputs(arrays))
+
+    def loss(self, forecast: Tensor, answer: Tensor) -> Tensor:
+        """Absolute error of the median plus the mean pinball loss of the other quantiles, where there is an answer,
+        in units of the target's standard deviation."""
+        known = torch.isfinite(answer)
+        error = (torch.nan_to_num(answer).unsqueeze(-1) - forecast) / self.unit
+        pinball = torch.maximum(self.levels * error, (self.levels - 1) * error)
+        pinball = (pinball * known.unsqueeze(-1)).sum(dim=(0, 1, 2)) / known.sum().clamp(min=1)
+        middle = pinball[self.task.median]
+        others = (pinball.sum() - middle) / max(len(self.task.quantiles) - 1, 1)
+        return 2 * middle + self.config.quantile_weight * 2 * others
+
+    def training_step(self, batch: tuple[dict[str, Tensor], Tensor], _: int) -> Tensor:
+        arrays, answer = batch
+        loss = self.loss(self(arrays), answer)
+        self.log("train_loss", loss, prog_bar=True, on_epoch=True, on_step=False, batch_size=len(answer))
+        return loss
+
+    def validation_step(self, batch: tuple[dict[str, Tensor], Tensor], _: int) -> None:
+        arrays, answer = batch
+        error = (self(arrays)[..., self.task.median] - answer).abs()
+        known = torch.isfinite(error)
+        self.val_error.update(error[known].sum() / known.sum().clamp(min=1), known.sum())
+        self.log("val_mae", self.val_error, prog_bar=True)
+
+    def configure_optimizers(self) -> dict:
+        decayed = [p for n, p in self.named_parameters() if p.ndim > 1 and not n.startswith("embeddings")]
+        plain = [p for n, p in self.named_parameters() if p.ndim <= 1 or n.startswith("embeddings")]
+        groups = [{"params": decayed, "weight_decay": self.config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate)
+        steps = max(int(self.trainer.estimated_stepping_batches), 10)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.config.learning_rate, total_steps=steps, pct_start=0.1, anneal_strategy="cos"
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

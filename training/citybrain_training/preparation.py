@@ -1,0 +1,120 @@
+"""From a city and a configuration to all that a training needs, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+
+from citybrain_datasets.calendar import Calendar
+from citybrain_datasets.city import City
+from citybrain_datasets.errors import CityError, ConfigError, Problem
+from citybrain_datasets.features import Features
+from citybrain_datasets.graph import graph_arrays
+from citybrain_datasets.statistics import Statistics
+from citybrain_datasets.task import Task, default_task
+from citybrain_datasets.windows import WindowSource
+from citybrain_training.config import SplitConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class Split:
+    """Issue times of the windows of each part."""
+
+    train: pd.DatetimeIndex
+    validate: pd.DatetimeIndex
+    test: pd.DatetimeIndex
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A city made ready for one task."""
+
+    city: City
+    task: Task
+    config: TrainConfig
+    statistics: Statistics
+    features: Features
+    source: WindowSource
+    graph: dict[str, np.ndarray]
+    split: Split
+
+
+def task_of(city: City, name: str, config: TrainConfig) -> Task:
+    """The city's default task with the configuration's changes. Raises :class:`ConfigError` or :class:`CityError`."""
+    default = default_task(city, name)
+    try:
+        task = Task.model_validate({**default.model_dump(), **config.task})
+    except ValidationError as error:
+        lines = [f"task.{'.'.join(map(str, e['loc'])) or '*'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+    task.check(city)
+    return task
+
+
+def prepare(city: City, name: str, config: TrainConfig) -> Preparation:
+    """Cuts the city to the configured period, splits it, and fits statistics on the training part only."""
+    city = with_free_speed(city.between(_utc(config.split.first), _utc(config.split.last)))
+    task = task_of(city, name, config)
+    placing = {s: signal.node for s, signal in city.signals.items()}
+    calendar = Calendar(city.timezone, city.country)
+    # A window source needs features, features need statistics, statistics need the split, the split needs a clock only.
+    times = WindowSource.of_city(Features(task, Statistics({}, {}), calendar, placing), city).issues()
+    split = split_windows(times, task, config.split)
+    statistics = Statistics.fit(city, task, split.train[-1] + task.horizon * task.step)
+    features = Features(task, statistics, calendar, placing)
+    source = WindowSource.of_city(features, city)
+    graph = graph_arrays(city, task, statistics, config.network.neighbours)
+    if not config.network.graph:
+        graph = {k: v for k, v in graph.items() if k.startswith("static_")}
+    return Preparation(city, task, config, statistics, features, source, graph, split)
+
+
+def with_free_speed(city: City) -> City:
+    """Gives roads without a free-flow speed the 85th percentile of what was measured there, the usual stand-in."""
+    roads = city.nodes.get("road")
+    speed = city.signals.get("speed")
+    if roads is None or speed is None or ("free_speed_kmh" in roads and roads["free_speed_kmh"].notna().all()):
+        return city
+    values = speed.values
+    seen = np.isfinite(values).any(axis=0)
+    measured = np.full(values.shape[1], np.nan)
+    measured[seen] = np.nanpercentile(values[:, seen], 85, axis=0)
+    given = roads.get("free_speed_kmh", pd.Series(np.nan, roads.index))
+    filled = given.where(given.notna(), measured)
+    return city.replace(nodes={**city.nodes, "road": roads.assign(free_speed_kmh=filled)})
+
+
+def split_windows(times: pd.DatetimeIndex, task: Task, config: SplitConfig) -> Split:
+    """Splits issue times, which may be finer than the task's step: the protocol's windows start at the first."""
+    stepped = times[(times - times[0]) % task.step == pd.Timedelta(0)] if len(times) else times
+    reach = task.horizon * task.step
+    if isinstance(config.train, datetime) and isinstance(config.validate_, datetime):
+        train_end, validate_end = _utc(config.train), _utc(config.validate_)
+        assert train_end is not None and validate_end is not None
+        train = stepped[stepped + reach <= train_end]
+        validate = stepped[(stepped >= train_end) & (stepped + reach <= validate_end)]
+        test = stepped[stepped >= validate_end]
+    else:
+        assert isinstance(config.train, float) and isinstance(config.validate_, float)
+        # Rounding as the field does it: test first, so that published splits come out to the window.
+        test_count = round(len(stepped) * (1 - config.train - config.validate_))
+        train_count = round(len(stepped) * config.train)
+        train = stepped[:train_count]
+        validate, test = stepped[train_count : len(stepped) - test_count], stepped[len(stepped) - test_count :]
+    if not (len(train) and len(validate) and len(test)):
+        found = f"{len(train)} / {len(validate)} / {len(test)}"
+        raise CityError([Problem("split", f"train / validate / test have {found} windows; each needs at least one")])
+    if config.every_tick:
+        train = times[times <= train[-1]]
+    return Split(train, validate, test)
+
+
+def _utc(time: datetime | None) -> pd.Timestamp | None:
+    if time is None:
+        return None
+    stamp = pd.Timestamp(time)
+    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
