@@ -1,0 +1,73 @@
+"""Wide, long and tidy tables in Parquet or CSV; several files of one pattern are one table."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from citybrain_datasets.configuration import Table
+from citybrain_datasets.errors import CityError, Problem
+from citybrain_datasets.readers.files import as_ids, column, open_files, read_frame, stamps
+from citybrain_datasets.readers.rows import LongRows, WideRows
+
+ALONE = "city"
+"""The place of a table that names none."""
+
+
+def read_wide(table: Table, root: Path) -> WideRows:
+    """A row a time, a column a place."""
+    frames, times = [], []
+    for path in open_files(root, table.file):
+        frame = read_frame(table, path)
+        times.append(stamps(frame, table.time, path))
+        used = [table.time.column] if table.time.column in frame.columns else (table.time.columns or [])
+        if not used and isinstance(frame.index, pd.RangeIndex):
+            used = [str(frame.columns[0])]
+        frames.append(frame.drop(columns=used))
+    values = pd.concat(frames, ignore_index=True)
+    ids = as_ids(values.columns)
+    cells = values.to_numpy()
+    return WideRows(_join(times), ids, lambda _, first, last: cells[first:last])
+
+
+def read_long(table: Table, root: Path) -> LongRows:
+    """A row a time and place, a column a signal; or, tidy, a row a value."""
+    frames, times, names = [], [], []
+    for path in open_files(root, table.file):
+        frame = read_frame(table, path, text=(table.station,) if table.station else ())
+        times.append(stamps(frame, table.time, path))
+        names.append(_stations(table, frame, path))
+        frames.append(frame)
+    values = pd.concat(frames, ignore_index=True)
+    places, ids = pd.factorize(np.concatenate(names))
+    where = Path(table.file)
+
+    def raw(name: str | int) -> np.ndarray:
+        if table.layout == "tidy":
+            assert table.variable is not None  # Table refuses a tidy table without them
+            assert table.value is not None
+            wanted = column(values, table.variable, where).astype(str) == str(name)
+            return column(values, table.value, where).where(wanted).to_numpy()
+        return column(values, str(name), where).to_numpy()
+
+    return LongRows(_join(times), [str(i) for i in ids], places, raw)
+
+
+def _stations(table: Table, frame: pd.DataFrame, path: Path) -> np.ndarray:
+    if table.station is not None:
+        return np.array(as_ids(column(frame, table.station, path)), dtype=object)
+    if table.station_pattern is None:
+        return np.full(len(frame), ALONE, dtype=object)
+    found = re.search(table.station_pattern, path.name)
+    if found is None or not found.groups():
+        raise CityError(
+            [Problem(str(path), f"station_pattern {table.station_pattern!r} finds no station in the name")]
+        )
+    return np.full(len(frame), found[1], dtype=object)
+
+
+def _join(times: list[pd.DatetimeIndex]) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(times[0].append(times[1:]))
