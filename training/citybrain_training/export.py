@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
 from citybrain_datasets.errors import CityBrainError
+from citybrain_datasets.signals import Ticks
 from citybrain_models.bundle import Bundle
 from citybrain_models.calibration import Calibration
 from citybrain_models.nn.citynet import CityNet
@@ -66,7 +66,7 @@ def export_onnx(network: CityNet, inputs: Mapping[str, Tensor]) -> bytes:
             example,
             input_names=names,
             output_names=["quantiles"],
-            dynamic_shapes=({name: 0 for name in ()} or tuple(_dynamic(name, inputs[name]) for name in names),),
+            dynamic_shapes=(tuple(_dynamic(name) for name in names),),
             opset_version=OPSET,
             dynamo=True,
             external_data=False,
@@ -111,7 +111,7 @@ def _is_read(network: CityNet, name: str) -> bool:
     return True
 
 
-def _dynamic(name: str, tensor: Tensor) -> dict[int, Any]:
+def _dynamic(name: str) -> dict[int, Any]:
     """Which dimensions of an input may change."""
     if name == "time":
         return {0: Dim.DYNAMIC}
@@ -176,10 +176,7 @@ def make_bundle(
         task=preparation.task,
         city=preparation.city.replace(signals={}),
         placing=preparation.features.placing,
-        clocks={
-            name: int(preparation.city.signals[name].step / pd.Timedelta(minutes=1))
-            for name in preparation.features.signals
-        },
+        clocks={name: Ticks.of(preparation.city.signals[name]) for name in preparation.features.signals},
         statistics=preparation.statistics,
         graph={name: array for name, array in fixed.items() if name in read},
         model=model,

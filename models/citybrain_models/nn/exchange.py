@@ -62,7 +62,8 @@ class Exchange(MessagePassing):
 
     @staticmethod
     def _gather(payload: Tensor, weight: Tensor, index: Tensor) -> Tensor:
-        return (weight.unsqueeze(-2) @ payload[:, index]).squeeze(-2)
+        sent = payload.index_select(1, index.reshape(-1)).unflatten(1, index.shape)
+        return (weight.unsqueeze(-2) @ sent).squeeze(-2)
 
     @staticmethod
     def _dense(payload: Tensor, weight: Tensor, index: Tensor) -> Tensor:

@@ -1,0 +1,58 @@
+"""The model card: what a bundle is, what it was trained on, how well it does and what it must not be used for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from citybrain_datasets.signals import KINDS
+from citybrain_training.fitting import Fitted
+from citybrain_training.preparation import Preparation
+
+
+def model_card(preparation: Preparation, fitted: Fitted, tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Markdown. ``tables`` are the test scores by model, this one's first."""
+    task, city, split = preparation.task, preparation.city, preparation.split
+    unit = KINDS[task.target].unit
+    leads = [task.lead_label(i) for i in sorted({task.horizon // 4 - 1, task.horizon // 2 - 1, task.horizon - 1}) if i >= 0]
+    lines = [
+        f"# {city.title or city.name}: {task.name}",
+        "",
+        *(["**The city is synthetic. Its figures say nothing about a real one.**", ""] if city.synthetic else []),
+        f"Quantiles {', '.join(f'{q:g}' for q in task.quantiles)} of {KINDS[task.target].title} ({unit}) at "
+        f"{len(city.ids(task.node))} {task.node} nodes, {task.horizon} steps of {task.step_minutes} min ahead.",
+        "",
+        "## Data",
+        f"- Source: {city.attribution or 'not stated'}",
+        f"- Issue times: train {_span(split.train)}, validation {_span(split.validate)}, test {_span(split.test)}",
+        f"- Inputs: {', '.join((task.target, *task.inputs, *task.context))}; nothing later than the issue time"
+        + (f", except forecasts of {', '.join(task.known_future)}" if task.known_future else ""),
+        "",
+        "## Model",
+        f"CityNet, {fitted.parameters:,} parameters, {fitted.epochs} epochs, {fitted.cpu_seconds / 60:.1f} CPU minutes, "
+        f"seed {preparation.config.seed}.",
+        "",
+        f"## Scores on the test windows ({unit})",
+        "| model | " + " | ".join(f"MAE {lead}" for lead in leads) + " | MAE mean | coverage | width |",
+        "|---" * (len(leads) + 4) + "|",
+    ]
+    nominal = task.quantiles[-1] - task.quantiles[0]
+    for name, table in tables.items():
+        cells = [f"{table[lead]['mae']:.3f}" for lead in leads]
+        mean = table["mean"]
+        lines.append(f"| {name} | {' | '.join(cells)} | {mean['mae']:.3f} | {mean['coverage']:.1%} | {mean['width']:.2f} |")
+    lines += [
+        "",
+        f"Coverage is the share of outcomes inside the outer quantiles, which promise {nominal:.0%}.",
+        "",
+        "## Limits",
+        "- Fitted to observations, not causal: it says what is likely, not what a measure would do.",
+        "- Learned embeddings belong to the listed nodes; a sensor it has not seen is forecast without one.",
+        "- Conformal calibration holds for months like the validation months; the service adapts it as outcomes arrive.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _span(times: pd.DatetimeIndex) -> str:
+    return f"{times[0]:%Y-%m-%d %H:%M} to {times[-1]:%Y-%m-%d %H:%M} UTC ({len(times)})"

@@ -1,0 +1,138 @@
+"""``citybrain train``, ``evaluate`` and ``export``."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from citybrain_datasets.city import City
+from citybrain_datasets.errors import ConfigError
+from citybrain_datasets.signals import KINDS
+from citybrain_datasets.task import Task
+
+PROTOCOLS = Path(__file__).parent / "protocols"
+
+console = Console(stderr=True)
+
+
+class TaskName(str, Enum):
+    congestion = "congestion"
+    pm25 = "pm25"
+
+
+CityArgument = Annotated[str, typer.Argument(metavar="CITY", help="folder of a saved city, or 'embedded'")]
+TaskOption = Annotated[TaskName, typer.Option("--task", help="what to forecast")]
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", metavar="YAML", help="a YAML file, or the name of a protocol that ships with us")
+]
+
+
+def train(
+    city: CityArgument,
+    task: TaskOption,
+    config: ConfigOption = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the run [default: runs/CITY-TASK]")] = None,
+    seed: Annotated[int | None, typer.Option(help="overrides the configuration's seed")] = None,
+    epochs: Annotated[int | None, typer.Option(help="overrides the configuration's epochs")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the run's last checkpoint")] = False,
+    track: Annotated[bool, typer.Option(help="log to MLflow and register the model")] = True,
+    home: Annotated[Path, typer.Option(help="folder of MLflow's database when MLFLOW_TRACKING_URI is not set")] = Path("runs"),
+) -> None:
+    """Train a forecast, compare it with the baselines on the test windows, and write its bundle."""
+    from citybrain_training.pipeline import OURS
+    from citybrain_training.pipeline import train as run
+
+    settings = load_config(config)
+    if seed is not None:
+        settings = settings.merged({"seed": seed})
+    if epochs is not None:
+        settings = settings.merged({"fit": {"epochs": epochs}})
+    loaded = City.load(city)
+    folder = out or Path("runs") / f"{loaded.name}-{task.value}"
+    outcome = run(loaded, task.value, settings, folder, home=home if track else None, resume=resume, progress=console.is_terminal)
+    print_scores(outcome.bundle.task, outcome.tables)
+    fitted = outcome.fitted
+    console.print(f"{OURS}: {fitted.parameters:,} parameters, {fitted.epochs} epochs, {fitted.cpu_seconds / 60:.1f} CPU minutes")
+    if outcome.registered:
+        console.print("registered {} version {} as {}".format(*outcome.registered))
+    typer.echo(outcome.folder)
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="folder of a bundle")],
+    city: CityArgument,
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the scores as JSON")] = False,
+) -> None:
+    """Score a bundle beside persistence and the weekly profile on a city's test windows."""
+    from citybrain_models.bundle import Bundle
+    from citybrain_models.onnx_forecaster import OnnxForecaster
+    from citybrain_training.pipeline import OURS, score
+    from citybrain_training.preparation import prepare
+
+    read = Bundle.read(bundle)
+    loaded = City.load(city)
+    if loaded.ids(read.task.node) != read.city.ids(read.task.node):
+        raise ConfigError(
+            f"{bundle}: was trained for the {read.task.node} nodes of {read.city.name!r}, which are not those of {loaded.name!r}"
+        )
+    settings = load_config(config).merged({"task": read.task.model_dump(exclude={"name", "node"})})
+    preparation = prepare(loaded, read.task.name, settings)
+    tables = score(preparation, {OURS: OnnxForecaster(read, settings.threads)})
+    if as_json:
+        typer.echo(json.dumps(tables, indent=1))
+    else:
+        print_scores(read.task, tables)
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run")],
+    city: CityArgument,
+    task: TaskOption,
+    out: Annotated[Path, typer.Option(help="folder of the bundle to write")],
+    config: ConfigOption = None,
+) -> None:
+    """Turn a checkpoint into a bundle: ONNX, proven equal to torch, with all that serving needs."""
+    from citybrain_training.export import make_bundle
+    from citybrain_training.fitting import load_weights
+    from citybrain_training.module import ForecastModule, build_network
+    from citybrain_training.preparation import prepare
+
+    preparation = prepare(City.load(city), task.value, load_config(config))
+    module = ForecastModule(build_network(preparation), preparation)
+    load_weights(module, checkpoint)
+    bundle = make_bundle(module, preparation).write(out)
+    console.print(f"bundle {bundle.version}, {len(bundle.model) / 1e6:.1f} MB of ONNX")
+    typer.echo(out)
+
+
+def load_config(name: str | None):  # type: ignore[no-untyped-def]  # returns TrainConfig, imported late to keep --help quick
+    from citybrain_training.config import read_config
+
+    if name is None:
+        return read_config(None)
+    shipped = PROTOCOLS / f"{name}.yaml"
+    return read_config(shipped if shipped.exists() else name)
+
+
+def print_scores(task: Task, tables: dict[str, dict[str, dict[str, float]]]) -> None:
+    """A table of scores by model at a few leads and over all."""
+    unit = KINDS[task.target].unit
+    last = task.horizon - 1
+    leads = [task.lead_label(i) for i in dict.fromkeys((0, last // 4, last // 2, last))]
+    table = Table(title=f"{task.name}, test windows, {unit}")
+    for column in ("model", *(f"MAE {lead}" for lead in leads), "MAE", "RMSE", "coverage", "width"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for model, rows in tables.items():
+        mean = rows["mean"]
+        cells = [f"{rows[lead]['mae']:.3f}" for lead in leads]
+        table.add_row(
+            model, *cells, f"{mean['mae']:.3f}", f"{mean['rmse']:.3f}", f"{mean['coverage']:.1%}", f"{mean['width']:.2f}"
+        )
+    console.print(table)

@@ -1,0 +1,123 @@
+"""MLflow: runs, figures, bundles, and the registry with its champion and challenger."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import onnx
+from lightning.pytorch.loggers import MLFlowLogger
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from citybrain_models.bundle import Bundle
+
+# A control room's network is closed: MLflow must not report usage home.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+
+class Tracking:
+    """One training's run. Uses ``MLFLOW_TRACKING_URI`` where set, else SQLite and artifacts under ``home``."""
+
+    def __init__(self, home: Path, experiment: str):
+        home = home.resolve()
+        home.mkdir(parents=True, exist_ok=True)
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        self.uri = given or f"sqlite:///{home / 'mlflow.db'}"
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", self.uri))
+        found = mlflow.get_experiment_by_name(experiment)
+        if found is None:
+            place = None if given else (home / "artifacts" / experiment).as_uri()
+            mlflow.create_experiment(experiment, artifact_location=place)
+        mlflow.set_experiment(experiment)
+        self.experiment = experiment
+
+    @contextmanager
+    def run(self, name: str) -> Iterator[MLFlowLogger]:
+        """An MLflow run, and the Lightning logger that writes into it. It ends as failed when the body raises."""
+        with mlflow.start_run(run_name=name) as active:
+            yield MLFlowLogger(self.experiment, tracking_uri=self.uri, run_id=active.info.run_id)
+
+    @staticmethod
+    def parameters(values: Mapping[str, Any]) -> None:
+        """Logs a nested configuration as dotted parameters."""
+        mlflow.log_params(dict(_flat(values)))
+
+    @staticmethod
+    def scores(tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+        """Logs test scores, ``test/<model>/<metric>/<lead>``."""
+        metrics = {
+            f"test/{model}/{metric}/{lead}".replace(" ", "_"): value
+            for model, table in tables.items()
+            for lead, row in table.items()
+            for metric, value in row.items()
+        }
+        mlflow.log_metrics(metrics)
+
+    @staticmethod
+    def figures(figures: Mapping[str, Figure | None]) -> None:
+        import matplotlib.pyplot as plt
+
+        for name, figure in figures.items():
+            if figure is not None:
+                mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 110})
+                plt.close(figure)
+
+    @staticmethod
+    def register(bundle: Bundle, folder: Path, example: Mapping[str, np.ndarray]) -> tuple[str, str, str]:
+        """Logs the bundle's files and its network in the ONNX flavour, and registers it.
+
+        The first version of a model becomes ``champion``, later ones ``challenger`` until someone promotes them.
+        Returns the registered name, its version and the alias.
+        """
+        mlflow.log_artifacts(str(folder), "bundle")
+        name = registered_name(bundle)
+        inputs = Schema([TensorSpec(a.dtype, (-1, *a.shape[1:]), n) for n, a in example.items()])
+        outputs = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, bundle.task.horizon, len(bundle.task.quantiles)), "quantiles")])
+        logged = mlflow.onnx.log_model(
+            onnx.load_model_from_string(bundle.model),
+            name="model",
+            signature=ModelSignature(inputs=inputs, outputs=outputs),
+            registered_model_name=name,
+            save_as_external_data=False,
+            pip_requirements=["onnxruntime", "onnx", "numpy"],
+            metadata={"bundle": bundle.digest, "city": bundle.city.name, "task": bundle.task.name},
+        )
+        client = MlflowClient()
+        version = str(logged.registered_model_version)
+        client.set_model_version_tag(name, version, "bundle", bundle.digest)
+        alias = CHALLENGER if alias_version(name, CHAMPION) else CHAMPION
+        client.set_registered_model_alias(name, alias, version)
+        return name, version, alias
+
+
+def registered_name(bundle: Bundle) -> str:
+    return f"{bundle.city.name}-{bundle.task.name}"
+
+
+def alias_version(name: str, alias: str) -> str | None:
+    """Version that an alias of a registered model points to, None where there is none."""
+    try:
+        return str(MlflowClient().get_model_version_by_alias(name, alias).version)
+    except MlflowException:
+        return None
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, str(value)[:500]
