@@ -1,7 +1,7 @@
 """Does the graph know the nodes by the same order as the signals?
 
-A matrix by position, or an array without ids, can be in another order than the places. Nothing in the files
-says so; the values do: neighbours in the graph behave more alike than any two nodes, unless the order is wrong.
+A matrix by position, or an array without ids, can be in another order than the places. No file says so, but
+the values do: neighbours in the graph behave more alike than any two nodes, unless the order is wrong.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
 """A city on disk: Parquet tables and one YAML, written whole or not at all, read on demand.
 
-    city.yaml  road.parquet  air.parquet  edges/<relation>.parquet  signals/<signal>.parquet
-
-A signal has the columns ``time`` (timestamp[us, UTC], the end of the interval) and ``values``
-(fixed_size_list<float32>[node]), so that any span of time is read without touching the rest.
+city.yaml  road.parquet  air.parquet  edges/<relation>.parquet  signals/<signal>.parquet
 """
 
 from __future__ import annotations
@@ -12,12 +9,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, cast
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,14 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from citybrain_datasets.city import EDGE_COLUMNS, NODE_COLUMNS, City
 from citybrain_datasets.errors import CityError, Problem
+from citybrain_datasets.signal_file import open_parquet, read_signal, write_signal
 from citybrain_datasets.signals import KINDS, NodeType, Signal
 
 EMBEDDED = "embedded"
 CITIES = Path(__file__).parent / "cities"
 """Cities and configurations that ship with the package."""
-
-GROUP_VALUES = 1 << 16
-"""A row group holds a day, or as many days as make up this many values: small groups compress badly."""
 
 
 class SignalEntry(BaseModel):
@@ -126,7 +119,7 @@ def _write(city: City, draft: Path, extras: Mapping[str, bytes]) -> None:
             edges.astype({"source": "str", "target": "str"}), draft / "edges" / f"{relation}.parquet"
         )
     for name, signal in city.signals.items():
-        _write_signal(signal, draft / "signals" / f"{name}.parquet")
+        write_signal(signal, draft / "signals" / f"{name}.parquet")
     for name, content in extras.items():
         (draft / name).write_bytes(content)
     file = CityFile(
@@ -156,23 +149,6 @@ def _write(city: City, draft: Path, extras: Mapping[str, bytes]) -> None:
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:
     pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path, compression="zstd")
-
-
-def _write_signal(signal: Signal, path: Path) -> None:
-    length, width = signal.shape
-    schema = pa.schema({"time": pa.timestamp("us", tz="UTC"), "values": pa.list_(pa.float32(), width)})
-    day = max(1, int(pd.Timedelta(days=1) / signal.step))
-    group = day * max(1, GROUP_VALUES // max(1, day * width))
-    with pq.ParquetWriter(
-        path, schema, compression="zstd", use_dictionary=False, use_byte_stream_split=["values.list.element"]
-    ) as writer:
-        for first in range(0, length, group):
-            block = np.ascontiguousarray(signal.rows(first, min(first + group, length)), dtype=np.float32)
-            values = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), width)
-            times = pa.array(
-                signal.times[first : first + len(block)].as_unit("us"), type=schema.field("time").type
-            )
-            writer.write_table(pa.table([times, values], schema=schema), row_group_size=group)
 
 
 def _sync(draft: Path) -> None:
@@ -221,15 +197,8 @@ def schema_problems(path: Path | str, error: ValidationError) -> list[Problem]:
     ]
 
 
-def _open(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise CityError([Problem(str(path), f"cannot be read: {error}")]) from error
-
-
 def _table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    with _open(path) as file:
+    with open_parquet(path) as file:
         try:
             table: pd.DataFrame = file.read().to_pandas()
         except (OSError, pa.ArrowException) as error:
@@ -245,63 +214,6 @@ def _signal(path: Path, name: str, entry: SignalEntry, nodes: Mapping[NodeType, 
         raise CityError([Problem(str(path), f"unknown signal; known are {', '.join(KINDS)}")])
     if entry.unit != KINDS[name].unit:
         raise CityError([Problem(str(path), f"unit {entry.unit!r} must be {KINDS[name].unit!r}")])
-    width = 1 if entry.node == "city" else len(nodes[entry.node]) if entry.node in nodes else 0
-    with _open(path) as file:
-        expected = pa.schema({"time": pa.timestamp("us", tz="UTC"), "values": pa.list_(pa.float32(), width)})
-        for field in expected:
-            at = file.schema_arrow.get_field_index(field.name)
-            found = file.schema_arrow.field(at).type if at >= 0 else "missing"
-            if found != field.type:
-                raise CityError([Problem(str(path), f"is {found}, must be {field.type}", column=field.name)])
-        rows = file.metadata.num_rows
-        if rows != entry.length:
-            raise CityError([Problem(str(path), f"has {rows} rows, city.yaml says {entry.length}")])
-        ends = np.cumsum([0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))])
-        start = pd.Timestamp(entry.start)
-        signal = Signal(
-            name,
-            entry.node,
-            start,
-            pd.Timedelta(entry.step),
-            shape=(rows, width),
-            read=_Rows(path, width, ends),
-        )
-        _check_clock(path, signal, file)
-    return signal
-
-
-def _check_clock(path: Path, signal: Signal, file: pq.ParquetFile) -> None:
-    try:
-        times = file.read(["time"])["time"].to_numpy()
-    except (OSError, pa.ArrowException) as error:
-        raise CityError([Problem(str(path), f"cannot be read: {error}", column="time")]) from error
-    clock = signal.times.tz_localize(None).to_numpy().astype("datetime64[us]")
-    wrong = np.flatnonzero(times.astype("datetime64[us]") != clock)
-    if len(wrong):
-        what = f"time {times[wrong[0]]} should be {clock[wrong[0]]} on the clock of city.yaml"
-        raise CityError([Problem(str(path), what, str(wrong[0]), "time")])
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Reads the steps ``first`` ≤ i < ``last`` of one file. Holds no handle, so it can go to a worker."""
-
-    path: Path
-    width: int
-    ends: np.ndarray
-
-    def __call__(self, first: int, last: int) -> np.ndarray:
-        first, last, _ = slice(first, last).indices(int(self.ends[-1]))
-        if first >= last:
-            return np.empty((0, self.width), dtype=np.float32)
-        low = int(np.searchsorted(self.ends, first, side="right")) - 1
-        high = int(np.searchsorted(self.ends, last, side="left"))
-        with _open(self.path) as file:
-            try:
-                column = file.read_row_groups(range(low, high), columns=["values"])["values"].combine_chunks()
-            except (OSError, pa.ArrowException) as error:
-                where = f"cannot be read: {error}"
-                raise CityError([Problem(str(self.path), where, f"{first}–{last - 1}", "values")]) from error
-        values = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.width)
-        offset = first - int(self.ends[low])
-        return np.asarray(values[offset : offset + last - first], dtype=np.float32)
+    width = 1 if entry.node == "city" else len(nodes.get(entry.node, ()))
+    start, step = pd.Timestamp(entry.start), pd.Timedelta(entry.step)
+    return read_signal(path, name, entry.node, start, step, (entry.length, width))
