@@ -155,10 +155,8 @@ class Features:
         now = self.calendar.of(window.issue)
         end = self.calendar.of(window.issue + task.horizon * task.step)
         angle = 2 * np.pi * now.minute_of_day / 1440
-        year = 2 * np.pi * window.issue.dayofyear.to_numpy() / 365.25
         parts = [f(k * angle)[:, None] for k in (1, 2) for f in (np.sin, np.cos)]
         parts += [np.eye(7)[now.weekday], now.holiday[:, None], end.holiday[:, None]]
-        parts += [np.sin(year)[:, None], np.cos(year)[:, None]]
         for name in self.city_inputs:
             parts += [part.reshape(len(window.issue), -1) for part in self._summary(name, values)]
         for name in task.known_future:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from lightning.pytorch.loggers import Logger
 from citybrain_training.batches import Windows
 from citybrain_training.module import ForecastModule, build_network
 from citybrain_training.preparation import Preparation
+
+# Its notes on hardware and products are nothing a person can act on; warnings and errors stay.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ def fit(
     wall, cpu = time.perf_counter(), time.process_time()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+        warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
         trainer.fit(module, datamodule=Windows(preparation), ckpt_path=last if resume and last.exists() else None)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     if trainer.interrupted:

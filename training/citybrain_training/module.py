@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import lightning.pytorch as pl
@@ -114,8 +115,13 @@ class ForecastModule(pl.LightningModule):
         plain = [p for n, p in self.named_parameters() if p.ndim <= 1 or n.startswith("embeddings")]
         groups = [{"params": decayed, "weight_decay": self.config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate)
-        steps = max(int(self.trainer.estimated_stepping_batches), 10)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.config.learning_rate, total_steps=steps, pct_start=0.1, anneal_strategy="cos"
-        )
+        total = max(int(self.trainer.estimated_stepping_batches), 1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step / total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def warm_cosine(progress: float, warm: float = 0.1, floor: float = 1e-3) -> float:
+    """Learning rate as a share of its peak at ``progress`` 0–1 of the training: a linear rise, then half a cosine."""
+    if progress < warm:
+        return floor + (1 - floor) * progress / warm
+    return floor + (1 - floor) * (1 + math.cos(math.pi * min((progress - warm) / (1 - warm), 1))) / 2
