@@ -1,0 +1,56 @@
+"""The HTTP application of one service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from citybrain_datasets import __version__
+from citybrain_serving import problem_details
+from citybrain_serving.middleware import RequestScope
+from citybrain_serving.routes import city, forecasts, health, observations
+from citybrain_serving.routes.documentation import complete
+from citybrain_serving.service import Service
+
+DESCRIPTION = """
+Forecasts of road congestion and PM2.5 for {city}{synthetic}.
+
+Observations go in at `/v1/observations`; once a step a new forecast is computed and read at
+`/v1/forecasts/congestion` and `/v1/forecasts/pm25`. Times are UTC and end their interval. Missing is
+null, never zero. Errors are problem documents (RFC 9457).
+"""
+
+
+def create_app(service: Service) -> FastAPI:
+    """An application whose lifespan starts the cycle of ``service`` and closes it."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        try:
+            yield
+        finally:
+            service.close()
+
+    town = service.fleet.city
+    app = FastAPIOffline(
+        title="CityBrain",
+        version=__version__,
+        summary=f"Forecasts for {town.title or town.name}",
+        description=DESCRIPTION.format(
+            city=town.title or town.name,
+            synthetic=", a synthetic city: nothing here was measured" * town.synthetic,
+        ),
+        lifespan=lifespan,
+        redoc_url=None,
+        static_url="/docs/static",
+    )
+    for subject in (city, forecasts, observations, health):
+        app.include_router(subject.router(service))
+    problem_details.install(app)
+    complete(app)
+    app.add_middleware(RequestScope, telemetry=service.telemetry, max_body=service.settings.max_body_bytes)
+    return app

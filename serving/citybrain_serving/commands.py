@@ -1,0 +1,57 @@
+"""``citybrain serve``: a service from bundles, on this machine unless told otherwise."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from citybrain_models.bundle import Bundle
+from citybrain_serving import logs
+from citybrain_serving.app import create_app
+from citybrain_serving.errors import FleetError
+from citybrain_serving.service import Service
+from citybrain_serving.settings import load_settings
+
+DRAIN_SECONDS = 10
+"""How long requests under way may take to finish when the service is asked to stop."""
+
+
+def serve(
+    bundles: Annotated[list[Path], typer.Argument(help="Bundle folders, one for each task of one city.")],
+    host: Annotated[str | None, typer.Option(help="Address to bind; this machine only by default.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port, 8000 by default; 0 takes a free one.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Where observations are kept: a path or a database URL.")
+    ] = None,
+    replay: Annotated[bool, typer.Option(help="Take the newest observation for the present.")] = False,
+) -> None:
+    """Serve forecasts over HTTP. Settings are also read from CITYBRAIN_SERVE_… in the environment."""
+    settings = load_settings(
+        {"host": host, "port": port, "store": store, "clock": "observations" if replay else None}
+    )
+    if not _loopback(settings.host):
+        raise FleetError(
+            f"host {settings.host}: this service knows no callers yet and binds to this machine only"
+        )
+    logs.configure(settings.log_format)
+    service = Service([Bundle.read(folder) for folder in bundles], settings)
+    uvicorn.run(
+        create_app(service),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,145 @@
+"""The cycle: the newest window of each task becomes one immutable snapshot, published by one swap."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import structlog
+
+from citybrain_datasets.features import Features, Window
+from citybrain_datasets.signals import KINDS, SignalKind
+from citybrain_datasets.task import Task
+from citybrain_models.forecaster import Forecaster
+from citybrain_serving.clock import Clock
+from citybrain_serving.fallback import weekly_profile
+from citybrain_serving.fleet import Fleet
+from citybrain_serving.inputs import health, last_seen, newest_window
+from citybrain_serving.snapshot import Forecast, Snapshot, Source
+from citybrain_serving.store import ObservationStore
+
+MOST_DOUBTED = 0.2
+"""Share of nodes with an impossible forecast above which the whole forecast is given up."""
+
+log = structlog.get_logger(__name__)
+
+
+class FeaturedForecaster(Forecaster, Protocol):
+    """A forecaster that says how its windows are cut."""
+
+    @property
+    def features(self) -> Features: ...
+
+
+class Cycle:
+    """Computes snapshots. ``current`` is the last one published; readers take it and hold on to it."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        forecasters: Mapping[str, FeaturedForecaster],
+        store: ObservationStore,
+        clock: Clock,
+        grace: pd.Timedelta,
+    ):
+        self.fleet = fleet
+        self.forecasters = forecasters
+        self.store = store
+        self.clock = clock
+        self.grace = grace
+        self.current: Snapshot | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def run(self, touched: Collection[str] | None = None) -> Snapshot | None:
+        """Computes what is due and publishes it; None while the present is unknown.
+
+        A task is due when its issue time moved on, when a signal that it reads is in ``touched``, or
+        always where ``touched`` is None.
+        """
+        with self._one_at_a_time:
+            now = self.clock.now()
+            if now is None:
+                return self.current
+            newest = self.store.newest()
+            held = self.current.forecasts if self.current else {}
+            forecasts = {}
+            for name, forecaster in self.forecasters.items():
+                issue = self.issue(forecaster.task, now, newest.get(forecaster.task.target))
+                before = held.get(name)
+                touches = touched is None or not set(forecaster.features.signals).isdisjoint(touched)
+                if before is not None and before.issued == issue and not touches:
+                    forecasts[name] = before
+                else:
+                    forecasts[name] = self._forecast(name, forecaster, issue, now)
+            if self.current is None or forecasts != held:
+                self.current = Snapshot(forecasts, now)
+            return self.current
+
+    def issue(self, task: Task, now: pd.Timestamp, newest: pd.Timestamp | None) -> pd.Timestamp:
+        """The newest tick that is complete: measured, or past the grace its observations are given."""
+        ticks = self.fleet.ticks(task)
+        tick = ticks.floor(now)
+        if newest is not None and newest < tick and now - tick < self.grace:
+            return tick - ticks.step
+        return tick
+
+    def next_tick(self, now: pd.Timestamp) -> pd.Timestamp:
+        """When the next issue time of any task falls due at the latest."""
+        clocks = [self.fleet.ticks(f.task) for f in self.forecasters.values()]
+        return min(clock.floor(now - self.grace) + clock.step for clock in clocks) + self.grace
+
+    def _forecast(
+        self, name: str, forecaster: FeaturedForecaster, issue: pd.Timestamp, now: pd.Timestamp
+    ) -> Forecast:
+        features = forecaster.features
+        window = newest_window(self.store, features, issue)
+        values, source, reason, replaced = self._doubted(forecaster, window)
+        if source == "fallback":
+            log.warning(
+                "forecast fell back to the weekly profile", task=name, reason=reason, issued=str(issue)
+            )
+        observed, age = last_seen(features, window)
+        return Forecast(
+            task=features.task,
+            issued=issue,
+            computed=now,
+            values=values,
+            observed=observed,
+            observed_age=age,
+            inputs=health(features, window),
+            bundle=self.fleet.bundles[name].version,
+            source=source,
+            reason=reason,
+            replaced=replaced,
+        )
+
+    def _doubted(self, forecaster: FeaturedForecaster, window: Window) -> tuple[np.ndarray, Source, str, int]:
+        """Values ``[node, horizon, quantile]`` fit to publish, their source, why it is not the model, and
+        how many nodes were replaced."""
+        features, task = forecaster.features, forecaster.task
+        usual = weekly_profile(features, window)[0]
+        if not np.isfinite(window.values[task.target]).any():
+            return usual, "fallback", f"no {task.target} was observed", 0
+        try:
+            values = forecaster.forecast(window)[0]
+        except Exception:  # whatever a model or its runtime raises, the city gets an answer
+            log.exception("the model failed", task=task.name)
+            return usual, "fallback", "the model failed", 0
+        if values.shape != usual.shape:
+            return usual, "fallback", "the model's answer has another shape than its task", 0
+        wrong = impossible(values, KINDS[task.target])
+        if wrong.mean() > MOST_DOUBTED:
+            return usual, "fallback", f"the model's answer is impossible at {wrong.sum()} nodes", 0
+        return np.where(wrong[:, None, None], usual, values), "model", "", int(wrong.sum())
+
+
+def impossible(values: np.ndarray, kind: SignalKind) -> np.ndarray:
+    """Nodes, bool ``[node]``, whose forecast ``[node, horizon, quantile]`` is not finite, leaves the
+    range of the quantity or has quantiles that fall."""
+    finite = np.isfinite(values).all(axis=(1, 2))
+    inside = ((values >= kind.low) & (values <= kind.high)).all(axis=(1, 2))
+    rising = (np.diff(values, axis=2) >= 0).all(axis=(1, 2))
+    return ~(finite & inside & rising)

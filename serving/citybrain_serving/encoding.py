@@ -1,0 +1,164 @@
+"""Forecasts as bytes: JSON, GeoJSON and Arrow. What many requests share is encoded once a snapshot."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from cachetools import LRUCache
+
+from citybrain_datasets.city import City
+from citybrain_serving.places import Places
+from citybrain_serving.selection import Cut
+from citybrain_serving.snapshot import Forecast
+
+JSON = "application/json"
+GEOJSON = "application/geo+json"
+ARROW = "application/vnd.apache.arrow.stream"
+
+VIEW_NODES = 1_000_000
+"""Nodes whose encoded cuts are kept, over all cuts of a forecast."""
+
+DECIMALS = 2
+"""Of values in answers: no quantity here is measured finer. Occupancy, a share, is given with two more."""
+
+
+class Answers:
+    """One forecast, encoded on demand. Safe to use from several threads: at worst two encode the same
+    thing."""
+
+    def __init__(self, city: City, places: Places, forecast: Forecast):
+        self.city = city
+        self.places = places
+        self.forecast = forecast
+        self._views: LRUCache[Cut, _View] = LRUCache(max(2, min(16, VIEW_NODES // max(1, len(places)))))
+        self._lock = threading.Lock()
+
+    def encode(self, media: str, rows: np.ndarray | None, cut: Cut, stale: bool) -> bytes:
+        """``rows`` are positions of nodes, None for all; ``stale`` is told in the answer."""
+        write: dict[str, Callable[[np.ndarray, _View, dict[str, Any]], bytes]] = {
+            JSON: self._json,
+            GEOJSON: self._geojson,
+            ARROW: self._arrow,
+        }
+        chosen = np.arange(len(self.places)) if rows is None else rows
+        return write[media](chosen, self._view(cut), self.head(cut, stale))
+
+    def head(self, cut: Cut, stale: bool) -> dict[str, Any]:
+        """What a forecast says about itself, before its values."""
+        forecast, task = self.forecast, self.forecast.task
+        inputs = forecast.inputs
+        return {
+            "city": self.city.name,
+            "synthetic": self.city.synthetic,
+            "task": task.name,
+            "signal": task.target,
+            "unit": forecast.kind.unit,
+            "issued": utc(forecast.issued),
+            "step_minutes": task.step_minutes,
+            "source": forecast.source,
+            "reason": forecast.reason,
+            "stale": stale,
+            "bundle": forecast.bundle,
+            "inputs": {
+                "seen": round(inputs.seen, 4),
+                "newest": None if inputs.newest is None else utc(inputs.newest),
+                "replaced": forecast.replaced,
+                "signals": {name: round(share, 4) for name, share in inputs.signals.items()},
+            },
+            "times": [utc(forecast.times[lead]) for lead in cut.leads],
+            "quantiles": [task.quantiles[index] for index in cut.quantiles],
+        }
+
+    def _json(self, rows: np.ndarray, view: _View, head: dict[str, Any]) -> bytes:
+        ids = self.places.encoded_ids
+        chosen = rows.tolist()
+        return b"".join(
+            (
+                orjson.dumps(head)[:-1],
+                b',"ids":[',
+                b",".join([ids[row] for row in chosen]),
+                b'],"observed":',
+                orjson.dumps(self._observed[rows], option=orjson.OPT_SERIALIZE_NUMPY),
+                b',"values":[',
+                b",".join(view.fragments(chosen)),
+                b"]}",
+            )
+        )
+
+    def _geojson(self, rows: np.ndarray, view: _View, head: dict[str, Any]) -> bytes:
+        heads, chosen = self.places.feature_heads, rows.tolist()
+        observed = self._observed
+        features = [
+            b'%b,"observed":%b,"values":%b}}' % (heads[row], orjson.dumps(_number(observed[row])), fragment)
+            for row, fragment in zip(chosen, view.fragments(chosen), strict=True)
+        ]
+        opening = orjson.dumps({"type": "FeatureCollection", "numberReturned": len(features), **head})
+        return b"".join((opening[:-1], b',"features":[', b",".join(features), b"]}"))
+
+    def _arrow(self, rows: np.ndarray, view: _View, head: dict[str, Any]) -> bytes:
+        values = view.values[rows]
+        columns = {
+            "id": pa.array(self.places.ids).take(pa.array(rows)),
+            "observed": pa.array(self._observed[rows]),
+        }
+        for place, level in enumerate(head["quantiles"]):
+            flat = pa.array(np.ascontiguousarray(values[:, :, place]).reshape(-1))
+            columns[f"q{level:g}"] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+        table = pa.table(columns).replace_schema_metadata({"citybrain": orjson.dumps(head)})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return bytes(sink.getvalue())
+
+    @cached_property
+    def _observed(self) -> np.ndarray:
+        return _rounded(self.forecast.observed, self.forecast.kind.name)
+
+    def _view(self, cut: Cut) -> _View:
+        with self._lock:
+            view = self._views.get(cut)
+            if view is None:
+                picked = self.forecast.values[:, cut.leads][:, :, cut.quantiles]
+                view = self._views[cut] = _View(_rounded(picked, self.forecast.kind.name))
+            return view
+
+
+@dataclass
+class _View:
+    """Values ``[node, lead, quantile]`` of one cut and the JSON of each node, made when it is first asked
+    for."""
+
+    values: np.ndarray
+    _made: list[bytes | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._made = [None] * len(self.values)
+
+    def fragments(self, rows: list[int]) -> list[bytes]:
+        made, out = self._made, []
+        for row in rows:
+            fragment = made[row]
+            if fragment is None:
+                fragment = made[row] = orjson.dumps(self.values[row], option=orjson.OPT_SERIALIZE_NUMPY)
+            out.append(fragment)
+        return out
+
+
+def utc(time: Any) -> str:
+    """ISO 8601 with Z, to the second."""
+    return str(time.strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+def _rounded(values: np.ndarray, signal: str) -> np.ndarray:
+    return np.ascontiguousarray(np.round(values, DECIMALS + 2 * (signal == "occupancy")), dtype=np.float32)
+
+
+def _number(value: np.float32) -> float | None:
+    return None if np.isnan(value) else float(str(value))

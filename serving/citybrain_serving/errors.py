@@ -1,0 +1,61 @@
+"""Errors of the serving room. Raised deep; :mod:`citybrain_serving.problem_details` maps each to HTTP
+once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from citybrain_datasets.errors import CityBrainError
+
+
+class ServingError(CityBrainError):
+    """Something a caller can mend or wait out. ``extra`` goes into the problem document as it is."""
+
+    def __init__(self, message: str, extra: Mapping[str, Any] | None = None):
+        super().__init__(message)
+        self.extra = dict(extra or {})
+
+
+class FleetError(ServingError):
+    """The bundles given cannot be served together, or not by these settings."""
+
+
+class MalformedBody(ServingError):
+    """A body that cannot be read as what it claims to be."""
+
+
+class BodyTooLarge(ServingError):
+    """A body over the limit, found out while it was read."""
+
+
+class UnsupportedMedia(ServingError):
+    """A body in a format that this address does not take."""
+
+
+class NotAcceptable(ServingError):
+    """None of the formats asked for can be given."""
+
+
+class BadSelection(ServingError):
+    """A query parameter that selects nothing sensible."""
+
+
+class UnknownPlace(ServingError):
+    """An id that no node of the city has."""
+
+
+class UnknownTask(ServingError):
+    """A forecast that no bundle of this service makes."""
+
+
+class NothingAccepted(ServingError):
+    """Not one reading of a body could be taken."""
+
+
+class NotReady(ServingError):
+    """No snapshot has been published yet."""
+
+
+class StoreUnavailable(ServingError):
+    """The store cannot be read or written now."""

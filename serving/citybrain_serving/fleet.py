@@ -1,0 +1,96 @@
+"""The bundles a service answers from, checked to fit together, and the channels that feed them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import pandas as pd
+
+from citybrain_datasets.city import City
+from citybrain_datasets.signals import KINDS, NodeType, SignalKind, Ticks
+from citybrain_datasets.task import Task
+from citybrain_models.bundle import Bundle
+from citybrain_serving.errors import FleetError
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One signal as it is measured in this city: where, in which order of nodes, on which clock."""
+
+    signal: str
+    node: NodeType
+    ids: pd.Index
+    ticks: Ticks
+
+    @property
+    def kind(self) -> SignalKind:
+        return KINDS[self.signal]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Bundles of one city by task, the city, and the channels their inputs come from."""
+
+    city: City
+    bundles: Mapping[str, Bundle]
+    channels: Mapping[str, Channel]
+
+    @staticmethod
+    def of(bundles: Iterable[Bundle]) -> Fleet:
+        """Raises :class:`FleetError` for two bundles of one task, or bundles that disagree about their
+        city."""
+        by_task: dict[str, Bundle] = {}
+        for bundle in bundles:
+            if bundle.task.name in by_task:
+                raise FleetError(f"two bundles forecast {bundle.task.name}; one service takes one of each")
+            by_task[bundle.task.name] = bundle
+        if not by_task:
+            raise FleetError("no bundle given; there is nothing to serve")
+        first, *others = by_task.values()
+        nodes = dict(first.city.nodes)
+        for other in others:
+            _same_city(first.city, other.city, nodes)
+            nodes |= {node: table for node, table in other.city.nodes.items() if node not in nodes}
+        edges = {relation: table for b in by_task.values() for relation, table in b.city.edges.items()}
+        city = first.city.replace(nodes=nodes, edges=edges)
+        return Fleet(city, by_task, _channels(city, by_task.values()))
+
+    def ticks(self, task: Task) -> Ticks:
+        """The clock forecasts are issued on: that of the target where the task samples it as measured,
+        else the task's own."""
+        target = self.channels[task.target].ticks
+        if task.sampling == "last" or target.step_minutes == task.step_minutes:
+            return target
+        return Ticks(task.step_minutes)
+
+
+def _same_city(city: City, other: City, nodes: Mapping[NodeType, pd.DataFrame]) -> None:
+    if city.name != other.name:
+        raise FleetError(f"bundles are of different cities, {city.name!r} and {other.name!r}")
+    for node, table in other.nodes.items():
+        if node in nodes and list(nodes[node].index) != list(table.index):
+            raise FleetError(f"bundles of {city.name} disagree about its {node} nodes or their order")
+
+
+def _channels(city: City, bundles: Iterable[Bundle]) -> dict[str, Channel]:
+    channels: dict[str, Channel] = {}
+    for bundle in bundles:
+        task = bundle.task
+        for signal, placed in bundle.placing.items():
+            node = cast(NodeType, placed)
+            ticks = bundle.clocks.get(signal, Ticks(task.step_minutes))
+            if task.step_minutes % ticks.step_minutes and signal in bundle.features().signals:
+                raise FleetError(
+                    f"{signal} is measured every {ticks.step_minutes} min, which does not divide the"
+                    f" {task.step_minutes} min steps of {task.name}"
+                )
+            known = channels.get(signal)
+            if known is None:
+                channels[signal] = Channel(signal, node, pd.Index(city.ids(node), dtype=object), ticks)
+            elif (known.node, known.ticks) != (node, ticks):
+                raise FleetError(
+                    f"bundles of {city.name} disagree about where or how often {signal} is measured"
+                )
+    return channels

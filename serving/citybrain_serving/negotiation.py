@@ -1,0 +1,53 @@
+"""Which of the formats on offer a request wants (RFC 9110, section 12.5.1) and whether it has them
+already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from citybrain_serving.errors import NotAcceptable
+
+
+def preferred(accept: str | None, offered: Sequence[str]) -> str:
+    """The media type to answer with; the first offered where the request does not mind.
+
+    Raises :class:`NotAcceptable` naming what is offered.
+    """
+    if not accept or accept == "*/*":
+        return offered[0]
+    ranges = [_range(part) for part in accept.split(",")]
+    best = max(offered, key=lambda media: (_quality(media, ranges), -offered.index(media)))
+    if _quality(best, ranges) <= 0:
+        raise NotAcceptable(f"this address answers {', '.join(offered)}", {"offered": list(offered)})
+    return best
+
+
+def matches(if_none_match: str | None, etag: str) -> bool:
+    """Whether an ``If-None-Match`` header names ``etag`` (weak comparison, as a GET wants it)."""
+    if not if_none_match:
+        return False
+    tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+    return etag in tags or "*" in tags
+
+
+def _range(part: str) -> tuple[str, float]:
+    media, *parameters = (piece.strip() for piece in part.split(";"))
+    quality = 1.0
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            try:
+                quality = float(value)
+            except ValueError:
+                quality = 0.0
+    return media.lower(), quality
+
+
+def _quality(media: str, ranges: Sequence[tuple[str, float]]) -> float:
+    """The quality that the most specific matching range gives, 0 where none matches."""
+    kind = media.partition("/")[0]
+    for pattern in (media, f"{kind}/*", "*/*"):
+        for given, quality in ranges:
+            if given == pattern:
+                return quality
+    return 0.0

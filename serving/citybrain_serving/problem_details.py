@@ -1,0 +1,102 @@
+"""Errors as RFC 9457 problem documents. The one place where an exception becomes a status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from structlog.contextvars import get_contextvars
+
+from citybrain_serving import errors
+
+MEDIA = "application/problem+json"
+
+STATUSES: dict[type[errors.ServingError], tuple[int, str]] = {
+    errors.MalformedBody: (400, "malformed-body"),
+    errors.UnknownPlace: (404, "unknown-place"),
+    errors.UnknownTask: (404, "unknown-task"),
+    errors.NotAcceptable: (406, "not-acceptable"),
+    errors.BodyTooLarge: (413, "body-too-large"),
+    errors.UnsupportedMedia: (415, "unsupported-media"),
+    errors.BadSelection: (422, "bad-selection"),
+    errors.NothingAccepted: (422, "nothing-accepted"),
+    errors.NotReady: (503, "not-ready"),
+    errors.StoreUnavailable: (503, "store-unavailable"),
+}
+"""Status and the last part of the problem's type for each error a caller may meet."""
+
+TITLES = {
+    400: "Bad request",
+    404: "Not found",
+    405: "Method not allowed",
+    406: "Not acceptable",
+    413: "Content too large",
+    415: "Unsupported media type",
+    422: "Not processable",
+    500: "Internal error",
+    503: "Unavailable",
+}
+
+RETRY_AFTER = {503: "5"}
+
+
+def problem(
+    status: int,
+    slug: str,
+    detail: str,
+    extra: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """A problem document. ``extra`` are extension members; the id of the request is one of them."""
+    document = {
+        **(extra or {}),
+        "type": f"urn:citybrain:problem:{slug}",
+        "title": TITLES.get(status, "Error"),
+        "status": status,
+        "detail": detail,
+        "request_id": get_contextvars().get("request_id", ""),
+    }
+    out = dict(headers or {})
+    if status in RETRY_AFTER:
+        out["Retry-After"] = RETRY_AFTER[status]
+    if status == 413:
+        out["Connection"] = "close"  # the rest of the body was not read
+    return Response(orjson.dumps(document), status, out, MEDIA)
+
+
+def install(app: FastAPI) -> None:
+    """Every error of ``app`` leaves as a problem document."""
+    app.add_exception_handler(errors.ServingError, _serving)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+
+
+async def _serving(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.ServingError)
+    status, slug = next(
+        (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), (500, "internal")
+    )
+    return problem(status, slug, str(error), error.extra)
+
+
+async def _validation(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = [{"where": ".".join(map(str, e["loc"])), "what": e["msg"]} for e in error.errors()]
+    return problem(
+        422, "bad-request", "; ".join(f"{f['where']}: {f['what']}" for f in found), {"errors": found}
+    )
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    details = {
+        404: f"there is nothing at {request.url.path}",
+        405: f"{request.method} is not possible at {request.url.path}",
+    }
+    slug = {404: "no-such-address", 405: "method-not-allowed"}.get(error.status_code, "error")
+    detail = details.get(error.status_code, str(error.detail))
+    return problem(error.status_code, slug, detail, headers=error.headers)

@@ -1,0 +1,225 @@
+"""Readings as they arrive, JSON or Arrow, turned into columns; what is malformed keeps its row and says
+so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+import pyarrow as pa
+
+from citybrain_serving.errors import MalformedBody
+
+
+class Fault(StrEnum):
+    """Why a reading is refused. The names are part of the interface."""
+
+    MALFORMED = "malformed"
+    UNKNOWN_SIGNAL = "unknown_signal"
+    UNKNOWN_SENSOR = "unknown_sensor"
+    WRONG_UNIT = "wrong_unit"
+    NOT_A_NUMBER = "not_a_number"
+    OUT_OF_RANGE = "out_of_range"
+    BAD_TIME = "bad_time"
+    NAIVE_TIME = "naive_time"
+    OFF_THE_CLOCK = "off_the_clock"
+    FROM_THE_FUTURE = "from_the_future"
+    TOO_OLD = "too_old"
+    CONFLICT = "conflict"
+
+
+FAULTS = tuple(Fault)
+FINE = np.int8(-1)
+FIELDS = ("id", "signal", "time", "value")
+
+
+@dataclass
+class Readings:
+    """Columns of equal length. ``fault`` int8 indexes :data:`FAULTS`, ``FINE`` where nothing is wrong so far.
+
+    ``ids``, ``signals`` and ``units`` are objects (strings; units may be None), ``times`` int64 seconds
+    since 1970 UTC, ``values`` float64. Where ``fault`` is set the other columns hold anything of their type.
+    """
+
+    ids: np.ndarray
+    signals: np.ndarray
+    units: np.ndarray
+    times: np.ndarray
+    values: np.ndarray
+    fault: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.fault)
+
+    def refuse(self, where: np.ndarray, fault: Fault) -> None:
+        """Marks rows, bool ``[row]``, that have no earlier fault."""
+        self.fault[where & (self.fault == FINE)] = FAULTS.index(fault)
+
+
+def readings_from_json(body: bytes) -> Readings:
+    """``{"observations": [{"id", "signal", "time", "value"}, …]}``, or the same as columns:
+    ``{"id": […], "signal": "speed", "time": […], "value": […]}`` where a plain string stands for every row.
+
+    ``unit`` may be given beside them and is then checked. Raises :class:`MalformedBody`.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody(f"the body is no JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise MalformedBody("the body must be a JSON object")
+    if set(document) == {"observations"}:
+        return _from_rows(document["observations"])
+    if {"value"} <= set(document) <= {*FIELDS, "unit"}:
+        return _from_columns(document)
+    raise MalformedBody(
+        f"the body must have the one key 'observations', or the columns {', '.join(FIELDS)} (and unit);"
+        f" it has {', '.join(sorted(document)) or 'none'}"
+    )
+
+
+def readings_from_arrow(body: bytes, most: int) -> Readings:
+    """An Arrow IPC stream with the columns ``id``, ``signal`` (strings), ``time`` (timestamp with a zone) and
+    ``value`` (a number); ``unit`` may be there too. Raises :class:`MalformedBody`."""
+    try:
+        with pa.ipc.open_stream(body) as stream:
+            batches: list[pa.RecordBatch] = []
+            for batch in stream:
+                batch.validate(full=True)  # offsets inside an unchecked buffer may point anywhere
+                batches.append(batch)
+                check_count(sum(b.num_rows for b in batches), most)
+            table = pa.Table.from_batches(batches, stream.schema)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise MalformedBody(f"the body is no Arrow IPC stream: {error}") from None
+    names = table.column_names
+    if not set(FIELDS) <= set(names) <= {*FIELDS, "unit"} or len(names) != len(set(names)):
+        raise MalformedBody(f"the columns must be {', '.join(FIELDS)} (and unit), not {', '.join(names)}")
+    fault = np.full(table.num_rows, FINE)
+    time = table["time"].type
+    if not pa.types.is_timestamp(time):
+        raise MalformedBody(f"column time is {time}, must be a timestamp with a zone")
+    texts = {name: _texts(table, name) for name in ("id", "signal")}
+    units = _texts(table, "unit") if "unit" in table.column_names else np.full(len(fault), None, dtype=object)
+    nanoseconds = table["time"].cast(pa.timestamp("ns", time.tz), safe=False)
+    known = nanoseconds.is_valid().to_numpy()
+    stamps = nanoseconds.cast(pa.int64()).fill_null(0).to_numpy()
+    try:
+        values = table["value"].cast(pa.float64()).fill_null(np.nan).to_numpy()
+    except (pa.ArrowException, ValueError) as error:
+        raise MalformedBody(f"column value: {error}") from None
+    readings = Readings(
+        texts["id"], texts["signal"], units, stamps // 10**9, values.astype(np.float64), fault
+    )
+    readings.refuse(pd.isna(texts["id"]) | pd.isna(texts["signal"]), Fault.MALFORMED)
+    readings.refuse(~known, Fault.BAD_TIME)
+    if time.tz is None:
+        readings.refuse(known, Fault.NAIVE_TIME)
+    readings.refuse(stamps % 10**9 != 0, Fault.OFF_THE_CLOCK)
+    return readings
+
+
+def check_count(count: int, most: int) -> None:
+    if count > most:
+        raise MalformedBody(f"{count} readings in one body; at most {most} are taken")
+
+
+def _from_rows(rows: Any) -> Readings:
+    if not isinstance(rows, list):
+        raise MalformedBody("'observations' must be a list")
+    keys = {frozenset(FIELDS), frozenset((*FIELDS, "unit"))}
+    whole = np.fromiter((type(r) is dict and frozenset(r) in keys for r in rows), bool, len(rows))
+    blank: dict[str, Any] = dict.fromkeys(FIELDS)
+    sound = [row if fine else blank for row, fine in zip(rows, whole, strict=True)]
+    ids, signals, times, values = ([row[name] for row in sound] for name in FIELDS)
+    readings = _assembled(ids, signals, times, values, [row.get("unit") for row in sound])
+    readings.fault[~whole] = FAULTS.index(Fault.MALFORMED)
+    return readings
+
+
+def _from_columns(document: dict[str, Any]) -> Readings:
+    lengths = {name: len(column) for name, column in document.items() if isinstance(column, list)}
+    if len(set(lengths.values())) > 1:
+        raise MalformedBody(f"columns differ in length: {', '.join(f'{n} {k}' for n, k in lengths.items())}")
+    count = next(iter(lengths.values()), 1)
+    missing = [name for name in FIELDS if name not in document]
+    if missing:
+        raise MalformedBody(f"the column(s) {', '.join(missing)} are missing")
+    ids, signals, times, values, units = (
+        column if isinstance(column, list) else [column] * count
+        for column in (document.get(name) for name in (*FIELDS, "unit"))
+    )
+    return _assembled(ids, signals, times, values, units)
+
+
+def _assembled(ids: list, signals: list, times: list, values: list, units: list) -> Readings:
+    count = len(values)
+    number = np.fromiter((type(v) is float or type(v) is int for v in values), bool, count)
+    none = np.fromiter((v is None for v in values), bool, count)
+    text = np.fromiter(
+        (
+            type(i) is str and type(s) is str and type(t) is str
+            for i, s, t in zip(ids, signals, times, strict=True)
+        ),
+        bool,
+        count,
+    )
+    unit = np.fromiter((u is None or type(u) is str for u in units), bool, count)
+    numbers = np.fromiter(
+        (v if fine else np.nan for v, fine in zip(values, number, strict=True)), np.float64, count
+    )
+    seconds, faults = _parsed(times, text)
+    readings = Readings(
+        _objects(ids, text), _objects(signals, text), _objects(units, unit), seconds, numbers, faults
+    )
+    readings.fault[~text | ~unit | ~(number | none)] = FAULTS.index(Fault.MALFORMED)
+    return readings
+
+
+def _parsed(times: list, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds and faults of ISO 8601 times. A body repeats few times often: each is parsed once."""
+    known: dict[str, tuple[int, np.int8]] = {}
+    seconds, faults = np.zeros(len(times), np.int64), np.full(len(times), FINE)
+    for row, (time, fine) in enumerate(zip(times, usable, strict=True)):
+        if fine:
+            found = known.get(time)
+            if found is None:
+                found = known[time] = _parse_time(time)
+            seconds[row], faults[row] = found
+    return seconds, faults
+
+
+def _parse_time(text: str) -> tuple[int, np.int8]:
+    try:
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is None:
+            return 0, np.int8(FAULTS.index(Fault.NAIVE_TIME))
+        stamp = time.timestamp()
+    except (ValueError, OverflowError):
+        return 0, np.int8(FAULTS.index(Fault.BAD_TIME))
+    return int(stamp), FINE if stamp == int(stamp) else np.int8(FAULTS.index(Fault.OFF_THE_CLOCK))
+
+
+def _objects(column: Sequence[Any], usable: np.ndarray) -> np.ndarray:
+    out = np.empty(len(column), dtype=object)
+    out[:] = [value if fine else "" for value, fine in zip(column, usable, strict=True)]
+    return out
+
+
+def _texts(table: pa.Table, name: str) -> np.ndarray:
+    try:
+        return table[name].cast(pa.string()).to_numpy(zero_copy_only=False).astype(object)
+    except (pa.ArrowException, ValueError) as error:
+        raise MalformedBody(f"column {name}: {error}") from None
+
+
+READERS: dict[str, Callable[[bytes, int], Readings]] = {
+    "application/json": lambda body, _most: readings_from_json(body),
+    "application/vnd.apache.arrow.stream": readings_from_arrow,
+}
+"""Readers by media type; each takes the body and the most readings it may hold."""

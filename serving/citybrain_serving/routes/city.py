@@ -1,0 +1,61 @@
+"""``/v1/city``: what is served here, and by which bundles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from citybrain_models.bundle import Bundle
+from citybrain_serving.encoding import utc
+from citybrain_serving.schemas import CityBody
+from citybrain_serving.service import Service
+
+
+def router(service: Service) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["city"])
+
+    @routes.get("/city", summary="The city, its signals and forecasts", response_model=CityBody)
+    def city() -> dict[str, Any]:
+        town, fleet = service.fleet.city, service.fleet
+        return {
+            **{
+                k: getattr(town, k)
+                for k in ("name", "title", "timezone", "country", "synthetic", "attribution")
+            },
+            "nodes": {node: len(table) for node, table in town.nodes.items()},
+            "signals": {
+                name: {
+                    "unit": channel.kind.unit,
+                    "node": channel.node,
+                    "step_minutes": channel.ticks.step_minutes,
+                    "low": channel.kind.low,
+                    "high": channel.kind.high,
+                    "title": channel.kind.title,
+                }
+                for name, channel in fleet.channels.items()
+            },
+            "tasks": {name: _task(service, bundle) for name, bundle in fleet.bundles.items()},
+        }
+
+    return routes
+
+
+def _task(service: Service, bundle: Bundle) -> dict[str, Any]:
+    task, snapshot = bundle.task, service.snapshot
+    forecast = snapshot.forecasts[task.name] if snapshot else None
+    return {
+        "name": task.name,
+        "node": task.node,
+        "signal": task.target,
+        "unit": service.fleet.channels[task.target].kind.unit,
+        "step_minutes": task.step_minutes,
+        "horizon": task.horizon,
+        "quantiles": list(task.quantiles),
+        "bundle": bundle.version,
+        "trained": bundle.created,
+        "metrics": dict(bundle.metrics),
+        "issued": utc(forecast.issued) if forecast else None,
+        "source": forecast.source if forecast else None,
+        "stale": service.stale(forecast) if forecast else None,
+    }

@@ -1,0 +1,95 @@
+"""``/v1/forecasts/{task}``: forecasts out, from the newest snapshot. Nothing is computed here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pandas as pd
+from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from citybrain_serving.encoding import ARROW, GEOJSON, JSON
+from citybrain_serving.negotiation import matches, preferred
+from citybrain_serving.publication import ForecastQuery
+from citybrain_serving.routes.documentation import problems, schema
+from citybrain_serving.schemas import ForecastBody, ForecastFeatures
+from citybrain_serving.service import Service
+from citybrain_serving.snapshot import Forecast
+
+OFFERED = (JSON, GEOJSON, ARROW)
+AT_ONCE = 5_000
+"""Nodes up to which an answer is encoded where it stands; more go to a thread, so that others are
+answered."""
+
+EXAMPLE: dict[str, Any] = {
+    "city": "lantan", "synthetic": True, "task": "congestion", "signal": "speed", "unit": "km/h",
+    "issued": "2026-03-02T08:05:00Z", "step_minutes": 5, "source": "model", "reason": "", "stale": False,
+    "bundle": "4f1c0d7a9b2e",
+    "inputs": {"seen": 0.99, "newest": "2026-03-02T08:05:00Z", "replaced": 0, "signals": {"speed": 0.98}},
+    "times": ["2026-03-02T08:10:00Z", "2026-03-02T08:15:00Z"], "quantiles": [0.1, 0.5, 0.9],
+    "ids": ["r1"], "observed": [42.5], "values": [[[38.1, 41.9, 45.2], [36.0, 41.0, 45.7]]],
+}  # fmt: skip
+
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The forecast",
+        "content": {
+            JSON: {"schema": schema(ForecastBody), "example": EXAMPLE},
+            GEOJSON: {"schema": schema(ForecastFeatures)},
+            ARROW: {"schema": {"type": "string", "format": "binary"}},
+        },
+    },
+    304: {"description": "The forecast that If-None-Match names is still the newest"},
+    **problems(404, 406, 422, 503),
+}
+
+
+def router(service: Service) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["forecasts"])
+
+    @routes.get(
+        "/forecasts/{task}", summary="The newest forecast", response_class=Response, responses=ANSWERS
+    )
+    async def forecast(
+        request: Request,
+        task: Annotated[str, Path(description="`congestion` or `pm25`")],
+        ids: Annotated[str | None, Query(description="node ids, separated by commas; all by default")] = None,
+        bbox: Annotated[str | None, Query(description="west,south,east,north in degrees")] = None,
+        horizon: Annotated[
+            str | None, Query(description="minutes ahead, separated by commas; all by default")
+        ] = None,
+        quantiles: Annotated[
+            str | None, Query(description="levels, separated by commas; all by default")
+        ] = None,
+    ) -> Response:
+        """Quantiles for every node and lead, as columns (JSON), features (GeoJSON) or an Arrow table.
+
+        The Arrow table has a row for each node, a column `q<level>` of lists over the leads, and the rest
+        of the JSON answer in its schema metadata under `citybrain`.
+        """
+        published = service.published(task)
+        newest = published.answers.forecast
+        media = preferred(request.headers.get("accept"), OFFERED)
+        query = ForecastQuery(media, ids, bbox, horizon, quantiles, service.stale(newest))
+        headers = {
+            "ETag": published.etag(query),
+            "Cache-Control": _cache_control(service, newest),
+            "Vary": "Accept",
+        }
+        if matches(request.headers.get("if-none-match"), headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+        small = ids is not None or len(published.answers.places) <= AT_ONCE
+        body = published.get(query) if small else await run_in_threadpool(published.get, query)
+        return Response(body, headers=headers, media_type=media)
+
+    return routes
+
+
+def _cache_control(service: Service, forecast: Forecast) -> str:
+    """Fresh until the next cycle is due; a replay, whose time jumps, is asked again each time."""
+    now = service.clock.now()
+    if service.settings.clock != "system" or now is None:
+        return "no-cache"
+    due = service.cycle.next_tick(now)
+    seconds = max(0, int((due - now) / pd.Timedelta(seconds=1)))
+    return f"public, max-age={seconds}, must-revalidate"

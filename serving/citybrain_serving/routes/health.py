@@ -1,0 +1,41 @@
+"""Probes and metrics: is the process alive, has it something to say, how is it doing."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from citybrain_serving.errors import NotReady
+from citybrain_serving.routes.documentation import problems
+from citybrain_serving.service import Service
+
+
+def router(service: Service) -> APIRouter:
+    routes = APIRouter(tags=["operation"])
+
+    @routes.get("/livez", summary="The process answers")
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @routes.get("/readyz", summary="Forecasts can be read", responses=problems(503))
+    async def readyz() -> dict[str, str]:
+        if service.snapshot is None:
+            raise NotReady("no forecast has been computed yet")
+        return {"status": "ready"}
+
+    @routes.get(
+        "/metrics",
+        summary="Prometheus metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    def metrics() -> Response:
+        snapshot = service.snapshot
+        text = service.telemetry.render(
+            snapshot,
+            service.clock.now(),
+            lambda task: bool(snapshot and service.stale(snapshot.forecasts[task])),
+        )
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+    return routes

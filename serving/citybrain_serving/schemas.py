@@ -1,0 +1,149 @@
+"""The shapes of answers, for the OpenAPI document. Answers are encoded by hand; tests hold the two
+together."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+
+class InputsBody(BaseModel):
+    seen: float = Field(description="share of nodes measured at least once in the history", ge=0, le=1)
+    newest: str | None = Field(description="newest tick of the target with a reading")
+    replaced: int = Field(description="nodes whose forecast was doubted and which the weekly profile answers")
+    signals: dict[str, float] = Field(description="share of each input's history that was measured")
+
+
+class ForecastHead(BaseModel):
+    city: str
+    synthetic: bool = Field(description="the city is simulated; nothing here was measured")
+    task: str
+    signal: str
+    unit: str
+    issued: str = Field(description="the newest tick that the forecast knows of, UTC")
+    step_minutes: int
+    source: Literal["model", "fallback"] = Field(
+        description="'fallback': the weekly profile answered, see reason"
+    )
+    reason: str
+    stale: bool = Field(description="the newest observation is too old to rely on")
+    bundle: str = Field(description="version of the model bundle")
+    inputs: InputsBody
+    times: list[str] = Field(description="UTC ends of the intervals forecast")
+    quantiles: list[float]
+
+
+class ForecastBody(ForecastHead):
+    """A forecast as columns: row i of every column belongs to ids[i]."""
+
+    ids: list[str]
+    observed: list[float | None] = Field(description="newest measured value")
+    values: list[list[list[float]]] = Field(description="values[id][time][quantile] in the unit")
+
+
+class PointBody(BaseModel):
+    type: Literal["Point"]
+    coordinates: tuple[float, float] = Field(description="longitude, latitude")
+
+
+class ForecastFeature(BaseModel):
+    type: Literal["Feature"]
+    id: str
+    geometry: PointBody | None
+    properties: dict[str, Any] = Field(description="id, names, owner, cell, observed, values[time][quantile]")
+
+
+class ForecastFeatures(ForecastHead):
+    type: Literal["FeatureCollection"]
+    numberReturned: int
+    features: list[ForecastFeature]
+
+
+class TaskBody(BaseModel):
+    name: str
+    node: str
+    signal: str
+    unit: str
+    step_minutes: int
+    horizon: int
+    quantiles: list[float]
+    bundle: str
+    trained: str
+    metrics: dict[str, Any]
+    issued: str | None
+    source: Literal["model", "fallback"] | None
+    stale: bool | None
+
+
+class SignalBody(BaseModel):
+    unit: str
+    node: str
+    step_minutes: int
+    low: float
+    high: float
+    title: str
+
+
+class CityBody(BaseModel):
+    """What this service serves."""
+
+    name: str
+    title: str
+    timezone: str
+    country: str | None
+    synthetic: bool
+    attribution: str
+    nodes: dict[str, int] = Field(description="how many nodes of each type")
+    signals: dict[str, SignalBody] = Field(
+        description="what observations may be sent, in which unit, how often"
+    )
+    tasks: dict[str, TaskBody]
+
+
+class RefusalBody(BaseModel):
+    row: int = Field(description="position in the body, from 0", ge=0)
+    reason: str
+    detail: str
+
+
+class IngestBody(BaseModel):
+    """What became of a body of observations."""
+
+    accepted: int = Field(ge=0)
+    repeated: int = Field(description="were there already, with the same value", ge=0)
+    refused: int = Field(ge=0)
+    refused_by_reason: dict[str, int]
+    refusals: list[RefusalBody] = Field(description="the first thousand refused rows")
+
+
+class ReadingBody(BaseModel):
+    id: str
+    signal: str
+    time: str = Field(description="end of the interval, ISO 8601 with a zone")
+    value: float
+    unit: str | None = None
+
+
+class RowsBody(BaseModel):
+    observations: list[ReadingBody]
+
+
+class ColumnsBody(BaseModel):
+    """Columns of equal length; a plain string holds for every row."""
+
+    id: list[str] | str
+    signal: list[str] | str
+    time: list[str] | str
+    value: list[float]
+    unit: list[str] | str | None = None
+
+
+class ProblemBody(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str

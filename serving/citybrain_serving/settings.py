@@ -1,0 +1,71 @@
+"""What a person may set, from the environment (``CITYBRAIN_SERVE_…``) and the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from citybrain_datasets.errors import ConfigError
+
+PREFIX = "CITYBRAIN_SERVE_"
+
+
+class Settings(BaseSettings):
+    """Every field may be set as ``CITYBRAIN_SERVE_<FIELD>``; what the command line says wins."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    store: str = "var/observations.sqlite"
+    """A path, kept as SQLite, or an SQLAlchemy URL."""
+    clock: Literal["system", "observations"] = "system"
+    """``observations`` takes the newest observation for the present, to replay the past."""
+    threads: int = Field(1, ge=1, le=64)
+    """Threads of each inference session."""
+
+    max_body_bytes: int = Field(16 * 2**20, ge=1024)
+    max_readings: int = Field(1_000_000, ge=1)
+    """In one body."""
+    future_seconds: float = Field(120, ge=0)
+    """How far ahead of the clock an observation may lie: clocks in the field run a little fast."""
+    oldest_days: float = Field(35, gt=0)
+    """Older observations are refused: no forecast reads them."""
+
+    grace_seconds: float = Field(60, ge=0)
+    """How long after a tick the cycle waits for its observations before it goes on without them."""
+    debounce_seconds: float = Field(0.25, ge=0)
+    """Observations that arrive within this time of each other are computed together."""
+    stale_steps: int = Field(3, ge=1)
+    """A forecast whose newest observation is older than this many steps is called stale."""
+    infer_rows: int = Field(32, ge=1)
+    """Windows in one inference request, and in a batch of several."""
+    infer_delay_ms: float = Field(2, ge=0, le=1_000)
+    """How long a request waits for others to share its batch, while there are others."""
+    infer_queue_rows: int = Field(512, ge=1)
+    """Windows that may wait; beyond them the answer is 503."""
+    log_format: Literal["json", "console"] = "json"
+
+
+def load_settings(
+    given: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Settings from ``environment`` (that of the process by default) with ``given`` on top.
+
+    Raises :class:`ConfigError` naming every unknown or wrong entry.
+    """
+    names = os.environ if environment is None else environment
+    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    unknown = sorted(n for n in names if n.upper().startswith(PREFIX) and n.upper() not in known)
+    if unknown:
+        raise ConfigError(f"environment: unknown setting {', '.join(unknown)}")
+    values = {n.upper().removeprefix(PREFIX).lower(): v for n, v in names.items() if n.upper() in known}
+    try:
+        return Settings(**{**values, **{k: v for k, v in (given or {}).items() if v is not None}})
+    except ValidationError as error:
+        lines = [f"setting {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("\n".join(lines)) from None

@@ -1,0 +1,77 @@
+"""What is published: immutable forecasts of every task, swapped in as one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from citybrain_datasets.signals import KINDS, SignalKind
+from citybrain_datasets.task import Task
+from citybrain_serving.inputs import InputHealth
+
+Source = Literal["model", "fallback"]
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """One task's forecast, as issued.
+
+    ``values`` float32 ``[node, horizon, quantile]`` in the target's unit; ``observed`` float32 ``[node]``
+    is the newest measured target within the history, NaN for none, ``observed_age`` its age in steps at the
+    issue time. ``replaced`` counts nodes whose own forecast was doubted and which the weekly profile answers.
+    """
+
+    task: Task
+    issued: pd.Timestamp
+    computed: pd.Timestamp
+    values: np.ndarray
+    observed: np.ndarray
+    observed_age: np.ndarray
+    inputs: InputHealth
+    bundle: str
+    source: Source
+    reason: str = ""
+    replaced: int = 0
+
+    def __post_init__(self) -> None:
+        for array in (self.values, self.observed, self.observed_age):
+            array.setflags(write=False)
+
+    @property
+    def kind(self) -> SignalKind:
+        return KINDS[self.task.target]
+
+    @cached_property
+    def times(self) -> pd.DatetimeIndex:
+        """UTC ends of the intervals forecast."""
+        return pd.date_range(self.issued + self.task.step, periods=self.task.horizon, freq=self.task.step)
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the content: equal wherever the same forecast was computed."""
+        digest = hashlib.blake2b(
+            f"{self.issued}|{self.bundle}|{self.source}|{self.reason}|{self.replaced}|{self.inputs}".encode(),
+            digest_size=12,
+        )
+        digest.update(np.ascontiguousarray(self.values).data)
+        digest.update(np.ascontiguousarray(self.observed).data)
+        return digest.hexdigest()
+
+    def stale(self, now: pd.Timestamp, steps: int) -> bool:
+        """Whether the newest observation behind it, or the forecast itself, is older than ``steps`` steps."""
+        newest = self.inputs.newest
+        return newest is None or now - min(newest, self.issued) > steps * self.task.step
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The forecasts of one moment, by task."""
+
+    forecasts: Mapping[str, Forecast]
+    computed: pd.Timestamp

@@ -1,0 +1,269 @@
+"""Observations, kept: one frame for each signal and tick, with the value of every node.
+
+The seam is :class:`ObservationStore`; :class:`SqlStore` keeps frames through SQLAlchemy Core. A frame is
+the array of a tick, float32 in node order, NaN where nothing was measured; byte-shuffled and compressed,
+so that a day of 100,000 segments stays small.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from citybrain_datasets.signals import Signal
+from citybrain_serving.errors import StoreUnavailable
+from citybrain_serving.fleet import Channel
+
+NEW, SAME, CONFLICT = 0, 1, 2
+"""What became of a reading: stored, already there, or at odds with the stored value, which stays."""
+
+_CODEC = pa.Codec("zstd", compression_level=1)
+
+metadata = sa.MetaData()
+layouts = sa.Table(
+    "layouts",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("ids", sa.LargeBinary, nullable=False),
+    comment="node ids in the order in which frames hold their values",
+)
+frames = sa.Table(
+    "frames",
+    metadata,
+    sa.Column("signal", sa.String(40), primary_key=True),
+    sa.Column("time", sa.BigInteger, primary_key=True, comment="end of the interval, seconds since 1970 UTC"),
+    sa.Column("layout", sa.String(64), sa.ForeignKey(layouts.c.digest), nullable=False),
+    sa.Column("values", sa.LargeBinary, nullable=False, comment="float32, little endian, shuffled, zstd"),
+)
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Readings of one signal at one tick: ``values`` float32 at the positions ``nodes``, each position
+    once."""
+
+    signal: str
+    time: int
+    nodes: np.ndarray
+    values: np.ndarray
+
+
+class ObservationStore(Protocol):
+    def merge(self, partials: Sequence[Partial]) -> list[np.ndarray]:
+        """Adds readings in one durable transaction; no value already there is changed.
+
+        Returns, for each partial, what became of each reading: int8 ``NEW``, ``SAME`` or ``CONFLICT``.
+        Raises :class:`StoreUnavailable`; then nothing was stored.
+        """
+        ...
+
+    def read(self, signal: str, first: pd.Timestamp, last: pd.Timestamp) -> Signal:
+        """The signal at ``first`` ≤ time ≤ ``last``, both ticks of its clock; NaN where nothing was
+        measured."""
+        ...
+
+    def step(self, signal: str) -> pd.Timedelta:
+        """How far apart the ticks of a signal are."""
+        ...
+
+    def newest(self) -> Mapping[str, pd.Timestamp]:
+        """Newest tick of each signal that has any reading."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class SqlStore:
+    """Frames in SQLite (write-ahead log, every commit flushed to disk) or PostgreSQL."""
+
+    def __init__(self, location: str, channels: Mapping[str, Channel]):
+        self.channels = channels
+        self.engine = open_engine(location)
+        self._digests = {name: layout_digest(channel.ids) for name, channel in channels.items()}
+        self._orders: dict[tuple[str, str], np.ndarray] = {}
+        with self._begin() as connection:
+            metadata.create_all(connection)
+            known = set(connection.scalars(sa.select(layouts.c.digest)))
+            missing = {d: name for name, d in self._digests.items() if d not in known}
+            for digest, name in missing.items():
+                ids = "\n".join(channels[name].ids).encode()
+                connection.execute(layouts.insert().values(digest=digest, ids=ids))
+
+    def merge(self, partials: Sequence[Partial]) -> list[np.ndarray]:
+        with self._begin(write=True) as connection:
+            held = self._held(connection, partials)
+            verdicts = []
+            new: dict[tuple[str, int], None] = {}
+            changed: dict[tuple[str, int], None] = {}
+            for partial in partials:
+                key = (partial.signal, partial.time)
+                values = held.get(key)
+                if values is None:
+                    new[key] = None
+                    values = np.full(len(self.channels[partial.signal].ids), np.nan, np.float32)
+                    held[key] = values
+                old = values[partial.nodes]
+                verdict = np.where(np.isnan(old), NEW, np.where(old == partial.values, SAME, CONFLICT))
+                verdicts.append(verdict.astype(np.int8))
+                add = verdict == NEW
+                if add.any():
+                    values[partial.nodes[add]] = partial.values[add]
+                    changed[key] = None
+            updates = [self._row(key, held[key]) for key in changed if key not in new]
+            if new:
+                connection.execute(frames.insert(), [self._row(key, held[key]) for key in new])
+            if updates:
+                statement = (
+                    frames.update()
+                    .where(frames.c.signal == sa.bindparam("of"), frames.c.time == sa.bindparam("at"))
+                    .values(layout=sa.bindparam("layout"), values=sa.bindparam("values"))
+                )
+                connection.execute(statement, [{"of": r["signal"], "at": r["time"], **r} for r in updates])
+        return verdicts
+
+    def read(self, signal: str, first: pd.Timestamp, last: pd.Timestamp) -> Signal:
+        channel = self.channels[signal]
+        step, start = 60 * channel.ticks.step_minutes, int(first.timestamp())
+        length = max(0, (int(last.timestamp()) - start) // step + 1)
+        values = np.full((length, len(channel.ids)), np.nan, np.float32)
+        query = sa.select(frames.c.time, frames.c.layout, frames.c["values"]).where(
+            frames.c.signal == signal, frames.c.time.between(start, int(last.timestamp()))
+        )
+        with self._begin() as connection:
+            for time, layout, data in connection.execute(query):
+                row, rest = divmod(time - start, step)
+                if rest == 0:  # a frame of a time when the signal ran on another clock is no tick of this one
+                    values[row] = self._decoded(connection, signal, layout, data)
+        return Signal(signal, channel.node, first, channel.ticks.step, values)
+
+    def step(self, signal: str) -> pd.Timedelta:
+        return self.channels[signal].ticks.step
+
+    def newest(self) -> dict[str, pd.Timestamp]:
+        with self._begin() as connection:
+            found = {
+                name: connection.scalar(sa.select(sa.func.max(frames.c.time)).where(frames.c.signal == name))
+                for name in self.channels
+            }
+        return {name: pd.Timestamp(t, unit="s", tz="UTC") for name, t in found.items() if t is not None}
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _held(
+        self, connection: sa.Connection, partials: Sequence[Partial]
+    ) -> dict[tuple[str, int], np.ndarray]:
+        times: dict[str, set[int]] = {}
+        for partial in partials:
+            times.setdefault(partial.signal, set()).add(partial.time)
+        held = {}
+        for signal, wanted in times.items():
+            ordered = sorted(wanted)
+            for first in range(0, len(ordered), 1_000):  # databases bound the number of parameters
+                query = sa.select(frames.c.time, frames.c.layout, frames.c["values"]).where(
+                    frames.c.signal == signal, frames.c.time.in_(ordered[first : first + 1_000])
+                )
+                for time, layout, data in connection.execute(query):
+                    held[signal, time] = self._decoded(connection, signal, layout, data)
+        return held
+
+    def _row(self, key: tuple[str, int], values: np.ndarray) -> dict[str, object]:
+        signal, time = key
+        return {"signal": signal, "time": time, "layout": self._digests[signal], "values": pack(values)}
+
+    def _decoded(self, connection: sa.Connection, signal: str, layout: str, data: bytes) -> np.ndarray:
+        """Values in today's node order; a node that the frame's layout lacks is NaN."""
+        if layout == self._digests[signal]:
+            return unpack(data, len(self.channels[signal].ids))
+        order = self._orders.get((signal, layout))
+        if order is None:
+            ids = connection.scalar(sa.select(layouts.c.ids).where(layouts.c.digest == layout)) or b""
+            order = pd.Index(ids.decode().split("\n"), dtype=object).get_indexer(self.channels[signal].ids)
+            self._orders[signal, layout] = order
+        # One more element, NaN, is what position -1 of the order points at.
+        width = int(_length(data)) // 4
+        return np.append(unpack(data, width), np.float32(np.nan))[order]
+
+    @contextmanager
+    def _begin(self, *, write: bool = False) -> Iterator[sa.Connection]:
+        try:
+            with (
+                self.engine.connect().execution_options(citybrain_write=write) as connection,
+                connection.begin(),
+            ):
+                if write and self.engine.dialect.name == "postgresql":
+                    # One writer at a time, as SQLite has it: a frame is read, merged and written back.
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER)))
+                yield connection
+        except DBAPIError as error:
+            raise StoreUnavailable(
+                "the store of observations cannot be used now; nothing was stored"
+            ) from error
+
+
+_WRITER = 7_236_001
+"""Key of PostgreSQL's advisory lock for the writer of frames; any number that nothing else here uses."""
+
+
+def open_engine(location: str) -> sa.Engine:
+    """An engine for a URL, or for a path that becomes an SQLite file (its folder is made)."""
+    if "://" not in location:
+        path = Path(location).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        location = f"sqlite:///{path}"
+    engine = sa.create_engine(location, pool_pre_ping=True)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: object, _record: object) -> None:
+    # The driver must not open transactions on its own: a writer says BEGIN IMMEDIATE, so that two never
+    # deadlock. nnection.isolation_level = None  # type: ignore[attr-defined]  # sqlite3.Connection, as the listener's any
+    cursor = connection.cursor()  # type: ignore[attr-defined]  # the same
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    write = connection.get_execution_options().get("citybrain_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def layout_digest(ids: pd.Index) -> str:
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def pack(values: np.ndarray) -> bytes:
+    """Float32 values as stored: their count of bytes, then the bytes shuffled (all first bytes, all
+    second, …)."""
+    plain = np.ascontiguousarray(values, dtype="<f4")
+    shuffled = plain.view(np.uint8).reshape(-1, 4).T.tobytes()
+    return len(shuffled).to_bytes(4, "little") + bytes(_CODEC.compress(shuffled, asbytes=True))
+
+
+def unpack(data: bytes, width: int) -> np.ndarray:
+    """The inverse of :func:`pack`. Raises :class:`StoreUnavailable` where the frame is damaged."""
+    try:
+        if _length(data) != 4 * width:
+            raise ValueError(f"frame of {_length(data) // 4} values where {width} belong")
+        plain = _CODEC.decompress(data[4:], 4 * width, asbytes=True)
+        return np.frombuffer(plain, np.uint8).reshape(4, width).T.copy().view("<f4").ravel()
+    except (ValueError, OSError) as error:
+        raise StoreUnavailable("a stored frame of observations is damaged") from error
+
+
+def _length(data: bytes) -> int:
+    return int.from_bytes(data[:4], "little")

@@ -1,0 +1,81 @@
+"""What is counted for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from citybrain_serving.ingest import Outcome
+from citybrain_serving.snapshot import Snapshot
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Telemetry:
+    """Metrics of one service, in a registry of their own, so that two services in a process do not mix."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Histogram(
+            "citybrain_request_seconds",
+            "Time to answer",
+            ("route", "method", "status"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.readings = Counter(
+            "citybrain_readings", "Readings received, by what became of them", ("outcome",), registry=registry
+        )
+        self.accepted = Counter(
+            "citybrain_readings_stored", "Readings stored", ("signal",), registry=registry
+        )
+        self.cycles = Histogram(
+            "citybrain_cycle_seconds", "Time of a cycle", buckets=SECONDS, registry=registry
+        )
+        self.failures = Counter(
+            "citybrain_cycle_failures", "Cycles that ended in an error", registry=registry
+        )
+        self.age = Gauge(
+            "citybrain_forecast_age_seconds", "Now minus issue time", ("task",), registry=registry
+        )
+        self.fallback = Gauge(
+            "citybrain_forecast_fallback", "1 where the weekly profile answers", ("task",), registry=registry
+        )
+        self.stale = Gauge(
+            "citybrain_forecast_stale", "1 where the inputs are too old", ("task",), registry=registry
+        )
+        self.seen = Gauge(
+            "citybrain_inputs_seen_ratio", "Nodes measured in the history", ("task",), registry=registry
+        )
+        self.replaced = Gauge(
+            "citybrain_forecast_nodes_replaced", "Nodes doubted", ("task",), registry=registry
+        )
+
+    def cycle(self, seconds: float | None) -> None:
+        if seconds is None:
+            self.failures.inc()
+        else:
+            self.cycles.observe(seconds)
+
+    def ingested(self, outcome: Outcome) -> None:
+        self.readings.labels("accepted").inc(outcome.accepted)
+        self.readings.labels("repeated").inc(outcome.repeated)
+        for reason, count in outcome.refused.items():
+            self.readings.labels(reason).inc(count)
+        for signal, count in outcome.by_signal.items():
+            self.accepted.labels(signal).inc(count)
+
+    def render(
+        self, snapshot: Snapshot | None, now: pd.Timestamp | None, stale: Callable[[str], bool]
+    ) -> bytes:
+        """The Prometheus text format."""
+        for name, forecast in (snapshot.forecasts if snapshot else {}).items():
+            if now is not None:
+                self.age.labels(name).set((now - forecast.issued).total_seconds())
+            self.fallback.labels(name).set(forecast.source == "fallback")
+            self.stale.labels(name).set(stale(name))
+            self.seen.labels(name).set(forecast.inputs.seen)
+            self.replaced.labels(name).set(forecast.replaced)
+        return generate_latest(self.registry)
