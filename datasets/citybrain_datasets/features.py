@@ -33,7 +33,8 @@ class Features:
     """Turns windows into the named float32 arrays of a network.
 
     - ``x_<type>`` ``[batch, node, feature]`` for the target's and the context's node type;
-    - ``anchor`` ``[batch, node, 1 + horizon]``: last seen value and weekly profile at each lead, standardised;
+    - ``anchor`` ``[batch, node, 2 + horizon]``: last seen value, mean of the history and weekly profile at each lead,
+      standardised;
     - ``time`` ``[batch, feature]``: calendar and city-wide signals;
     - ``seen_<type>`` ``[batch, node]``: share of the history that was measured;
     - ``wind`` ``[batch, node, 2]``: the wind's eastward and northward speed in 10 m/s at the target's nodes, 0 if unknown.
@@ -97,7 +98,9 @@ class Features:
                 parts += self._future(name, window)
         arrays[f"x_{task.node}"] = _nodes_first(parts)
         arrays[f"seen_{task.node}"] = seen.mean(axis=1, dtype=np.float32)
-        arrays["anchor"] = _nodes_first([last[:, None], profile[:, task.history :]])
+        mean = _trailing_mean(scaled, task.history)
+        mean = np.where(np.isnan(mean), profile[:, : task.history].mean(axis=1, keepdims=True), mean)
+        arrays["anchor"] = _nodes_first([last[:, None], mean, profile[:, task.history :]])
         arrays["time"] = self._time(window, values)
         arrays["wind"] = self._wind(window, target.shape[2])
 

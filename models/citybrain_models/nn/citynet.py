@@ -26,7 +26,8 @@ class CityNet(nn.Module):
 
     Each node's window is mapped to ``width`` numbers, joined by what the place is (static attributes and a learned
     embedding that may be absent) and what time it is; blocks of message passing and hubs carry it through the city;
-    a head reads ``horizon × quantile`` numbers as departures from a blend of the last value and the weekly profile.
+    a head reads ``horizon × quantile`` numbers as departures from a blend of
+    the last value, the recent mean and the weekly profile.
 
     ``mean``, ``std`` and ``logarithmic`` turn the standardised answer into the target's unit.
     """
@@ -72,13 +73,13 @@ class CityNet(nn.Module):
             for i in range(blocks)
         )
         self.norm = nn.LayerNorm(width)
-        self.blend = nn.Linear(width, horizon)
+        self.blend = nn.Linear(width, 3 * horizon)
         self.head = nn.Linear(width, horizon * self.quantiles)
         self.shortcut = nn.Linear(features[target], horizon, bias=False)
         nn.init.zeros_(self.shortcut.weight)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """``x_<type> [batch, node, feature]``, ``seen_<type> [batch, node]``, ``anchor [batch, node, 1 + horizon]``,
+        """``x_<type> [batch, node, feature]``, ``seen_<type> [batch, node]``, ``anchor [batch, node, 2 + horizon]``,
         ``time [batch, feature]``, ``wind [batch, node, 2]``, ``static_<type> [node, attribute]``,
         ``embedding_<type> [node, embedding]``, ``<message>_index`` and ``<message>_edge`` →
         ``[batch, node, horizon, quantile]`` in the target's unit, rising along the quantiles."""
@@ -92,8 +93,8 @@ class CityNet(nn.Module):
         hidden = self.norm(state[self.target])
 
         anchor = inputs["anchor"]
-        share = torch.sigmoid(self.blend(hidden))
-        base = share * anchor[..., :1] + (1 - share) * anchor[..., 1:]
+        share = torch.softmax(self.blend(hidden).unflatten(-1, (self.horizon, 3)), dim=-1)
+        base = share[..., 0] * anchor[..., :1] + share[..., 1] * anchor[..., 1:2] + share[..., 2] * anchor[..., 2:]
         base = base + self.shortcut(inputs[f"x_{self.target}"])
         raw = self.head(hidden).unflatten(-1, (self.horizon, self.quantiles))
         answer = self._ordered(base, raw) * self.std + self.mean
