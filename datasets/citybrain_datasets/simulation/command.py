@@ -1,0 +1,105 @@
+"""``citybrain data simulate``: makes a synthetic city."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from citybrain_datasets.errors import ConfigError
+from citybrain_datasets.simulation.build import Simulated, simulate_city
+from citybrain_datasets.simulation.plan import Plan
+from citybrain_datasets.store import save_city
+
+
+def simulate(
+    out: Annotated[
+        Path, typer.Option(help="Folder of the city; the truth goes to the same name with '-truth'.")
+    ],
+    days: Annotated[int, typer.Option(min=1, help="Days to simulate.")] = 28,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another city.")] = 7,
+    segments: Annotated[int, typer.Option(min=30, help="At least so many directed road segments.")] = 180,
+    stations: Annotated[int, typer.Option(min=2, help="Air stations.")] = 10,
+    plan: Annotated[
+        Path | None, typer.Option(help="YAML of further parameters; the options above win.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the city.")] = "embedded",
+    work: Annotated[
+        Path | None, typer.Option(help="Where finished days are kept, so that a run resumes.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Days simulated at the same time.")] = 1,
+) -> None:
+    """Simulate a synthetic city with SUMO: roads, traffic, weather, air, and faulty instruments."""
+    given = _read_plan(plan) | {"days": days, "seed": seed, "segments": segments, "stations": stations}
+    try:
+        parameters = Plan.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(f"{plan or 'simulate'}: {error}") from error
+    work = work or out.with_name(f".{out.name}.work")
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("Days simulated", total=parameters.days)
+        made = simulate_city(
+            parameters,
+            work,
+            name=name,
+            workers=workers,
+            progress=lambda day: bar.update(task, completed=day + 1),
+        )
+    save_simulated(made, parameters, work, out)
+    typer.echo(
+        f"{out}: {made.city.title}, {len(made.city.ids('road'))} segments, {made.city.fingerprint()[:12]}"
+    )
+
+
+def save_simulated(made: Simulated, plan: Plan, work: Path, out: Path) -> None:
+    """Writes the city with what a scenario needs (network, plan, events, faults) and the truth beside it."""
+    network = (work / f"{plan.digest()}.net.xml.gz").read_bytes()
+    extras = {
+        "network.net.xml.gz": network,
+        "plan.yaml": yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False).encode(),
+        "events.parquet": _parquet(made.events),
+        "faults.parquet": _parquet(made.faults),
+    }
+    save_city(
+        made.truth, out.with_name(f"{out.name}-truth"), {"air.origin.parquet": _parquet(_origins(made))}
+    )
+    save_city(made.city, out, extras)
+
+
+def _origins(made: Simulated) -> pd.DataFrame:
+    """PM2.5 by origin as a long table: time, station, background, urban, traffic (µg/m³)."""
+    signal = made.truth.signals["pm25"]
+    index = pd.MultiIndex.from_product([signal.times, made.truth.ids("air")], names=["time", "station"])
+    parts = {
+        n: getattr(made.air, n).ravel().round(1).astype("float32") for n in ("background", "urban", "traffic")
+    }
+    return pd.DataFrame(parts, index=index).reset_index()
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False, compression="zstd")
+    return buffer.getvalue()
+
+
+def _read_plan(path: Path | None) -> dict[str, object]:
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be a mapping of plan parameters")
+    return content

@@ -1,0 +1,117 @@
+"""From the street plan to a SUMO network, and from any SUMO network to the tables of a City."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+import pandas as pd
+
+from citybrain_datasets.errors import CityBrainError
+from citybrain_datasets.simulation.streets import CLASSES, Street
+
+
+class SimulationError(CityBrainError):
+    """SUMO is absent, or refused its input; the message carries what it said."""
+
+
+def sumo_binary(name: str) -> str:
+    """Path of a program that the ``eclipse-sumo`` wheel brings, such as ``sumo`` or ``netconvert``."""
+    try:
+        import sumo
+    except ImportError:
+        raise SimulationError("SUMO is not installed: pip install 'citybrain[scenarios]'") from None
+    return str(Path(sumo.SUMO_HOME) / "bin" / name)
+
+
+def run_sumo_tool(name: str, *arguments: str) -> None:
+    """Runs one SUMO program to its end; :class:`SimulationError` with its last words if it fails."""
+    done = subprocess.run([sumo_binary(name), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SimulationError(f"{name} failed: {(done.stderr or done.stdout).strip()[-800:]}")
+
+
+def build_network(streets: list[Street], target: Path) -> None:
+    """Writes the SUMO network of ``streets`` to ``target`` (``.net.xml.gz``), the same bytes for the same
+    streets.
+
+    Coordinates are metres east and north of the city's centre.
+    """
+    junctions = {j.id: j for s in streets for j in (s.source, s.target)}
+    nodes = "".join(
+        f'<node id="{j.id}" x="{j.x}" y="{j.y}" type="{"traffic_light" if j.signals else "priority"}"/>\n'
+        for j in junctions.values()
+    )
+    edges = "".join(
+        f'<edge id="{s.id}" from="{s.source.id}" to="{s.target.id}" type="{s.road_class}" '
+        f"name={quoteattr(s.name)} "
+        f'numLanes="{kind.lanes}" speed="{kind.speed_kmh / 3.6:.4f}" priority="{kind.priority}"/>\n'
+        for s in streets
+        for kind in [CLASSES[s.road_class]]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        (work / "nodes.nod.xml").write_text(f"<nodes>\n{nodes}</nodes>\n", encoding="utf-8")
+        (work / "edges.edg.xml").write_text(f"<edges>\n{edges}</edges>\n", encoding="utf-8")
+        run_sumo_tool(
+            "netconvert", "-n", str(work / "nodes.nod.xml"), "-e", str(work / "edges.edg.xml"),
+            "-o", str(work / "out.net.xml"), "--no-turnarounds.except-deadend", "--no-internal-links",
+            "--offset.disable-normalization", "--output.street-names", "--no-warnings",
+        )  # fmt: skip
+        text = (work / "out.net.xml").read_text(encoding="utf-8")
+    # The leading comment holds the time of day and our temporary paths.
+    text = re.sub(r"<!--.*?-->\s*", "", text, count=1, flags=re.DOTALL)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    part.write_bytes(gzip.compress(text.encode(), mtime=0))
+    part.replace(target)
+
+
+def read_segments(network: Path) -> pd.DataFrame:
+    """Segments of a SUMO network, sorted by id.
+
+    Index ``id``; columns ``x0 y0 x1 y1`` (ends, metres in network coordinates), ``length_m``, ``lanes``,
+    ``free_speed_kmh``, ``road_class`` (the SUMO edge type), ``name``.
+    """
+    net = _net(network)
+    rows = []
+    for edge in net.getEdges():
+        (x0, y0), (x1, y1) = edge.getShape()[0], edge.getShape()[-1]
+        rows.append((edge.getID(), x0, y0, x1, y1, edge.getLength(), edge.getLaneNumber(),
+                     edge.getSpeed() * 3.6, edge.getType(), edge.getName() or ""))  # fmt: skip
+    columns = ["id", "x0", "y0", "x1", "y1", "length_m", "lanes", "free_speed_kmh", "road_class", "name"]
+    return pd.DataFrame(rows, columns=columns).set_index("id").sort_index()
+
+
+def read_connections(network: Path, segments: pd.DataFrame) -> pd.DataFrame:
+    """``road-road`` edges of a City: which segment feeds which, with the distance between their middles."""
+    # Turning round in the road is possible, but no way by which congestion spreads.
+    pairs = [
+        (edge.getID(), target.getID())
+        for edge in _net(network).getEdges()
+        for target in edge.getOutgoing()
+        if target.getToNode() is not edge.getFromNode()
+    ]
+    table = pd.DataFrame(sorted(pairs), columns=["source", "target"])
+    x, y = (segments[f"{a}0"].add(segments[f"{a}1"]).div(2) for a in "xy")
+    east = x.loc[table["target"]].to_numpy() - x.loc[table["source"]].to_numpy()
+    north = y.loc[table["target"]].to_numpy() - y.loc[table["source"]].to_numpy()
+    halves = segments["length_m"].div(2)
+    table["distance_m"] = (
+        halves.loc[table["source"]].to_numpy() + halves.loc[table["target"]].to_numpy()
+    ).round(1)
+    table["bearing_deg"] = np.round(np.degrees(np.arctan2(east, north)) % 360, 1)
+    return table
+
+
+def _net(network: Path):  # type: ignore[no-untyped-def]  # sumolib publishes no types
+    try:
+        import sumolib
+    except ImportError:
+        raise SimulationError("SUMO is not installed: pip install 'citybrain[scenarios]'") from None
+    return sumolib.net.readNet(str(network))
