@@ -58,6 +58,8 @@ def to_utc(
     ``places`` are place codes of the rows of a long table, whose times repeat from place to place; ``None``
     where each row is a time of its own. Raises :class:`CityError` naming the row of a time that cannot be.
     """
+    if stamps.empty:
+        raise CityError([Problem(where, "has no times")])
     empty = np.flatnonzero(stamps.isna())
     if len(empty):
         raise CityError([Problem(where, "the time cannot be read", f"{empty[0] + 1}", time.column)])
@@ -162,8 +164,7 @@ def _first_impossible(stamps: pd.DatetimeIndex, zone: str, time: Time) -> str | 
 
 def _report_single_hours(frame: pd.DataFrame, zone: str, where: str, report: ImportReport) -> None:
     wall = frame["wall"]
-    span = (wall.min().tz_localize("UTC"), wall.max().tz_localize("UTC"))
-    for shift in shifts(zone, *span):
+    for shift in _shifts_near(wall, zone):
         if shift.forward:
             continue
         inside = frame[(wall >= shift.first) & (wall < shift.last)]
@@ -174,13 +175,19 @@ def _report_single_hours(frame: pd.DataFrame, zone: str, where: str, report: Imp
             report.add("warning", "daylight-saving", where, what, inside.index[0] + 1)
 
 
+def _shifts_near(wall: pd.Series, zone: str) -> list[Shift]:
+    """Changes of the clocks while wall times were taken; a zone is less than a day from UTC."""
+    day = pd.Timedelta(days=1)
+    return shifts(zone, wall.min().tz_localize("UTC") - day, wall.max().tz_localize("UTC") + day)
+
+
 def _warn_if_local(
     stamps: pd.DatetimeIndex, places: np.ndarray | None, timezone: str, where: str, report: ImportReport
 ) -> None:
     """A table said to be UTC that lacks, or doubles, exactly the hour that local clocks skip or repeat."""
     frame = pd.DataFrame({"wall": stamps, "place": 0 if places is None else places})
     wall = frame["wall"]
-    for shift in shifts(timezone, wall.min().tz_localize("UTC"), wall.max().tz_localize("UTC")):
+    for shift in _shifts_near(wall, timezone):
         width = shift.last - shift.first
         inside = (wall >= shift.first) & (wall < shift.last)
         around = (wall >= shift.first - width) & (wall < shift.last + width) & ~inside

@@ -251,7 +251,8 @@ def _signal(
         )
 
     def read(first: int, last: int) -> np.ndarray:
-        block = draft.read(first, last)
+        first, last, _ = slice(first, last).indices(draft.length)
+        block = draft.read(first, max(first, last))
         out = np.full((len(block), len(nodes)), np.nan, dtype=np.float32)
         out[:, targets] = block[:, columns]
         return out

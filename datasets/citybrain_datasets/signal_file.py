@@ -1,6 +1,7 @@
 """One signal in one Parquet file, written as it streams and read by any span of time.
 
-Columns ``time`` (timestamp[us, UTC], the end of the interval) and ``values`` (fixed_size_list<float32>[node]).
+Columns ``time`` (timestamp[us, UTC], the end of the interval) and ``values`` (a float32 list of fixed size, a
+value a node).
 """
 
 from __future__ import annotations
