@@ -124,7 +124,7 @@ def _print_findings(console: Console, findings: list[Finding]) -> None:
 
 def _offer_simulate() -> None:
     """The simulator is an extra; without it the other commands work."""
-    if find_spec("sumolib") is None or find_spec("citybrain_datasets.simulation.command") is None:
+    if find_spec("sumolib") is None:
         return
     from citybrain_datasets.simulation.command import simulate
 

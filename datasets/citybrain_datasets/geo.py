@@ -51,7 +51,7 @@ def nearest(
 
     Returns index and metres, both ``[place, min(k, targets)]``, nearest first; index −1 and NaN where there
     are fewer. ``skip_self`` leaves out target ``i`` for place ``i``, for neighbours inside one table. Places
-    without coordinates have no neighbours and are nobody's.
+    without coordinates have no neighbours and are nobody's. Which of two is nearer is decided to about 0.2 m.
     """
     known = np.flatnonzero(np.isfinite(to_lat) & np.isfinite(to_lon))
     k = min(k, len(to_lat))
