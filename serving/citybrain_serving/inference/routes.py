@@ -1,0 +1,171 @@
+"""``/v2``: the Open Inference Protocol over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import structlog
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from citybrain_datasets import __version__
+from citybrain_serving.errors import BodyTooLarge, NotReady, ServingError
+from citybrain_serving.inference import wire
+from citybrain_serving.inference.batching import Limits
+from citybrain_serving.inference.errors import InferenceError, NoSuchModel, Overloaded
+from citybrain_serving.inference.models import InferenceMetrics, Models
+from citybrain_serving.inference.schemas import (
+    ERRORS,
+    INFER_BODY,
+    InferBody,
+    ModelBody,
+    ModelReady,
+    ServerBody,
+)
+from citybrain_serving.service import Service
+
+LARGE = 256 * 1024
+"""Bytes of a body above which decoding leaves the event loop."""
+
+log = structlog.get_logger(__name__)
+
+
+def router(service: Service) -> APIRouter:
+    settings = service.settings
+    limits = Limits(settings.infer_rows, settings.infer_delay_ms / 1000, settings.infer_queue_rows)
+    models = Models(lambda: service.cycle.forecasters, limits, InferenceMetrics(service.telemetry.registry))
+
+    @asynccontextmanager
+    async def lifespan(_app: Any) -> AsyncIterator[None]:
+        for name in models.names():
+            models.get(name)  # describing a network takes a moment, which no caller should wait for
+        yield
+        await models.close()
+
+    routes = APIRouter(
+        prefix="/v2", tags=["inference"], route_class=ProtocolRoute, lifespan=lifespan, responses=ERRORS
+    )
+
+    @routes.get("", summary="The server", response_model=ServerBody)
+    async def server() -> Response:
+        return _json({"name": "citybrain", "version": __version__, "extensions": ["binary_tensor_data"]})
+
+    @routes.get("/health/live", summary="The process answers")
+    async def live() -> Response:
+        return _json({"live": True})
+
+    @routes.get("/health/ready", summary="Every model answers")
+    async def ready() -> Response:
+        for name in models.names():
+            models.get(name)
+        return _json({"ready": True})
+
+    @routes.get("/models/{model}", summary="A model", response_model=ModelBody)
+    @routes.get(
+        "/models/{model}/versions/{version}", summary="One version of a model", response_model=ModelBody
+    )
+    async def metadata(model: str, version: str | None = None) -> Response:
+        network = models.get(model, version).network
+        return _json(network.metadata([network.version]))
+
+    @routes.get("/models/{model}/ready", summary="A model answers", response_model=ModelReady)
+    @routes.get(
+        "/models/{model}/versions/{version}/ready", summary="One version answers", response_model=ModelReady
+    )
+    async def model_ready(model: str, version: str | None = None) -> Response:
+        models.get(model, version)
+        return _json({"name": model, "ready": True})
+
+    @routes.post("/models/{model}/infer", summary="Infer", response_model=InferBody, openapi_extra=INFER_BODY)
+    @routes.post(
+        "/models/{model}/versions/{version}/infer",
+        summary="Infer with one version",
+        response_model=InferBody,
+        openapi_extra=INFER_BODY,
+    )
+    async def infer(request: Request, model: str, version: str | None = None) -> Response:
+        """Features in, quantiles out, uncalibrated and not doubted: `/v1/forecasts` is what to act on.
+
+        Requests that come at the same time run as one batch. A full queue answers 503 with Retry-After.
+        """
+        loaded = models.get(model, version)
+        network = loaded.network
+        body = await request.body()
+        coding = request.headers.get("content-encoding", "identity").strip().lower()
+        header = request.headers.get(wire.HEADER)
+
+        def decoded() -> wire.InferRequest:
+            plain = body if coding == "identity" else wire.inflate(body, coding, settings.max_body_bytes)
+            return wire.decode(plain, header)
+
+        asked = decoded() if len(body) <= LARGE and coding == "identity" else await run_in_threadpool(decoded)
+        rows = network.rows(asked.inputs)
+        known = network.outputs
+        unknown = [want.name for want in asked.outputs or () if want.name not in known]
+        if unknown:  # told before the work, not after it
+            raise InferenceError(f"there is no output {unknown[0][:80]!r}; known are {', '.join(known)}")
+        try:
+            outputs = await loaded.batcher.submit(
+                asked.inputs, rows, alone=not network.shares_batch(asked.inputs)
+            )
+        except Overloaded:
+            models.metrics.refused.inc()
+            raise
+        size = sum(tensor.nbytes for tensor in outputs.values())
+        if size <= LARGE:
+            content, headers = wire.encode(network.name, network.version, asked, outputs)
+        else:
+            content, headers = await run_in_threadpool(
+                wire.encode, network.name, network.version, asked, outputs
+            )
+        return Response(content, headers=headers)
+
+    @routes.api_route(
+        "/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False
+    )
+    async def nothing(request: Request) -> Response:
+        raise NoSuchModel(f"{request.method} {request.url.path} is not part of the protocol")
+
+    return routes
+
+
+class ProtocolRoute(APIRoute):
+    """Every error under ``/v2`` leaves in the protocol's form."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle: Callable[[Request], Awaitable[Response]] = super().get_route_handler()
+
+        async def protocol(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except Overloaded as error:
+                return _error(error.status, str(error), {"Retry-After": str(error.retry_after)})
+            except InferenceError as error:
+                return _error(error.status, str(error))
+            except BodyTooLarge as error:
+                return _error(413, str(error), {"Connection": "close"})
+            except NotReady as error:
+                return _error(503, str(error), {"Retry-After": "5"})
+            except (ServingError, RequestValidationError) as error:
+                return _error(400, str(error))
+            except HTTPException as error:
+                return _error(error.status_code, str(error.detail))
+            except Exception:
+                log.exception("inference failed", path=request.url.path)
+                return _error(500, "an internal error; it was logged")
+
+        return protocol
+
+
+def _json(document: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(document), media_type="application/json")
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps({"error": message}), status, headers, "application/json")

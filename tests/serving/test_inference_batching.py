@@ -1,0 +1,155 @@
+"""Dynamic batching: who shares a batch, who is refused, and what happens when the model fails."""
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from citybrain_serving.inference.batching import Batcher, Limits
+from citybrain_serving.inference.errors import Overloaded, RequestTooLarge
+
+
+class Doubling:
+    """Doubles its input; it holds the first batch until ``go``, so that others gather behind it."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.entered, self.go = threading.Event(), threading.Event()
+        self.threads: set[int] = set()
+        self.failure: Exception | None = None
+
+    def run(self, feed):
+        self.entered.set()
+        assert self.go.wait(10)
+        self.threads.add(threading.get_ident())
+        self.batches.append(len(feed["x"]))
+        if self.failure is not None:
+            raise self.failure
+        return {"y": 2 * feed["x"]}
+
+
+def tensor(rows: int, value: float = 1.0) -> dict[str, np.ndarray]:
+    return {"x": np.full((rows, 3), value, np.float32)}
+
+
+async def behind(model: Doubling, batcher: Batcher, requests: list[tuple[int, bool]]) -> list:
+    """Answers to ``requests`` that arrive while a first one runs."""
+    first = asyncio.create_task(batcher.submit(tensor(1, -1), 1))
+    await asyncio.to_thread(model.entered.wait, 10)
+    tasks = [
+        asyncio.create_task(batcher.submit(tensor(rows, i), rows, alone=alone))
+        for i, (rows, alone) in enumerate(requests)
+    ]
+    await asyncio.sleep(0)  # lets every task reach the queue
+    model.go.set()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (await asyncio.gather(first, return_exceptions=True))[0] is not None
+    await batcher.close()
+    return answers
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=12), st.integers(4, 9))
+def test_every_caller_gets_the_rows_it_sent(requests, most):
+    model = Doubling()
+    answers = asyncio.run(behind(model, Batcher(model, Limits(most, 0.0, 10_000)), requests))
+    for i, ((rows, _), answer) in enumerate(zip(requests, answers, strict=True)):
+        np.testing.assert_array_equal(answer["y"], np.full((rows, 3), 2 * i))
+    assert max(model.batches) <= most
+    assert sum(model.batches) == 1 + sum(rows for rows, _ in requests)
+    assert len(model.threads) == 1
+    assert threading.get_ident() not in model.threads
+
+
+def test_requests_that_wait_share_a_batch():
+    model, told = Doubling(), []
+    batcher = Batcher(model, Limits(8, 0.0, 100), lambda requests, rows: told.append((requests, rows)))
+    asyncio.run(behind(model, batcher, [(2, False)] * 6))
+    assert model.batches == [1, 8, 4]
+    assert told == [(1, 1), (4, 8), (2, 4)]
+
+
+def test_a_request_on_a_graph_of_its_own_shares_nothing():
+    model = Doubling()
+    asyncio.run(
+        behind(model, Batcher(model, Limits(8, 0.0, 100)), [(1, False), (1, True), (1, False), (1, False)])
+    )
+    assert model.batches == [1, 1, 1, 2]
+
+
+def test_a_full_queue_refuses_and_keeps_what_it_has():
+    async def run() -> None:
+        model = Doubling()
+        batcher = Batcher(model, Limits(4, 0.0, 4))
+        running = asyncio.create_task(batcher.submit(tensor(1), 1))
+        await asyncio.to_thread(model.entered.wait, 10)
+        waiting = asyncio.create_task(batcher.submit(tensor(4), 4))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await batcher.submit(tensor(1), 1)
+        with pytest.raises(RequestTooLarge):
+            await batcher.submit(tensor(5), 5)
+        model.go.set()
+        assert len((await waiting)["y"]) == 4
+        assert len((await running)["y"]) == 1
+        assert batcher.queued_rows == 0
+        await batcher.close()
+
+    asyncio.run(run())
+
+
+def test_a_caller_that_went_away_is_not_computed():
+    async def run() -> list[int]:
+        model = Doubling()
+        batcher = Batcher(model, Limits(8, 0.0, 100))
+        running = asyncio.create_task(batcher.submit(tensor(1), 1))
+        await asyncio.to_thread(model.entered.wait, 10)
+        gone = asyncio.create_task(batcher.submit(tensor(3), 3))
+        stays = asyncio.create_task(batcher.submit(tensor(2), 2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        model.go.set()
+        await asyncio.gather(running, stays)
+        await batcher.close()
+        return model.batches
+
+    assert asyncio.run(run()) == [1, 2]
+
+
+def test_a_failing_batch_fails_its_callers_and_nobody_else():
+    async def run() -> None:
+        model = Doubling()
+        model.go.set()
+        model.failure = ValueError("no")
+        batcher = Batcher(model, Limits(8, 0.0, 100))
+        with pytest.raises(ValueError, match="no"):
+            await batcher.submit(tensor(1), 1)
+        model.failure = None
+        assert len((await batcher.submit(tensor(2), 2))["y"]) == 2
+        await batcher.close()
+
+    asyncio.run(run())
+
+
+def test_with_company_a_batch_waits_for_more_up_to_the_delay():
+    async def run() -> list[int]:
+        model = Doubling()
+        batcher = Batcher(model, Limits(4, 30.0, 100))  # far longer than the test: only a whole batch ends it
+        first = asyncio.create_task(batcher.submit(tensor(1), 1))
+        await asyncio.to_thread(model.entered.wait, 10)
+        pair = [asyncio.create_task(batcher.submit(tensor(2), 2)) for _ in range(2)]
+        await asyncio.sleep(0)
+        model.go.set()
+        await asyncio.gather(first, *pair)
+        late = [asyncio.create_task(batcher.submit(tensor(2), 2))]
+        await asyncio.sleep(0)
+        late.append(asyncio.create_task(batcher.submit(tensor(2), 2)))
+        await asyncio.gather(*late)
+        await batcher.close()
+        return model.batches
+
+    assert asyncio.run(run()) == [1, 4, 4]

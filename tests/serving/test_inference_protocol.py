@@ -1,0 +1,232 @@
+"""The Open Inference Protocol, spoken by a real client to a real server."""
+
+import threading
+from dataclasses import replace
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from fastapi.testclient import TestClient
+from onnx import TensorProto, helper
+
+from citybrain_models.onnx_forecaster import OnnxForecaster
+from citybrain_serving.app import create_app
+from citybrain_serving.inference.network import unmeasured
+from citybrain_serving.service import Service
+from citybrain_serving.settings import Settings
+
+triton = pytest.importorskip("tritonclient.http", reason="the client of the protocol is not installed")
+
+
+@pytest.fixture(scope="module")
+def graphed(bundles):
+    """The congestion bundle with a graph: its network adds the bias that ``static_road`` gives each node."""
+    bundle = bundles["congestion"]
+    model = onnx.load_model_from_string(bundle.model)
+    model.graph.node[-1].output[0] = "bare"
+    model.graph.node.append(helper.make_node("Add", ["bare", "static_road"], ["quantiles"]))
+    model.graph.input.append(helper.make_tensor_value_info("static_road", TensorProto.FLOAT, ["node", 1, 1]))
+    bias = np.linspace(0, 5, 6, dtype=np.float32).reshape(6, 1, 1)
+    return replace(bundle, model=model.SerializeToString(), graph={"static_road": bias})
+
+
+@pytest.fixture(scope="module")
+def feed(graphed):
+    """Three windows' features."""
+    features = graphed.features()
+    made = features(unmeasured(features, graphed))
+    rng = np.random.default_rng(3)
+    return {"anchor": rng.normal(size=(3, *made["anchor"].shape[1:])).astype(np.float32)}
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory, graphed):
+    settings = Settings(
+        store=str(tmp_path_factory.mktemp("v2") / "s.sqlite"), clock="observations", infer_rows=8
+    )
+    with TestClient(create_app(Service([graphed], settings))) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def address(serve, graphed, tmp_path_factory):
+    store = str(tmp_path_factory.mktemp("triton") / "s.sqlite")
+    return serve(Service([graphed], Settings(store=store, clock="observations")))
+
+
+@pytest.fixture(scope="module")
+def serve():
+    """Starts a service under uvicorn on a free port and gives its address, host and port."""
+    import uvicorn
+
+    started: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(service: Service) -> str:
+        server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_config=None, lifespan="on"))
+        up = threading.Event()
+        original = server.startup
+
+        async def startup(*args, **kwargs):
+            await original(*args, **kwargs)
+            up.set()
+
+        server.startup = startup  # type: ignore[method-assign]  # to learn, without polling, when it listens
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        assert up.wait(20)
+        started.append((server, thread))
+        return f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+    yield start
+    for server, thread in started:
+        server.should_exit = True
+        thread.join(20)
+
+
+def expected(bundle, feed):
+    return OnnxForecaster(bundle).run(feed)
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False, None])
+@pytest.mark.parametrize("coding", [None, "gzip", "deflate"])
+def test_tritonclient_speaks_to_it_unchanged(address, graphed, feed, binary_in, binary_out, coding):
+    with triton.InferenceServerClient(address) as client:
+        tensor = triton.InferInput("anchor", list(feed["anchor"].shape), "FP32")
+        tensor.set_data_from_numpy(feed["anchor"], binary_data=binary_in)
+        outputs = (
+            None if binary_out is None else [triton.InferRequestedOutput("quantiles", binary_data=binary_out)]
+        )
+        result = client.infer(
+            "congestion", [tensor], outputs=outputs, request_id="q1", request_compression_algorithm=coding
+        )
+        np.testing.assert_allclose(result.as_numpy("quantiles"), expected(graphed, feed), rtol=1e-6)
+        assert result.get_response()["id"] == "q1"
+        assert result.get_response()["model_version"] == graphed.version
+
+
+def test_tritonclient_asks_how_things_are(address, graphed, feed):
+    with triton.InferenceServerClient(address) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("congestion")
+        assert client.is_model_ready("congestion", graphed.version)
+        assert not client.is_model_ready("pm25")
+        assert not client.is_model_ready("congestion", "2")
+        assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
+        about = client.get_model_metadata("congestion")
+        assert about["inputs"] == [
+            {"name": "anchor", "datatype": "FP32", "shape": [-1, *feed["anchor"].shape[1:]]}
+        ]
+        assert about["outputs"] == [{"name": "quantiles", "datatype": "FP32", "shape": [-1, 6, 6, 3]}]
+        assert about["parameters"]["optional_inputs"][0]["name"] == "static_road"
+        with pytest.raises(triton.InferenceServerException, match="no model 'nothing'"):
+            client.get_model_metadata("nothing")
+
+
+def test_many_callers_at_once_get_their_own_answers(address, graphed, feed):
+    with triton.InferenceServerClient(address, concurrency=16) as client:
+        requests = []
+        for i in range(48):
+            one = (feed["anchor"][i % 3 : i % 3 + 1] + i).astype(np.float32)
+            tensor = triton.InferInput("anchor", list(one.shape), "FP32")
+            tensor.set_data_from_numpy(one)
+            requests.append((one, client.async_infer("congestion", [tensor])))
+        for one, pending in requests:
+            np.testing.assert_allclose(
+                pending.get_result().as_numpy("quantiles"), expected(graphed, {"anchor": one}), rtol=1e-5
+            )
+    text = httpx.get(f"http://{address}/metrics").text
+    rows = [line for line in text.splitlines() if line.startswith("citybrain_inference_rows_total")]
+    assert float(rows[0].split()[-1]) >= 48
+
+
+def body(feed, **changes) -> dict:
+    values = np.tile(feed["anchor"], (changes.pop("repeat", 1), 1, 1))
+    tensor = {
+        "name": "anchor",
+        "shape": list(values.shape),
+        "datatype": "FP32",
+        "data": values.ravel().tolist(),
+    }
+    return {"inputs": [{**tensor, **changes}]}
+
+
+def test_a_caller_may_bring_a_graph_of_its_own(client, graphed, feed):
+    own = np.full((6, 1, 1), 100, np.float32)
+    graph = {"name": "static_road", "shape": [6, 1, 1], "datatype": "FP32", "data": own.ravel().tolist()}
+    request = body(feed)
+    request["inputs"].append(graph)
+    answer = client.post("/v2/models/congestion/infer", json=request).json()["outputs"][0]
+    plain = client.post("/v2/models/congestion/infer", json=body(feed)).json()["outputs"][0]
+    moved = np.reshape(answer["data"], answer["shape"]) - np.reshape(plain["data"], plain["shape"])
+    bias = graphed.graph["static_road"].reshape(1, 6, 1, 1)
+    np.testing.assert_allclose(moved, np.broadcast_to(100 - bias, moved.shape), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/v2/models/nothing", 404, "there is no model 'nothing'"),
+        ("/v2/models/nothing/ready", 404, "there is no model"),
+        ("/v2/models/congestion/versions/2", 404, "no version '2'"),
+        ("/v2/models/congestion/infer", 404, "not part of the protocol"),
+        ("/v2/anything/else", 404, "not part of the protocol"),
+    ],
+)
+def test_errors_have_the_form_of_the_protocol(client, path, status, said):
+    answer = client.get(path)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error"}
+    assert said in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "said"),
+    [
+        ({"name": "anker"}, 400, "no input 'anker'"),
+        ({"datatype": "FP64"}, 400, "must be FP32"),
+        ({"shape": [3, -1, 6]}, 400, "sizes"),
+        ({"repeat": 0}, 400, "at least 1 row"),
+        ({"repeat": 3}, 413, "at most 8"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_named(client, feed, changes, status, said):
+    answer = client.post("/v2/models/congestion/infer", json=body(feed, **changes))
+    assert answer.status_code == status
+    assert said in answer.json()["error"]
+
+
+def test_an_unknown_output_is_refused(client, feed):
+    request = {**body(feed), "outputs": [{"name": "mean"}]}
+    assert "no output 'mean'" in client.post("/v2/models/congestion/infer", json=request).json()["error"]
+
+
+def test_a_body_over_the_limit_is_refused_in_the_form_of_the_protocol(client):
+    answer = client.post("/v2/models/congestion/infer", content=bytes(17 * 2**20))
+    assert answer.status_code == 413
+    assert set(answer.json()) == {"error"}
+
+
+def test_a_full_queue_says_when_to_come_back(tmp_path, graphed, feed):
+    settings = Settings(
+        store=str(tmp_path / "s.sqlite"), clock="observations", infer_rows=8, infer_queue_rows=2
+    )
+    with TestClient(create_app(Service([graphed], settings))) as client:
+        answer = client.post("/v2/models/congestion/infer", json=body(feed))
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_a_swapped_model_answers_at_the_next_request(tmp_path, graphed, feed):
+    service = Service([graphed], Settings(store=str(tmp_path / "s.sqlite"), clock="observations"))
+    with TestClient(create_app(service)) as client:
+        before = client.post("/v2/models/congestion/infer", json=body(feed)).json()
+        other = replace(graphed, graph={"static_road": graphed.graph["static_road"] + 1}, digest="ee" * 32)
+        service.cycle.forecasters = {"congestion": OnnxForecaster(other)}
+        after = client.post("/v2/models/congestion/infer", json=body(feed)).json()
+    assert after["model_version"] == "ee" * 6 != before["model_version"]
+    np.testing.assert_allclose(
+        np.subtract(after["outputs"][0]["data"], before["outputs"][0]["data"]), 1, rtol=1e-3
+    )
