@@ -13,9 +13,10 @@ from citybrain_datasets.configuration import Time
 from citybrain_datasets.errors import CityError, Problem
 from citybrain_datasets.report import ImportReport
 
-NONEXISTENT: dict[str, Literal["NaT", "shift_forward", "raise"]] = {
+NONEXISTENT: dict[str, Literal["NaT", "raise"] | pd.Timedelta] = {
     "missing": "NaT",
-    "shift": "shift_forward",
+    # A clock that was not put forward shows the hour before what the others show.
+    "shift": pd.Timedelta(hours=1),
     "error": "raise",
 }
 

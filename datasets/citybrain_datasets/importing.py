@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.city import RELATIONS, City
 from citybrain_datasets.configuration import CityConfig, find_config, read_config, source_root
 from citybrain_datasets.drafting import Draft, drafts_of
@@ -58,6 +59,7 @@ def build_city(config: CityConfig, root: Path, report: ImportReport) -> tuple[Ci
         include={"name", "timezone", "title", "country", "synthetic", "attribution"}
     )
     city = City(**described, nodes=kept, edges=edges, signals={s.name: s for s in signals})
+    Calendar(city.timezone, city.country)  # an unknown country is told here, not when training starts
     return city, report
 
 

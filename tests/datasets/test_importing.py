@@ -75,6 +75,16 @@ def test_clocks_going_forward_leave_no_gap_in_utc(bring: Import) -> None:
     assert np.isfinite(speed.values).all()
 
 
+@pytest.mark.parametrize(("how", "seen"), [("missing", [1, 4]), ("shift", [1, 2, 3])])
+def test_a_clock_that_was_not_put_forward(bring: Import, how: str, seen: list[float]) -> None:
+    config = at(wide(), "tables.0.time.nonexistent", how)
+    hours = ["01:30", "02:00", "02:30"] + (["03:00"] if how == "missing" else [])
+    rows = "time,a,b\n" + "".join(f"2017-03-12 {h},{i + 1},9\n" for i, h in enumerate(hours))
+    speed = bring(config, speed=rows)[0].signals["speed"]
+    assert str(speed.start) == "2017-03-12 10:00:00+00:00"
+    np.testing.assert_allclose(speed.values[:, 0] / 1.609344, seen, rtol=1e-6)
+
+
 def test_clocks_going_back_show_an_hour_twice_in_its_order(bring: Import) -> None:
     hours = ["00:30", "01:00", "01:30", "01:00", "01:30", "02:00"]
     rows = "time,a,b\n" + "".join(f"2017-11-05 {h},{i + 1},9\n" for i, h in enumerate(hours))
@@ -262,6 +272,7 @@ def test_a_wrong_configuration_is_refused_by_its_key(
     ("path", "value", "message"),
     [
         ("timezone", "Mars/Olympus", "Mars/Olympus"),
+        ("country", "XX", "XX"),
         ("tables.0.file", "nowhere.csv", r"nowhere\.csv"),
         ("tables.0.time.column", "when", r"speed\.csv, column when.*time, a, b"),
         ("tables.0.time.step", "20min", r"speed\.csv, row 2.*off the clock"),
