@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 
 from citybrain_datasets import __version__
 from citybrain_serving import problem_details
+from citybrain_serving.inference import routes as inference
 from citybrain_serving.middleware import RequestScope
 from citybrain_serving.routes import city, forecasts, health, observations
 from citybrain_serving.routes.documentation import complete
@@ -48,7 +49,7 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
         static_url="/docs/static",
     )
-    for subject in (city, forecasts, observations, health):
+    for subject in (city, forecasts, observations, health, inference):
         app.include_router(subject.router(service))
     problem_details.install(app)
     complete(app)

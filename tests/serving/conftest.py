@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from typing import Literal
 
+import httpx
 import numpy as np
 import onnx
 import pandas as pd
 import pytest
+import uvicorn
+from onnx import TensorProto, helper, numpy_helper
+
 from citybrain_datasets.city import City
 from citybrain_datasets.signals import Signal, Ticks
 from citybrain_datasets.statistics import Statistics
 from citybrain_datasets.task import Task
 from citybrain_models.bundle import Bundle
 from citybrain_models.calibration import Calibration
+from citybrain_serving.app import create_app
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
-from onnx import TensorProto, helper, numpy_helper
 
 START = pd.Timestamp("2026-03-02", tz="UTC")  # a Monday
 DAYS = 15
@@ -33,7 +41,7 @@ PM25 = Task(
 
 @pytest.fixture(scope="session")
 def city() -> City:
-    """Six road segments and three stations near 31.2° N 121.5° E, two weeks of smooth days and a little noise."""
+    """Six road segments and three stations near 31.2° N 121.5° E, two weeks of smooth days with some noise."""
     rng = np.random.default_rng(5)
     roads, stations = [f"r{i}" for i in range(6)], ["a0", "a1", "a2"]
     tables = {}
@@ -138,19 +146,23 @@ def network(task: Task, statistics: Statistics) -> bytes:
     def constant(name: str, value: object, kind: type = np.float32) -> TensorProto:
         return numpy_helper.from_array(np.asarray(value, kind), name)
 
+    grow = [
+        helper.make_node("Exp", ["plain"], ["grown"]),
+        helper.make_node("Sub", ["grown", "unit"], ["level"]),
+    ]
     nodes = [
         helper.make_node("Slice", ["anchor", "zero", "one", "axis"], ["last"]),
         helper.make_node("Slice", ["anchor", "two", "end", "axis"], ["usual"]),
         helper.make_node("Add", ["last", "usual"], ["both"]),
         helper.make_node("Mul", ["both", "scale"], ["scaled"]),
         helper.make_node("Add", ["scaled", "mean"], ["plain"]),
-        *([helper.make_node("Exp", ["plain"], ["grown"]), helper.make_node("Sub", ["grown", "unit"], ["level"])]
-          if scaler.transform == "log1p" else [helper.make_node("Identity", ["plain"], ["level"])]),
+        *(grow if scaler.transform == "log1p" else [helper.make_node("Identity", ["plain"], ["level"])]),
         helper.make_node("Unsqueeze", ["level", "last_axis"], ["column"]),
         helper.make_node("Add", ["column", "spread"], ["quantiles"]),
     ]  # fmt: skip
     initializers = [
-        constant("zero", [0], np.int64), constant("one", [1], np.int64), constant("two", [2], np.int64), constant("axis", [2], np.int64),
+        constant("zero", [0], np.int64), constant("one", [1], np.int64),
+        constant("two", [2], np.int64), constant("axis", [2], np.int64),
         constant("end", [2 + task.horizon], np.int64), constant("last_axis", [3], np.int64),
         constant("scale", scaler.std / 2), constant("mean", scaler.mean), constant("unit", 1.0),
         constant("spread", [-3.0, 0.0, 3.0]),
@@ -165,3 +177,40 @@ def network(task: Task, statistics: Statistics) -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[httpx.Client]:
+    """A client of a real server on a free port. The cycle does not run by itself: the lifespan is off."""
+    with serving(service, lifespan="off") as base, httpx.Client(base_url=base, timeout=30) as connected:
+        yield connected
+
+
+@pytest.fixture
+def warm(service: Service, client: httpx.Client, rows) -> httpx.Client:
+    """The same, after thirty hours of observations and one cycle."""
+    answer = client.post("/v1/observations", json={"observations": rows(30)})
+    assert answer.status_code == 200, answer.text
+    service.cycle.run()
+    return client
+
+
+@contextmanager
+def serving(service: Service, lifespan: Literal["on", "off"] = "on") -> Iterator[str]:
+    """Runs uvicorn in a thread; yields the address."""
+    config = uvicorn.Config(create_app(service), port=0, log_config=None, access_log=False, lifespan=lifespan)
+    server = uvicorn.Server(config)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def live() -> Callable[..., AbstractContextManager[str]]:
+    return serving

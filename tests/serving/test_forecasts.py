@@ -1,0 +1,208 @@
+"""Forecasts out: every format, filter and error, over a real socket."""
+
+from __future__ import annotations
+
+import httpx
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+
+from citybrain_serving.schemas import CityBody, ForecastBody, ForecastFeatures, IngestBody, ProblemBody
+
+ROADS = "/v1/forecasts/congestion"
+ARROW = "application/vnd.apache.arrow.stream"
+
+
+def test_json_is_the_snapshot_in_columns(warm, service):
+    answer = warm.get(ROADS)
+    assert answer.headers["content-type"] == "application/json"
+    body = ForecastBody.model_validate_json(answer.content)
+    forecast = service.snapshot.forecasts["congestion"]
+    assert body.ids == [f"r{i}" for i in range(6)]
+    assert (body.unit, body.synthetic, body.source, body.stale) == ("km/h", True, "model", False)
+    assert body.times[0] == "2026-03-17T00:05:00Z"
+    np.testing.assert_allclose(body.values, forecast.values, atol=0.0051)
+    np.testing.assert_allclose(body.observed, forecast.observed, atol=0.0051)
+
+
+def test_geojson(warm):
+    answer = warm.get("/v1/forecasts/pm25", headers={"Accept": "application/geo+json"})
+    assert answer.headers["content-type"] == "application/geo+json"
+    body = ForecastFeatures.model_validate_json(answer.content)
+    assert body.numberReturned == 3
+    assert body.features[1].geometry.coordinates == pytest.approx((121.51, 31.21))
+    assert body.features[1].properties["name_zh"] == "地点a1"
+    assert np.shape(body.features[1].properties["values"]) == (4, 3)
+
+
+def test_a_place_without_coordinates_has_no_geometry_and_is_in_no_box(warm):
+    features = warm.get(ROADS, headers={"Accept": "application/geo+json"}).json()["features"]
+    assert [f["geometry"] is None for f in features] == [False] * 5 + [True]
+    assert "r5" not in warm.get(ROADS, params={"bbox": "-180,-90,180,90"}).json()["ids"]
+
+
+def test_arrow(warm, service):
+    answer = warm.get(ROADS, headers={"Accept": ARROW})
+    assert answer.headers["content-type"] == ARROW
+    table = pa.ipc.open_stream(answer.content).read_all()
+    assert table.column_names == ["id", "observed", "q0.1", "q0.5", "q0.9"]
+    expected = service.snapshot.forecasts["congestion"].values[:, :, 1]
+    np.testing.assert_allclose(np.array(table["q0.5"].to_pylist()), expected, atol=0.0051)
+    head = orjson.loads(table.schema.metadata[b"citybrain"])
+    assert head["issued"] == "2026-03-17T00:00:00Z"
+
+
+def test_filters_combine(warm):
+    every = warm.get(ROADS).json()
+    some = warm.get(ROADS, params={"ids": "r4,r1,r1", "horizon": "30,5", "quantiles": "0.5"}).json()
+    assert some["ids"] == ["r4", "r1"]
+    assert some["times"] == [every["times"][5], every["times"][0]]
+    assert some["values"][1] == [[every["values"][1][5][1]], [every["values"][1][0][1]]]
+    boxed = warm.get(ROADS, params={"ids": "r4,r1", "bbox": "121.505,31.2,121.525,31.3"}).json()
+    assert boxed["ids"] == ["r1"]
+    assert warm.get(ROADS, params={"bbox": "0,0,1,1"}).json()["values"] == []
+
+
+@pytest.mark.parametrize(
+    ("params", "status", "says"),
+    [
+        ({"ids": "r1,zz"}, 404, "'zz'"),
+        ({"ids": ""}, 422, "ids"),
+        ({"ids": ","}, 422, "ids"),
+        ({"bbox": "1,2,3"}, 422, "bbox"),
+        ({"bbox": "0,50,1,40"}, 422, "bbox"),
+        ({"bbox": "nan,0,1,1"}, 422, "bbox"),
+        ({"horizon": "7"}, 422, "5, 10, 15, 20, 25, 30"),
+        ({"horizon": "soon"}, 422, "horizon"),
+        ({"quantiles": "0.3"}, 422, "0.1, 0.5, 0.9"),
+        ({"quantiles": ""}, 422, "quantiles"),
+    ],
+)
+def test_a_bad_selection_names_the_parameter(warm, params, status, says):
+    answer = warm.get(ROADS, params=params)
+    assert answer.status_code == status
+    body = ProblemBody.model_validate_json(answer.content)
+    assert body.status == status
+    assert says in body.detail
+
+
+def test_every_error_is_a_problem_document(warm):
+    answers = [
+        warm.get("/nowhere"),
+        warm.delete(ROADS),
+        warm.get("/v1/forecasts/noise"),
+        warm.get(ROADS, headers={"Accept": "image/png"}),
+    ]
+    assert [a.status_code for a in answers] == [404, 405, 404, 406]
+    for answer in answers:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert ProblemBody.model_validate_json(answer.content).request_id == answer.headers["x-request-id"]
+
+
+def test_an_internal_error_tells_no_secret(warm, service, monkeypatch):
+    def fail(_task: str) -> None:
+        raise RuntimeError("the password is swordfish")
+
+    monkeypatch.setattr(service, "published", fail)
+    answer = warm.get(ROADS)
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "swordfish" not in answer.text
+
+
+def test_accept_by_quality(warm):
+    answer = warm.get(
+        ROADS, headers={"Accept": "text/html, application/geo+json;q=0.5, application/json;q=0.2"}
+    )
+    assert answer.headers["content-type"] == "application/geo+json"
+    assert (
+        warm.get(ROADS, headers={"Accept": "text/html,*/*;q=0.8"}).headers["content-type"]
+        == "application/json"
+    )
+
+
+def test_not_modified_until_the_forecast_changes(warm, service, rows):
+    first = warm.get(ROADS)
+    tag = {"If-None-Match": first.headers["etag"]}
+    again = warm.get(ROADS, headers=tag)
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    assert warm.get(ROADS, params={"ids": "r1"}, headers=tag).status_code == 200
+    late = {"id": "r0", "signal": "speed", "time": "2026-03-17T00:05:00Z", "value": 3}
+    warm.post("/v1/observations", json={"observations": [late]})
+    service.cycle.run()
+    changed = warm.get(ROADS, headers=tag)
+    assert changed.status_code == 200
+    assert changed.json()["observed"][0] == 3
+
+
+def test_a_read_runs_no_inference(warm, service, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise AssertionError("a read computed something")
+
+    for forecaster in service.cycle.forecasters.values():
+        monkeypatch.setattr(forecaster, "forecast", refuse)
+    monkeypatch.setattr(service.store, "read", refuse)
+    assert warm.get(ROADS).status_code == 200
+
+
+def test_before_the_first_snapshot(client):
+    assert client.get("/livez").status_code == 200
+    for address in ("/readyz", ROADS):
+        answer = client.get(address)
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "5"
+    city = CityBody.model_validate_json(client.get("/v1/city").content)
+    assert city.tasks["congestion"].issued is None
+
+
+def test_the_city_says_what_it_is(warm):
+    city = CityBody.model_validate_json(warm.get("/v1/city").content)
+    assert (city.name, city.synthetic, city.nodes) == ("small", True, {"road": 6, "air": 3})
+    assert city.signals["speed"].step_minutes == 5
+    assert city.tasks["pm25"].bundle == "a1a1a1a1a1a1"
+    assert city.tasks["pm25"].metrics == {"mean": {"mae": 1.5}}
+
+
+def test_a_whole_day_live(service, live, rows):
+    """The lifespan's own cycle publishes what was posted, without being asked."""
+    with live(service) as base, httpx.Client(base_url=base) as client:
+        posted = IngestBody.model_validate_json(
+            client.post("/v1/observations", json={"observations": rows(30)}).content
+        )
+        assert posted.refused == 0
+        done = client.get("/readyz")
+        while done.status_code == 503:
+            done = client.get("/readyz")
+        assert client.get("/v1/forecasts/pm25").json()["issued"] == "2026-03-17T00:00:00Z"
+
+
+def test_request_ids_are_kept_where_they_are_harmless(warm):
+    assert warm.get("/livez", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
+    assert (
+        warm.get("/livez", headers={"X-Request-ID": "a b\tc" * 40}).headers["x-request-id"] != "a b\tc" * 40
+    )
+
+
+def test_metrics_tell_age_and_health(warm):
+    text = warm.get("/metrics").text
+    assert 'citybrain_forecast_age_seconds{task="congestion"} 0.0' in text
+    assert 'citybrain_forecast_fallback{task="pm25"} 0.0' in text
+    assert 'route="/v1/observations"' in text
+
+
+def test_the_documentation_needs_no_other_host(warm):
+    page = warm.get("/docs").text
+    assert "http://" not in page
+    assert "https://" not in page
+    assert warm.get("/docs/static/swagger-ui-bundle.js").status_code == 200
+    document = warm.get("/openapi.json").json()
+    refs = {
+        part.split('"')[0] for part in orjson.dumps(document).decode().split('"#/components/schemas/')[1:]
+    }
+    assert refs <= set(document["components"]["schemas"])
+    assert (
+        "example"
+        in document["paths"]["/v1/forecasts/{task}"]["get"]["responses"]["200"]["content"]["application/json"]
+    )

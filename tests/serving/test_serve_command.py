@@ -1,0 +1,82 @@
+"""What cannot be served is refused before a socket is opened, and what can needs no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from citybrain_datasets.errors import CityBrainError, ConfigError
+from citybrain_datasets.signals import Ticks
+from citybrain_serving.commands import serve
+from citybrain_serving.errors import FleetError
+from citybrain_serving.fleet import Fleet
+from citybrain_serving.settings import Settings, load_settings
+
+
+def test_two_bundles_for_one_task_are_refused(bundles):
+    with pytest.raises(FleetError, match="two bundles forecast pm25"):
+        Fleet.of([bundles["pm25"], bundles["pm25"]])
+
+
+def test_bundles_of_different_cities_are_refused(bundles):
+    elsewhere = replace(bundles["pm25"], city=bundles["pm25"].city.replace(name="elsewhere"))
+    with pytest.raises(FleetError, match="'small' and 'elsewhere'"):
+        Fleet.of([bundles["congestion"], elsewhere])
+
+
+def test_bundles_that_disagree_about_nodes_are_refused(bundles):
+    city = bundles["pm25"].city
+    turned = city.replace(nodes={**city.nodes, "road": city.nodes["road"].iloc[::-1]})
+    with pytest.raises(FleetError, match="road nodes or their order"):
+        Fleet.of([bundles["congestion"], replace(bundles["pm25"], city=turned)])
+
+
+def test_bundles_that_disagree_about_a_clock_are_refused(bundles):
+    clocks = {**bundles["pm25"].clocks, "speed": Ticks(10)}
+    with pytest.raises(FleetError, match="how often speed"):
+        Fleet.of([bundles["congestion"], replace(bundles["pm25"], clocks=clocks)])
+
+
+def test_a_signal_that_does_not_fit_into_a_step_is_refused(bundles):
+    with pytest.raises(FleetError, match="does not divide"):
+        Fleet.of([replace(bundles["congestion"], clocks={"speed": Ticks(7)})])
+
+
+def test_no_bundle_is_refused():
+    with pytest.raises(FleetError, match="no bundle"):
+        Fleet.of([])
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path):
+    with pytest.raises(CityBrainError, match="no bundle folder"):
+        serve([tmp_path / "none"], store=str(tmp_path / "s.sqlite"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_hosts_are_refused(tmp_path: Path):
+    with pytest.raises(FleetError, match="this machine only"):
+        serve([tmp_path], host="0.0.0.0")
+
+
+def test_serving_imports_no_torch():
+    code = (
+        "import sys, citybrain_serving.commands;"
+        "print([m for m in ('torch', 'lightning', 'mlflow', 'torch_geometric') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_settings_name_what_is_unknown():
+    with pytest.raises(ConfigError, match="CITYBRAIN_SERVE_PROT"):
+        load_settings(environment={"CITYBRAIN_SERVE_PROT": "1"})
+    with pytest.raises(ConfigError, match="port"):
+        load_settings(environment={"CITYBRAIN_SERVE_PORT": "many"})
+    settings = load_settings(
+        {"port": 9, "host": None}, {"CITYBRAIN_SERVE_PORT": "8", "CITYBRAIN_SERVE_THREADS": "2"}
+    )
+    assert (settings.port, settings.threads, settings.host) == (9, 2, Settings().host)
