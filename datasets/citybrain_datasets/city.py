@@ -76,7 +76,7 @@ class City:
         return self.replace(signals={k: s.between(first, last) for k, s in self.signals.items()})
 
     def replace(self, **changes: object) -> City:
-        return City(**{**self.__dict__, **changes})  # type: ignore[arg-type]  # dataclasses.replace, any field
+        return City(**{**self.__dict__, **changes})
 
     def fingerprint(self) -> str:
         """SHA-256 over ids, edges and every value: the same data give the same digest on every machine."""
@@ -139,7 +139,7 @@ class City:
                 if str(value) not in known:
                     yield Problem(where, f"{value!r} is no {node} node", str(row), column)
         for row in table.index[~(table["distance_m"] >= 0)]:
-            yield Problem(where, f"distance {table.at[row, 'distance_m']} must be ≥ 0 m", str(row), "distance_m")
+            yield Problem(where, f"distance {table.at[row, 'distance_m']!s} must be ≥ 0 m", str(row), "distance_m")
 
     def _signal_problems(self, name: str, signal: Signal) -> Iterable[Problem]:
         where = f"signal {name}"
@@ -165,4 +165,4 @@ def _node_problems(node: str, table: pd.DataFrame) -> Iterable[Problem]:
         yield Problem(where, "id stands twice", str(duplicate))
     for column, limit in (("lat", 90.0), ("lon", 180.0)):
         for row in table.index[table[column].abs() > limit]:
-            yield Problem(where, f"{table.at[row, column]} is no {column} (±{limit:g}°)", str(row), column)
+            yield Problem(where, f"{table.at[row, column]!s} is no {column} (±{limit:g}°)", str(row), column)

@@ -37,7 +37,8 @@ class Features:
       standardised;
     - ``time`` ``[batch, feature]``: calendar and city-wide signals;
     - ``seen_<type>`` ``[batch, node]``: share of the history that was measured;
-    - ``wind`` ``[batch, node, 2]``: the wind's eastward and northward speed in 10 m/s at the target's nodes, 0 if unknown.
+    - ``wind`` ``[batch, node, 2]``: the wind's eastward and northward speed in 10 m/s at the target's nodes, 0 if
+      unknown.
 
     ``placing`` says where each signal is measured (``road``, ``air`` or ``city``).
     """
@@ -58,8 +59,7 @@ class Features:
         if name != task.target:
             return history
         parts = [history]
-        for day in task.seasonal_days:
-            parts.append(np.arange(1, task.horizon + 1) - day * task.day_steps)
+        parts += [np.arange(1, task.horizon + 1) - day * task.day_steps for day in task.seasonal_days]
         parts.append(np.arange(-task.coarse[0] * task.coarse[1] + 1, 1))
         return np.concatenate(parts)
 

@@ -56,7 +56,8 @@ def graph_arrays(city: City, task: Task, statistics: Statistics, neighbours: int
     """Arrays by name: ``static_<type>`` float32 ``[node, attribute]``; for each kind of message ``<name>_index``
     int64 ``[receiver, neighbour]`` and ``<name>_edge`` float32 ``[receiver, neighbour, len(EDGE_CHANNELS)]``.
 
-    Of a receiver with more than ``neighbours`` senders the nearest are kept. Self loops are dropped: a node knows itself.
+    Of a receiver with more than ``neighbours`` senders the nearest are kept. Self loops are dropped: a node knows
+    itself.
     """
     arrays: dict[str, np.ndarray] = {}
     types: list[NodeType] = [task.node, *([task.context_node] if task.context_node else [])]
@@ -92,8 +93,8 @@ def _static(table: pd.DataFrame, node: NodeType, task: Task, statistics: Statist
 def _padded(city: City, kind: Messages, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
     table = city.edges[kind.relation]
     source, target = ("target", "source") if kind.against else ("source", "target")
-    senders = pd.Index(city.ids(kind.sender)).get_indexer(table[source].astype(str))
-    receivers = pd.Index(city.ids(kind.receiver)).get_indexer(table[target].astype(str))
+    senders = pd.Index(city.ids(kind.sender)).get_indexer(pd.Index(table[source].astype(str)))
+    receivers = pd.Index(city.ids(kind.receiver)).get_indexer(pd.Index(table[target].astype(str)))
     distance = table["distance_m"].to_numpy(float)
     bearing = table["bearing_deg"].to_numpy(float) + (180.0 if kind.against else 0.0)
     keep = (senders != receivers) | (kind.sender != kind.receiver)

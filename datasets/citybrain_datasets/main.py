@@ -25,6 +25,7 @@ SUMMARIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "train": ("Train a network on a city.", ("torch", "lightning", "mlflow")),
     "evaluate": ("Measure a model against what happened.", ("torch", "lightning", "mlflow")),
     "export": ("Write a trained model as a bundle.", ("torch", "onnx")),
+    "bench": ("Compare our models with others'.", ("torch", "lightning", "mlflow")),
     "serve": ("Serve forecasts over HTTP.", ("fastapi", "uvicorn", "onnxruntime")),
     "demo": ("Everything once, on the embedded city.", ("torch", "lightning", "mlflow", "fastapi")),
 }

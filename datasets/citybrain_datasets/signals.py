@@ -148,14 +148,18 @@ class Signal:
         return self.start + (self.shape[0] - 1) * self.step
 
     def at(self, step: pd.Timedelta, how: Literal["mean", "last"] = "mean", coverage: float = 0.5) -> Signal:
-        """This signal on a coarser clock whose ticks are whole multiples of ``step`` since midnight UTC.
+        """This signal on another clock whose ticks are whole multiples of ``step`` since midnight UTC.
 
         ``mean`` averages the steps inside each interval and is NaN where fewer than ``coverage`` of them
-        have a value; ``last`` takes the value at the tick.
+        have a value; ``last`` takes the value at the tick. On a finer clock the newest value holds until the next:
+        what is measured hourly is known hourly.
         """
         step = pd.Timedelta(step)
         if step == self.step:
             return self
+        if self.step % step == pd.Timedelta(0):
+            held = np.repeat(self.values, int(self.step / step), axis=0)
+            return Signal(self.name, self.node, self.start, step, held)
         if step % self.step != pd.Timedelta(0):
             raise ValueError(f"{self.name}: step {step} is no multiple of the measured step {self.step}")
         group = int(step / self.step)

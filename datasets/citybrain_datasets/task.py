@@ -105,7 +105,7 @@ class Task(BaseModel):
         problems = []
         if not city.ids(self.node):
             problems.append(Problem(f"city {city.name}", f"has no {self.node} nodes for the task {self.name}"))
-        allowed = {self.target: (self.node,), **{name: (self.node, "city") for name in self.inputs}}
+        allowed: dict[str, tuple[NodeType | None, ...]] = {self.target: (self.node,), **{name: (self.node, "city") for name in self.inputs}}
         allowed |= {name: (self.context_node,) for name in self.context}
         for name, nodes in allowed.items():
             signal = city.signals.get(name)
@@ -113,10 +113,13 @@ class Task(BaseModel):
                 problems.append(Problem(f"city {city.name}", f"has no signal {name!r}, which {self.name} needs"))
             elif signal.node not in nodes:
                 problems.append(
-                    Problem(f"signal {name}", f"is measured at {signal.node} nodes, expected {' or '.join(map(str, nodes))}")
+                    Problem(
+                        f"signal {name}", f"is measured at {signal.node} nodes, expected {' or '.join(map(str, nodes))}"
+                    )
                 )
-            elif self.step % signal.step != pd.Timedelta(0):
-                problems.append(Problem(f"signal {name}", f"step {signal.step} does not divide the task's {self.step}"))
+            elif self.step % signal.step != pd.Timedelta(0) and signal.step % self.step != pd.Timedelta(0):
+                what = f"of step {signal.step} cannot be put on the task's clock of {self.step}"
+                problems.append(Problem(f"signal {name}", what))
         if problems:
             raise CityError(problems)
 

@@ -16,11 +16,14 @@ from citybrain_datasets.statistics import clocked
 class WindowSource:
     """Windows and answers at any issue time; what lies outside the signals is NaN.
 
-    ``signals`` are as :func:`~citybrain_datasets.statistics.clocked` gives them. ``forecasts`` are known-future signals; where a test uses observed weather
-    as a stand-in for a perfect forecast, they are the observations themselves.
+    ``signals`` are as :func:`~citybrain_datasets.statistics.clocked` gives them. ``forecasts`` are
+    known-future signals; where a test uses observed weather as a stand-in for a perfect forecast, they are the
+    observations themselves.
     """
 
-    def __init__(self, features: Features, signals: Mapping[str, Signal], forecasts: Mapping[str, Signal] | None = None):
+    def __init__(
+        self, features: Features, signals: Mapping[str, Signal], forecasts: Mapping[str, Signal] | None = None
+    ):
         self.features = features
         self.task = features.task
         self.signals = dict(signals)

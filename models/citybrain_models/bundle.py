@@ -136,7 +136,9 @@ class Bundle:
                 raise BundleError(f"{folder / MANIFEST}: {name!r} is no plain file name")
             data = _read(folder / name)
             if _sha(data) != entry.get("sha256"):
-                raise BundleError(f"{folder / name}: SHA-256 does not match the manifest; the file was damaged or changed")
+                raise BundleError(
+                    f"{folder / name}: SHA-256 does not match the manifest; the file was damaged or changed"
+                )
             files[name] = data
         try:
             return Bundle._from_files(files, _sha(raw))
@@ -178,7 +180,7 @@ class Bundle:
             if name.endswith(".parquet"):
                 kind, key, _ = name.split(".")
                 tables[kind][key] = pd.read_parquet(io.BytesIO(data))
-        city = City(**{key: about[key] for key in _CITY_FIELDS}, **tables)
+        city = City(nodes=tables["nodes"], edges=tables["edges"], **{key: about[key] for key in _CITY_FIELDS})
         profiles = {}
         for key, mean in _arrays(files["profiles.npz"]).items():
             name, slot_minutes = key.rsplit(".", 1)

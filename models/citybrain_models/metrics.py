@@ -23,7 +23,9 @@ class Scores:
         """``forecast [batch, node, horizon, quantile]``, ``truth [batch, node, horizon]`` with NaN for unknown."""
         known = np.isfinite(truth)
         if not np.isfinite(forecast[known]).all():
-            raise ValueError("a forecast is not finite where the truth is known; a model may not choose what it is scored on")
+            raise ValueError(
+                "a forecast is not finite where the truth is known; a model may not choose what it is scored on"
+            )
         truth0 = np.where(known, truth, 0).astype(np.float64)
         error = np.where(known[..., None], forecast - truth0[..., None], 0).astype(np.float64)
         median = error[..., self.task.median]

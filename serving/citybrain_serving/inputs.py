@@ -75,5 +75,9 @@ def _run(
     if task.sampling == "last":
         signal = store.read(name, start, end)
         return signal.values[:: int(task.step / signal.step)]
-    step = store.step(name)
+    ticks = store.ticks(name)
+    if ticks.step > task.step:
+        held = store.read(name, ticks.floor(start), ticks.floor(end)).at(task.step)
+        return held.between(start, end).values
+    step = ticks.step
     return store.read(name, start - task.step + step, end).at(task.step).values

@@ -20,7 +20,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from citybrain_datasets.signals import Signal
+from citybrain_datasets.signals import Signal, Ticks
 from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.fleet import Channel
 
@@ -72,8 +72,8 @@ class ObservationStore(Protocol):
         measured."""
         ...
 
-    def step(self, signal: str) -> pd.Timedelta:
-        """How far apart the ticks of a signal are."""
+    def ticks(self, signal: str) -> Ticks:
+        """The clock a signal is measured on."""
         ...
 
     def newest(self) -> Mapping[str, pd.Timestamp]:
@@ -146,8 +146,8 @@ class SqlStore:
                     values[row] = self._decoded(connection, signal, layout, data)
         return Signal(signal, channel.node, first, channel.ticks.step, values)
 
-    def step(self, signal: str) -> pd.Timedelta:
-        return self.channels[signal].ticks.step
+    def ticks(self, signal: str) -> Ticks:
+        return self.channels[signal].ticks
 
     def newest(self) -> dict[str, pd.Timestamp]:
         with self._begin() as connection:

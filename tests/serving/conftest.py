@@ -41,7 +41,7 @@ PM25 = Task(
 
 @pytest.fixture(scope="session")
 def city() -> City:
-    """Six road segments and three stations near 31.2° N 121.5° E, two weeks of smooth days with some noise."""
+    """Six road segments and three stations near 31.2° N 121.5° E, two weeks of smooth days, some noise."""
     rng = np.random.default_rng(5)
     roads, stations = [f"r{i}" for i in range(6)], ["a0", "a1", "a2"]
     tables = {}

@@ -30,7 +30,12 @@ def make_small_city(days: int = 21, roads: int = 6, stations: int = 3, seed: int
 
     def edges(sources: list[str], targets: list[str]) -> pd.DataFrame:
         return pd.DataFrame(
-            {"source": sources, "target": targets, "distance_m": 300.0 + 100 * np.arange(len(sources)), "bearing_deg": 45.0}
+            {
+                "source": sources,
+                "target": targets,
+                "distance_m": 300.0 + 100 * np.arange(len(sources)),
+                "bearing_deg": 45.0,
+            }
         )
 
     road_ids, air_ids = [f"r{i}" for i in range(roads)], [f"a{i}" for i in range(stations)]
@@ -49,7 +54,11 @@ def make_small_city(days: int = 21, roads: int = 6, stations: int = 3, seed: int
         "pm25": Signal("pm25", "air", start + pd.Timedelta(hours=1), pd.Timedelta(hours=1), np.maximum(pm25, 1)),
         "wind_speed": Signal("wind_speed", "city", start + pd.Timedelta(hours=1), pd.Timedelta(hours=1), wind),
         "wind_direction": Signal(
-            "wind_direction", "city", start + pd.Timedelta(hours=1), pd.Timedelta(hours=1), 360 * random.random((hours, 1))
+            "wind_direction",
+            "city",
+            start + pd.Timedelta(hours=1),
+            pd.Timedelta(hours=1),
+            360 * random.random((hours, 1)),
         ),
     }
     return City(

@@ -11,11 +11,15 @@ from citybrain_training.fitting import Fitted
 from citybrain_training.preparation import Preparation
 
 
-def model_card(preparation: Preparation, fitted: Fitted, tables: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+def model_card(
+    preparation: Preparation, fitted: Fitted, tables: Mapping[str, Mapping[str, Mapping[str, float]]]
+) -> str:
     """Markdown. ``tables`` are the test scores by model, this one's first."""
     task, city, split = preparation.task, preparation.city, preparation.split
     unit = KINDS[task.target].unit
-    leads = [task.lead_label(i) for i in sorted({task.horizon // 4 - 1, task.horizon // 2 - 1, task.horizon - 1}) if i >= 0]
+    leads = [
+        task.lead_label(i) for i in sorted({task.horizon // 4 - 1, task.horizon // 2 - 1, task.horizon - 1}) if i >= 0
+    ]
     lines = [
         f"# {city.title or city.name}: {task.name}",
         "",
@@ -30,8 +34,8 @@ def model_card(preparation: Preparation, fitted: Fitted, tables: Mapping[str, Ma
         + (f", except forecasts of {', '.join(task.known_future)}" if task.known_future else ""),
         "",
         "## Model",
-        f"CityNet, {fitted.parameters:,} parameters, {fitted.epochs} epochs, {fitted.cpu_seconds / 60:.1f} CPU minutes, "
-        f"seed {preparation.config.seed}.",
+        f"CityNet, {fitted.parameters:,} parameters, {fitted.epochs} epochs, {fitted.cpu_seconds / 60:.1f} CPU "
+        f"minutes, seed {preparation.config.seed}.",
         "",
         f"## Scores on the test windows ({unit})",
         "| model | " + " | ".join(f"MAE {lead}" for lead in leads) + " | MAE mean | coverage | width |",
@@ -41,7 +45,9 @@ def model_card(preparation: Preparation, fitted: Fitted, tables: Mapping[str, Ma
     for name, table in tables.items():
         cells = [f"{table[lead]['mae']:.3f}" for lead in leads]
         mean = table["mean"]
-        lines.append(f"| {name} | {' | '.join(cells)} | {mean['mae']:.3f} | {mean['coverage']:.1%} | {mean['width']:.2f} |")
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {mean['mae']:.3f} | {mean['coverage']:.1%} | {mean['width']:.2f} |"
+        )
     lines += [
         "",
         f"Coverage is the share of outcomes inside the outer quantiles, which promise {nominal:.0%}.",
@@ -49,7 +55,7 @@ def model_card(preparation: Preparation, fitted: Fitted, tables: Mapping[str, Ma
         "## Limits",
         "- Fitted to observations, not causal: it says what is likely, not what a measure would do.",
         "- Learned embeddings belong to the listed nodes; a sensor it has not seen is forecast without one.",
-        "- Conformal calibration holds for months like the validation months; the service adapts it as outcomes arrive.",
+        "- Conformal calibration holds for months like the validation months; the service adapts it online.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,13 +15,14 @@ from citybrain_datasets.city import City
 from citybrain_datasets.errors import ConfigError
 from citybrain_datasets.signals import KINDS
 from citybrain_datasets.task import Task
+from citybrain_training.config import TrainConfig, read_config
 
 PROTOCOLS = Path(__file__).parent / "protocols"
 
 console = Console(stderr=True)
 
 
-class TaskName(str, Enum):
+class TaskName(StrEnum):
     congestion = "congestion"
     pm25 = "pm25"
 
@@ -29,7 +30,8 @@ class TaskName(str, Enum):
 CityArgument = Annotated[str, typer.Argument(metavar="CITY", help="folder of a saved city, or 'embedded'")]
 TaskOption = Annotated[TaskName, typer.Option("--task", help="what to forecast")]
 ConfigOption = Annotated[
-    str | None, typer.Option("--config", metavar="YAML", help="a YAML file, or the name of a protocol that ships with us")
+    str | None,
+    typer.Option("--config", metavar="YAML", help="a YAML file, or the name of a protocol that ships with us"),
 ]
 
 
@@ -42,7 +44,9 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="overrides the configuration's epochs")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the run's last checkpoint")] = False,
     track: Annotated[bool, typer.Option(help="log to MLflow and register the model")] = True,
-    home: Annotated[Path, typer.Option(help="folder of MLflow's database when MLFLOW_TRACKING_URI is not set")] = Path("runs"),
+    home: Annotated[Path, typer.Option(help="folder of MLflow's database when MLFLOW_TRACKING_URI is not set")] = Path(
+        "runs"
+    ),
 ) -> None:
     """Train a forecast, compare it with the baselines on the test windows, and write its bundle."""
     from citybrain_training.pipeline import OURS
@@ -55,10 +59,14 @@ def train(
         settings = settings.merged({"fit": {"epochs": epochs}})
     loaded = City.load(city)
     folder = out or Path("runs") / f"{loaded.name}-{task.value}"
-    outcome = run(loaded, task.value, settings, folder, home=home if track else None, resume=resume, progress=console.is_terminal)
+    outcome = run(
+        loaded, task.value, settings, folder, home=home if track else None, resume=resume, progress=console.is_terminal
+    )
     print_scores(outcome.bundle.task, outcome.tables)
     fitted = outcome.fitted
-    console.print(f"{OURS}: {fitted.parameters:,} parameters, {fitted.epochs} epochs, {fitted.cpu_seconds / 60:.1f} CPU minutes")
+    console.print(
+        f"{OURS}: {fitted.parameters:,} parameters, {fitted.epochs} epochs, {fitted.cpu_seconds / 60:.1f} CPU minutes"
+    )
     if outcome.registered:
         console.print("registered {} version {} as {}".format(*outcome.registered))
     typer.echo(outcome.folder)
@@ -80,7 +88,8 @@ def evaluate(
     loaded = City.load(city)
     if loaded.ids(read.task.node) != read.city.ids(read.task.node):
         raise ConfigError(
-            f"{bundle}: was trained for the {read.task.node} nodes of {read.city.name!r}, which are not those of {loaded.name!r}"
+            f"{bundle}: was trained for the {read.task.node} nodes of {read.city.name!r}, "
+            f"which are not those of {loaded.name!r}"
         )
     settings = load_config(config).merged({"task": read.task.model_dump(exclude={"name", "node"})})
     preparation = prepare(loaded, read.task.name, settings)
@@ -112,9 +121,8 @@ def export(
     typer.echo(out)
 
 
-def load_config(name: str | None):  # type: ignore[no-untyped-def]  # returns TrainConfig, imported late to keep --help quick
-    from citybrain_training.config import read_config
-
+def load_config(name: str | None) -> TrainConfig:
+    """Reads a configuration by path, or by the name of a protocol that ships with the package."""
     if name is None:
         return read_config(None)
     shipped = PROTOCOLS / f"{name}.yaml"
@@ -133,6 +141,11 @@ def print_scores(task: Task, tables: dict[str, dict[str, dict[str, float]]]) -> 
         mean = rows["mean"]
         cells = [f"{rows[lead]['mae']:.3f}" for lead in leads]
         table.add_row(
-            model, *cells, f"{mean['mae']:.3f}", f"{mean['rmse']:.3f}", f"{mean['coverage']:.1%}", f"{mean['width']:.2f}"
+            model,
+            *cells,
+            f"{mean['mae']:.3f}",
+            f"{mean['rmse']:.3f}",
+            f"{mean['coverage']:.1%}",
+            f"{mean['width']:.2f}",
         )
     console.print(table)

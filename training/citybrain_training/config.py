@@ -24,6 +24,8 @@ class NetworkConfig(_Strict):
     hubs: int = Field(8, ge=0)
     embedding: int = Field(16, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1)
+    members: int = Field(1, gt=0, le=16)
+    """Networks that are trained side by side and answer with their mean; worth it where data are few."""
     neighbours: int = Field(16, gt=0)
     """Senders a node listens to along each kind of edge, the nearest first."""
     graph: bool = True
@@ -54,7 +56,8 @@ class FitConfig(_Strict):
 class SplitConfig(_Strict):
     """Chronological parts: by fraction of the windows, or by date.
 
-    By date, a window belongs to a part when its issue time and its whole horizon lie in it; dates without a zone are UTC.
+    By date, a window belongs to a part when its issue time and its whole horizon lie in it; dates without a zone are
+    UTC.
     """
 
     first: datetime | None = None
@@ -70,7 +73,8 @@ class SplitConfig(_Strict):
         if len(kinds) > 1:
             raise ValueError("train and validate must both be fractions or both be dates")
         if isinstance(self.train, float) and isinstance(self.validate_, float):
-            if not (0 < self.train < 1 and 0 < self.validate_ < 1 and self.train + self.validate_ < 1):
+            left = 1 - self.train - self.validate_
+            if min(self.train, self.validate_, left) <= 0:
                 raise ValueError("the fractions train and validate must be positive and leave something for the test")
         return self
 

@@ -20,6 +20,7 @@ from citybrain_datasets.signals import Ticks
 from citybrain_models.bundle import Bundle
 from citybrain_models.calibration import Calibration
 from citybrain_models.nn.citynet import CityNet
+from citybrain_models.nn.ensemble import Ensemble
 from citybrain_models.onnx_forecaster import open_session
 from citybrain_training.evaluation import forecasts
 from citybrain_training.fitting import NetworkForecaster
@@ -39,7 +40,7 @@ class ParityError(CityBrainError):
 class _Positional(nn.Module):
     """A network whose inputs come in a fixed order, as an exported graph has them."""
 
-    def __init__(self, network: CityNet, names: list[str]):
+    def __init__(self, network: CityNet | Ensemble, names: list[str]):
         super().__init__()
         self.network = network
         self.names = names
@@ -48,7 +49,7 @@ class _Positional(nn.Module):
         return self.network(dict(zip(self.names, tensors, strict=True)))
 
 
-def export_onnx(network: CityNet, inputs: Mapping[str, Tensor]) -> bytes:
+def export_onnx(network: CityNet | Ensemble, inputs: Mapping[str, Tensor]) -> bytes:
     """ONNX bytes with dynamic batch, node and neighbour counts, every tensor inside.
 
     ``inputs`` are one example of what the network reads. Raises :class:`ParityError` unless ONNX Runtime agrees with
@@ -56,7 +57,7 @@ def export_onnx(network: CityNet, inputs: Mapping[str, Tensor]) -> bytes:
     """
     network = network.eval()
     network.form = "gather"
-    names = [name for name in inputs if _is_read(network, name)]
+    names = [name for name in inputs if network.reads(name)]
     example = tuple(inputs[name] for name in names)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -78,7 +79,7 @@ def export_onnx(network: CityNet, inputs: Mapping[str, Tensor]) -> bytes:
     return model
 
 
-def check_parity(network: CityNet, model: bytes, inputs: Mapping[str, Tensor]) -> float:
+def check_parity(network: CityNet | Ensemble, model: bytes, inputs: Mapping[str, Tensor]) -> float:
     """Largest relative difference over the given inputs and resized ones. Raises :class:`ParityError` above 1e-4."""
     session = open_session(model)
     worst = 0.0
@@ -96,19 +97,6 @@ def check_parity(network: CityNet, model: bytes, inputs: Mapping[str, Tensor]) -
             )
         worst = max(worst, difference)
     return worst
-
-
-def _is_read(network: CityNet, name: str) -> bool:
-    kinds = {kind.name: kind for block in network.blocks for kind in block.kinds}
-    if name == "wind":
-        return any(kind.windy for kind in kinds.values())
-    if name.startswith("seen_"):
-        node = name.removeprefix("seen_")
-        return any(node in block.hubs or any(k.sender == node for k in block.kinds) for block in network.blocks)
-    for suffix in ("_index", "_edge"):
-        if name.endswith(suffix):
-            return name.removesuffix(suffix) in kinds
-    return True
 
 
 def _dynamic(name: str) -> dict[int, Any]:

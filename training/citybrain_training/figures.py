@@ -48,7 +48,9 @@ def coverage_by_lead(tables: Mapping[str, Table], task: Task) -> Figure:
     return figure
 
 
-def week_against_truth(forecaster: Forecaster, source: WindowSource, issues: pd.DatetimeIndex, ids: list[str]) -> Figure:
+def week_against_truth(
+    forecaster: Forecaster, source: WindowSource, issues: pd.DatetimeIndex, ids: list[str]
+) -> Figure:
     """A week of the forecast at the longest lead, with its interval, against what was measured, at the three nodes
     with the least missing values among those that vary most."""
     task = source.task
@@ -59,11 +61,18 @@ def week_against_truth(forecaster: Forecaster, source: WindowSource, issues: pd.
     seen = np.isfinite(truth)
     spread = np.where(seen.mean(axis=0) > 0.5, np.nanstd(np.where(seen, truth, np.nan), axis=0, where=seen), 0)
     nodes = np.argsort(-np.nan_to_num(spread))[:3]
-    figure, rows = plt.subplots(len(nodes), 1, figsize=(10, 2.4 * len(nodes)), sharex=True, layout="constrained", squeeze=False)
+    figure, rows = plt.subplots(
+        len(nodes), 1, figsize=(10, 2.4 * len(nodes)), sharex=True, layout="constrained", squeeze=False
+    )
     times = (week + task.horizon * task.step).tz_localize(None)
     for axes, node in zip(rows[:, 0], nodes, strict=True):
         axes.fill_between(times, forecast[:, node, 0], forecast[:, node, -1], alpha=0.25, label="interval")
-        axes.plot(times, forecast[:, node, task.median], linewidth=1, label=f"forecast {task.lead_label(task.horizon - 1)} ahead")
+        axes.plot(
+            times,
+            forecast[:, node, task.median],
+            linewidth=1,
+            label=f"forecast {task.lead_label(task.horizon - 1)} ahead",
+        )
         axes.plot(times, truth[:, node], color="black", linewidth=0.7, label="measured")
         axes.set_ylabel(f"{ids[node]}\n{KINDS[task.target].unit}")
     rows[0, 0].legend(ncols=3, fontsize="small")

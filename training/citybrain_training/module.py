@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from citybrain_datasets.graph import EDGE_CHANNELS, messages_of
 from citybrain_datasets.statistics import LOGARITHMIC
 from citybrain_models.nn.citynet import CityNet, MessageKind
+from citybrain_models.nn.ensemble import Ensemble
+from citybrain_models.nn.exchange import Form
 from citybrain_training.preparation import Preparation
 
 DENSE_UP_TO = 1_500
 """Nodes up to which training multiplies by the filled adjacency, the fastest form backwards on a CPU."""
 
 
-def build_network(preparation: Preparation) -> CityNet:
+def build_network(preparation: Preparation) -> CityNet | Ensemble:
     """A fresh network of the shape that a preparation's features and graph ask for."""
     task, config = preparation.task, preparation.config.network
     probe = preparation.features(preparation.source.window(preparation.split.train[:1]))
     kinds = messages_of(task, frozenset(preparation.city.edges)) if config.graph else ()
     windy = bool({"wind_speed", "wind_direction"} <= set(task.inputs))
     scaler = preparation.statistics.scalers[task.target]
-    return CityNet(
+    shape: dict[str, Any] = dict(
         target=task.node,
         features={name[2:]: array.shape[-1] for name, array in probe.items() if name.startswith("x_")},
         statics={n[7:]: a.shape[-1] for n, a in preparation.graph.items() if n.startswith("static_")},
@@ -45,17 +49,23 @@ def build_network(preparation: Preparation) -> CityNet:
         hubs=config.hubs,
         dropout=config.dropout,
     )
+    if config.members == 1:
+        return CityNet(**shape)
+    return Ensemble(CityNet(**shape) for _ in range(config.members))
 
 
 class ForecastModule(pl.LightningModule):
-    """Trains a :class:`CityNet`; holds what belongs to the places: graph arrays and node embeddings."""
+    """Trains a :class:`CityNet` or several; holds what belongs to the places: graph arrays and node embeddings."""
 
-    def __init__(self, network: CityNet, preparation: Preparation):
+    def __init__(self, network: CityNet | Ensemble, preparation: Preparation):
         super().__init__()
         self.network = network
         self.config = preparation.config.fit
         self.task = preparation.task
-        self.unit = float(np.nanstd(preparation.source.target.values[:: max(1, len(preparation.source.target.times) // 5000)]))
+        self.unit = float(
+            np.nanstd(preparation.source.target.values[:: max(1, len(preparation.source.target.times) // 5000)])
+        )
+        self.levels: Tensor
         self.register_buffer("levels", torch.tensor(self.task.quantiles, dtype=torch.float32))
         self.graph_names = list(preparation.graph)
         for name, array in preparation.graph.items():
@@ -69,7 +79,7 @@ class ForecastModule(pl.LightningModule):
             }
         )
         largest = max(array.shape[0] for array in preparation.graph.values())
-        self.train_form = "dense" if largest <= DENSE_UP_TO else "sparse"
+        self.train_form: Form = "dense" if largest <= DENSE_UP_TO else "sparse"
         self.val_error = MeanMetric()
 
     def inputs(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -83,7 +93,7 @@ class ForecastModule(pl.LightningModule):
         return {**arrays, **graph}
 
     def forward(self, arrays: Mapping[str, Tensor]) -> Tensor:
-        self.network.form = self.train_form if self.training or self.train_form == "dense" else "gather"
+        self.network.form = "dense" if self.train_form == "dense" else "gather"
         return self.network(self.inputs(arrays))
 
     def loss(self, forecast: Tensor, answer: Tensor) -> Tensor:
@@ -99,7 +109,10 @@ class ForecastModule(pl.LightningModule):
 
     def training_step(self, batch: tuple[dict[str, Tensor], Tensor], _: int) -> Tensor:
         arrays, answer = batch
-        loss = self.loss(self(arrays), answer)
+        self.network.form = self.train_form
+        inputs = self.inputs(arrays)
+        said = self.network.each(inputs) if isinstance(self.network, Ensemble) else [self.network(inputs)]
+        loss = torch.stack([self.loss(forecast, answer) for forecast in said]).mean()
         self.log("train_loss", loss, prog_bar=True, on_epoch=True, on_step=False, batch_size=len(answer))
         return loss
 
@@ -110,7 +123,7 @@ class ForecastModule(pl.LightningModule):
         self.val_error.update(error[known].sum() / known.sum().clamp(min=1), known.sum())
         self.log("val_mae", self.val_error, prog_bar=True)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         decayed = [p for n, p in self.named_parameters() if p.ndim > 1 and not n.startswith("embeddings")]
         plain = [p for n, p in self.named_parameters() if p.ndim <= 1 or n.startswith("embeddings")]
         groups = [{"params": decayed, "weight_decay": self.config.weight_decay}, {"params": plain, "weight_decay": 0.0}]

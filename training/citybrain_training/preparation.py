@@ -84,7 +84,7 @@ def with_free_speed(city: City) -> City:
     measured = np.full(values.shape[1], np.nan)
     measured[seen] = np.nanpercentile(values[:, seen], 85, axis=0)
     given = roads.get("free_speed_kmh", pd.Series(np.nan, roads.index))
-    filled = given.where(given.notna(), measured)
+    filled = given.fillna(pd.Series(measured, roads.index))
     return city.replace(nodes={**city.nodes, "road": roads.assign(free_speed_kmh=filled)})
 
 
@@ -94,12 +94,14 @@ def split_windows(times: pd.DatetimeIndex, task: Task, config: SplitConfig) -> S
     reach = task.horizon * task.step
     if isinstance(config.train, datetime) and isinstance(config.validate_, datetime):
         train_end, validate_end = _utc(config.train), _utc(config.validate_)
-        assert train_end is not None and validate_end is not None
+        assert train_end is not None
+        assert validate_end is not None
         train = stepped[stepped + reach <= train_end]
         validate = stepped[(stepped >= train_end) & (stepped + reach <= validate_end)]
         test = stepped[stepped >= validate_end]
     else:
-        assert isinstance(config.train, float) and isinstance(config.validate_, float)
+        assert isinstance(config.train, float)
+        assert isinstance(config.validate_, float)
         # Rounding as the field does it: test first, so that published splits come out to the window.
         test_count = round(len(stepped) * (1 - config.train - config.validate_))
         train_count = round(len(stepped) * config.train)

@@ -85,7 +85,9 @@ class Tracking:
         mlflow.log_artifacts(str(folder), "bundle")
         name = registered_name(bundle)
         inputs = Schema([TensorSpec(a.dtype, (-1, *a.shape[1:]), n) for n, a in example.items()])
-        outputs = Schema([TensorSpec(np.dtype(np.float32), (-1, -1, bundle.task.horizon, len(bundle.task.quantiles)), "quantiles")])
+        outputs = Schema(
+            [TensorSpec(np.dtype(np.float32), (-1, -1, bundle.task.horizon, len(bundle.task.quantiles)), "quantiles")]
+        )
         logged = mlflow.onnx.log_model(
             onnx.load_model_from_string(bundle.model),
             name="model",

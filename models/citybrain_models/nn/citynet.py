@@ -68,7 +68,7 @@ class CityNet(nn.Module):
         )
         self.clock = nn.Sequential(nn.Linear(time_features, width), nn.SiLU(), nn.Linear(width, width))
         # The last block answers for the target alone; what other nodes would learn there nobody reads.
-        self.blocks = nn.ModuleList(
+        self.blocks: nn.ModuleList = nn.ModuleList(
             Block(width, [target] if i == blocks - 1 else list(features), messages, edge_channels, hubs, dropout)
             for i in range(blocks)
         )
@@ -77,6 +77,19 @@ class CityNet(nn.Module):
         self.head = nn.Linear(width, horizon * self.quantiles)
         self.shortcut = nn.Linear(features[target], horizon, bias=False)
         nn.init.zeros_(self.shortcut.weight)
+
+    def reads(self, name: str) -> bool:
+        """Whether :meth:`forward` looks at the input ``name``; an exported graph has no others."""
+        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        kinds = [kind for block in blocks for kind in block.kinds]
+        if name == "wind":
+            return any(kind.windy for kind in kinds)
+        if name.startswith("seen_"):
+            node = name.removeprefix("seen_")
+            return any(node in block.hubs for block in blocks) or any(kind.sender == node for kind in kinds)
+        if name.endswith(("_index", "_edge")):
+            return any(kind.name == name.rsplit("_", 1)[0] for kind in kinds)
+        return True
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """``x_<type> [batch, node, feature]``, ``seen_<type> [batch, node]``, ``anchor [batch, node, 2 + horizon]``,
@@ -140,9 +153,7 @@ class Block(nn.Module):
         )  # fmt: skip
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self, state: dict[str, Tensor], inputs: Mapping[str, Tensor], form: Form
-    ) -> dict[str, Tensor]:
+    def forward(self, state: dict[str, Tensor], inputs: Mapping[str, Tensor], form: Form) -> dict[str, Tensor]:
         """``state[type] [batch, node, width]`` → the same shapes, for the receiving node types."""
         normed = {node: norm(state[node]) for node, norm in self.before.items()}
         heard = {node: [normed[node]] for node in self.receivers}

@@ -57,7 +57,9 @@ class Exchange(MessagePassing):
         sin, cos = edge[..., 3], edge[..., 4]
         along, across = east * sin + north * cos, east * cos - north * sin
         strength = (east.square() + north.square() + 1e-12).sqrt().expand_as(along)
-        channels = torch.cat([edge.expand(wind.shape[0], -1, -1, -1), torch.stack([along, across.abs(), strength], -1)], -1)
+        channels = torch.cat(
+            [edge.expand(wind.shape[0], -1, -1, -1), torch.stack([along, across.abs(), strength], -1)], -1
+        )
         return nn.functional.softplus(self.weigh(channels).squeeze(-1)) * present
 
     @staticmethod
