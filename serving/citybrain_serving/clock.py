@@ -20,6 +20,10 @@ class Clock(Protocol):
         """The newest time an observation may have, UTC; None for no limit."""
         ...
 
+    def refresh(self) -> None:
+        """Looks at what the clock goes by, where asking each time would be too slow for a read."""
+        ...
+
 
 class SystemClock:
     """The machine's clock. ``tolerance`` is how far ahead of it an observation may lie."""
@@ -33,13 +37,22 @@ class SystemClock:
     def latest(self) -> pd.Timestamp:
         return self.now() + self.tolerance
 
+    def refresh(self) -> None:
+        """The machine keeps its clock by itself."""
+
 
 class ObservationClock:
     """The newest observation is the present, so that a recorded day runs as if it were today."""
 
     def __init__(self, newest: Callable[[], pd.Timestamp | None]):
-        self.now = newest
+        self._newest = newest
+        self._now = newest()
+
+    def now(self) -> pd.Timestamp | None:
+        return self._now
+
+    def refresh(self) -> None:
+        self._now = self._newest()
 
     def latest(self) -> pd.Timestamp | None:
-        now = self.now()
-        return None if now is None else now + REPLAY_LEAP
+        return None if self._now is None else self._now + REPLAY_LEAP

@@ -60,6 +60,7 @@ class Cycle:
         always where ``touched`` is None.
         """
         with self._one_at_a_time:
+            self.clock.refresh()
             now = self.clock.now()
             if now is None:
                 return self.current
@@ -91,16 +92,12 @@ class Cycle:
         clocks = [self.fleet.ticks(f.task) for f in self.forecasters.values()]
         return min(clock.floor(now - self.grace) + clock.step for clock in clocks) + self.grace
 
-    def _forecast(
-        self, name: str, forecaster: FeaturedForecaster, issue: pd.Timestamp, now: pd.Timestamp
-    ) -> Forecast:
+    def _forecast(self, name: str, forecaster: FeaturedForecaster, issue: pd.Timestamp, now: pd.Timestamp) -> Forecast:
         features = forecaster.features
         window = newest_window(self.store, features, issue)
         values, source, reason, replaced = self._doubted(forecaster, window)
         if source == "fallback":
-            log.warning(
-                "forecast fell back to the weekly profile", task=name, reason=reason, issued=str(issue)
-            )
+            log.warning("forecast fell back to the weekly profile", task=name, reason=reason, issued=str(issue))
         observed, age = last_seen(features, window)
         return Forecast(
             task=features.task,

@@ -14,6 +14,7 @@ import pyarrow as pa
 from cachetools import LRUCache
 
 from citybrain_datasets.city import City
+from citybrain_serving.indices.catalogue import Index
 from citybrain_serving.places import Places
 from citybrain_serving.selection import Cut
 from citybrain_serving.snapshot import Forecast
@@ -33,8 +34,9 @@ class Answers:
     """One forecast, encoded on demand. Safe to use from several threads: at worst two encode the same
     thing."""
 
-    def __init__(self, city: City, places: Places, forecast: Forecast):
+    def __init__(self, city: City, places: Places, forecast: Forecast, index: Index | None = None):
         self.city = city
+        self.index = index
         self.places = places
         self.forecast = forecast
         self._views: LRUCache[Cut, _View] = LRUCache(max(2, min(16, VIEW_NODES // max(1, len(places)))))
@@ -59,7 +61,8 @@ class Answers:
             "synthetic": self.city.synthetic,
             "task": task.name,
             "signal": task.target,
-            "unit": forecast.kind.unit,
+            "unit": forecast.kind.unit if self.index is None else "1",
+            "index": None if self.index is None else standard_of(self.index),
             "issued": utc(forecast.issued),
             "step_minutes": task.step_minutes,
             "source": forecast.source,
@@ -149,6 +152,16 @@ class _View:
                 fragment = made[row] = orjson.dumps(self.values[row], option=orjson.OPT_SERIALIZE_NUMPY)
             out.append(fragment)
         return out
+
+
+def standard_of(index: Index) -> dict[str, Any]:
+    """How an answer names the standard of an index that it shows."""
+    effective = index.standard.effective
+    return {
+        "id": index.id,
+        "standard": index.standard.id,
+        "effective": None if effective is None else effective.isoformat(),
+    }
 
 
 def utc(time: Any) -> str:

@@ -90,7 +90,5 @@ def _channels(city: City, bundles: Iterable[Bundle]) -> dict[str, Channel]:
             if known is None:
                 channels[signal] = Channel(signal, node, pd.Index(city.ids(node), dtype=object), ticks)
             elif (known.node, known.ticks) != (node, ticks):
-                raise FleetError(
-                    f"bundles of {city.name} disagree about where or how often {signal} is measured"
-                )
+                raise FleetError(f"bundles of {city.name} disagree about where or how often {signal} is measured")
     return channels

@@ -45,9 +45,7 @@ class Outcome:
 class Ingest:
     """Checks readings against what the city measures and merges the sound ones into the store."""
 
-    def __init__(
-        self, channels: Mapping[str, Channel], store: ObservationStore, clock: Clock, oldest: pd.Timedelta
-    ):
+    def __init__(self, channels: Mapping[str, Channel], store: ObservationStore, clock: Clock, oldest: pd.Timedelta):
         self.channels = channels
         self.store = store
         self.clock = clock
@@ -121,8 +119,7 @@ class Ingest:
         refused = np.flatnonzero(readings.fault != FINE)
         counts = Counter(FAULTS[code] for code in readings.fault[refused])
         refusals = [
-            Refusal(int(row), FAULTS[readings.fault[row]], self._detail(readings, int(row)))
-            for row in refused[:LISTED]
+            Refusal(int(row), FAULTS[readings.fault[row]], self._detail(readings, int(row))) for row in refused[:LISTED]
         ]
         by_signal = Counter(readings.signals[accepted].tolist())
         return Outcome(len(accepted), repeated, {str(k): n for k, n in counts.items()}, refusals, by_signal)

@@ -60,9 +60,7 @@ def _cut(store: ObservationStore, features: Features, name: str, issue: pd.Times
     wanted = np.unique(offsets)
     runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1)
     values = np.concatenate([_run(store, features, name, issue, int(run[0]), int(run[-1])) for run in runs])
-    assert len(values) == len(wanted), (
-        f"{task.name}: {name} came in {len(values)} ticks, {len(wanted)} were asked for"
-    )
+    assert len(values) == len(wanted), f"{task.name}: {name} came in {len(values)} ticks, {len(wanted)} were asked for"
     return values[np.searchsorted(wanted, offsets)]
 
 

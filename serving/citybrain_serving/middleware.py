@@ -52,9 +52,7 @@ class RequestScope:
             log.exception("request failed", method=scope["method"], path=scope["path"])
             if status:
                 raise  # half an answer is out; only closing the connection can tell
-            await problem(500, "internal", "an internal error; it was logged under this id")(
-                scope, receive, answer
-            )
+            await problem(500, "internal", "an internal error; it was logged under this id")(scope, receive, answer)
         finally:
             seconds = time.perf_counter() - begun
             route = getattr(scope.get("route"), "path", "unmatched")

@@ -9,7 +9,8 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from citybrain_datasets.city import City
+from citybrain_datasets.city import NODE_COLUMNS, City
+from citybrain_datasets.geo import nearest
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.errors import UnknownPlace
 
@@ -26,7 +27,9 @@ class Places:
 
     @staticmethod
     def of(city: City, node: NodeType) -> Places:
-        return Places(node, city.nodes[node])
+        """The nodes of ``city``, or an empty table where it has none of this type."""
+        empty = pd.DataFrame(columns=list(NODE_COLUMNS), index=pd.Index([], name="id"))
+        return Places(node, city.nodes.get(node, empty))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -47,9 +50,7 @@ class Places:
             unknown = [name for name in dict.fromkeys(ids) if name not in self.position]
             told = ", ".join(repr(name[:80]) for name in unknown[:TOLD])
             more = f" and {len(unknown) - TOLD} more" if len(unknown) > TOLD else ""
-            raise UnknownPlace(
-                f"no {self.node} node has the id {told}{more}", {"ids": unknown[:TOLD]}
-            ) from None
+            raise UnknownPlace(f"no {self.node} node has the id {told}{more}", {"ids": unknown[:TOLD]}) from None
 
     def inside(self, west: float, south: float, east: float, north: float) -> np.ndarray:
         """Positions inside a box of WGS 84 degrees; a box whose west is greater than its east crosses
@@ -62,6 +63,17 @@ class Places:
     def coordinates(self) -> tuple[np.ndarray, np.ndarray]:
         """Latitude and longitude, NaN where a place is not published."""
         return self.table["lat"].to_numpy(float), self.table["lon"].to_numpy(float)
+
+    def text(self, column: str) -> np.ndarray:
+        """A column of the node table as strings, object ``[node]``; empty where nothing is said."""
+        return self.table[column].fillna("").astype(str).to_numpy(dtype=object)
+
+    def nearest(self, lat: float, lon: float) -> tuple[int, float] | None:
+        """Position and distance in metres of the node closest to a place; None where no node has a place."""
+        index, metres = nearest(np.array([lat]), np.array([lon]), *self.coordinates, k=1)
+        if not len(self) or index[0, 0] < 0:
+            return None
+        return int(index[0, 0]), float(metres[0, 0])
 
     @cached_property
     def encoded_ids(self) -> list[bytes]:

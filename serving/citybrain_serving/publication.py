@@ -6,15 +6,21 @@ import hashlib
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 from cachetools import LRUCache
 
+from citybrain_datasets.signals import NodeType
 from citybrain_serving.encoding import Answers
-from citybrain_serving.errors import NotReady, UnknownTask
+from citybrain_serving.errors import BadSelection, NotReady, UnknownTask
 from citybrain_serving.fleet import Fleet
+from citybrain_serving.indices.catalogue import INDICES, applied, free_speeds
 from citybrain_serving.places import Places
-from citybrain_serving.selection import Cut, chosen_rows
+from citybrain_serving.selection import EVERYTHING, Cut, Filter
 from citybrain_serving.snapshot import Snapshot
+
+NODES: tuple[NodeType, ...] = ("road", "air")
 
 CACHED_BYTES = 64 * 2**20
 """Of whole answers, for each forecast; they go when the next one is published."""
@@ -25,8 +31,7 @@ class ForecastQuery:
     """A forecast as asked for, in the words of the request."""
 
     media: str
-    ids: str | None = None
-    bbox: str | None = None
+    places: Filter = EVERYTHING
     horizon: str | None = None
     quantiles: str | None = None
     stale: bool = False
@@ -39,6 +44,21 @@ class Published:
         self.answers = answers
         self._whole: LRUCache[ForecastQuery, bytes] = LRUCache(CACHED_BYTES, getsizeof=len)
         self._lock = threading.Lock()
+        self._indices: dict[str, Published] = {}
+
+    def index(self, name: str, free: np.ndarray) -> Published:
+        """The answers of an index of this forecast. Raises :class:`~citybrain_serving.errors.BadSelection`."""
+        target = self.answers.forecast.task.target
+        known = {index.id: index for index in INDICES.values() if index.signal == target}
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            raise BadSelection(f"{target} has no index {name[:40]!r}, only {listed}", {"parameter": "index"})
+        if name not in self._indices:
+            places, forecast = self.answers.places, self.answers.forecast
+            speeds = free if places.node == "road" else np.full(len(places), np.nan)
+            derived = Answers(self.answers.city, places, applied(known[name], forecast, speeds), known[name])
+            self._indices[name] = Published(derived)
+        return self._indices[name]
 
     def etag(self, query: ForecastQuery) -> str:
         """A strong validator: equal exactly where the bytes are."""
@@ -52,7 +72,7 @@ class Published:
             body = self._whole.get(query)
         if body is None:
             cut = Cut.of(self.answers.forecast.task, query.horizon, query.quantiles)
-            rows = chosen_rows(self.answers.places, query.ids, query.bbox)
+            rows = query.places.rows(self.answers.places)
             body = self.answers.encode(query.media, rows, cut, query.stale)
             if len(body) <= CACHED_BYTES // 2:
                 with self._lock:
@@ -66,9 +86,15 @@ class Board:
 
     def __init__(self, fleet: Fleet):
         self.fleet = fleet
-        self.places = {node: Places.of(fleet.city, node) for node in fleet.city.nodes}
+        self.places = {node: Places.of(fleet.city, node) for node in NODES}
         self._snapshot: Snapshot | None = None
         self._published: Mapping[str, Published] = {}
+
+    @cached_property
+    def free_speeds(self) -> np.ndarray:
+        """Free-flow speed of each road segment, km/h, float64 ``[node]``; NaN where nothing tells it."""
+        profiles = (b.statistics.profiles.get("speed") for b in self.fleet.bundles.values())
+        return free_speeds(self.fleet.city, next((p for p in profiles if p is not None), None))
 
     def of(self, snapshot: Snapshot | None) -> Mapping[str, Published]:
         """Answers by task. Raises :class:`~citybrain_serving.errors.NotReady` before the first snapshot."""
@@ -84,8 +110,13 @@ class Board:
             self._snapshot = snapshot
         return self._published
 
-    def task(self, snapshot: Snapshot | None, name: str) -> Published:
-        """Raises :class:`~citybrain_serving.errors.UnknownTask` for one that no bundle here forecasts."""
+    def task(self, snapshot: Snapshot | None, name: str, index: str | None = None) -> Published:
+        """The answers of one task, or of an index of it.
+
+        Raises :class:`~citybrain_serving.errors.UnknownTask` for a task that no bundle here forecasts,
+        :class:`~citybrain_serving.errors.BadSelection` for an index that its signal has not.
+        """
         if name not in self.fleet.bundles:
             raise UnknownTask(f"{name[:80]!r} is not forecast here, only {' and '.join(self.fleet.bundles)}")
-        return self.of(snapshot)[name]
+        published = self.of(snapshot)[name]
+        return published if index is None else published.index(index, self.free_speeds)

@@ -113,9 +113,7 @@ def readings_from_arrow(body: bytes, most: int) -> Readings:
         values = table["value"].cast(pa.float64()).fill_null(np.nan).to_numpy()
     except (pa.ArrowException, ValueError) as error:
         raise MalformedBody(f"column value: {error}") from None
-    readings = Readings(
-        texts["id"], texts["signal"], units, stamps // 10**9, values.astype(np.float64), fault
-    )
+    readings = Readings(texts["id"], texts["signal"], units, stamps // 10**9, values.astype(np.float64), fault)
     readings.refuse(pd.isna(texts["id"]) | pd.isna(texts["signal"]), Fault.MALFORMED)
     readings.refuse(~known, Fault.BAD_TIME)
     if time.tz is None:
@@ -162,21 +160,14 @@ def _assembled(ids: list, signals: list, times: list, values: list, units: list)
     number = np.fromiter((type(v) is float or type(v) is int for v in values), bool, count)
     none = np.fromiter((v is None for v in values), bool, count)
     text = np.fromiter(
-        (
-            type(i) is str and type(s) is str and type(t) is str
-            for i, s, t in zip(ids, signals, times, strict=True)
-        ),
+        (type(i) is str and type(s) is str and type(t) is str for i, s, t in zip(ids, signals, times, strict=True)),
         bool,
         count,
     )
     unit = np.fromiter((u is None or type(u) is str for u in units), bool, count)
-    numbers = np.fromiter(
-        (v if fine else np.nan for v, fine in zip(values, number, strict=True)), np.float64, count
-    )
+    numbers = np.fromiter((v if fine else np.nan for v, fine in zip(values, number, strict=True)), np.float64, count)
     seconds, faults = _parsed(times, text)
-    readings = Readings(
-        _objects(ids, text), _objects(signals, text), _objects(units, unit), seconds, numbers, faults
-    )
+    readings = Readings(_objects(ids, text), _objects(signals, text), _objects(units, unit), seconds, numbers, faults)
     readings.fault[~text | ~unit | ~(number | none)] = FAULTS.index(Fault.MALFORMED)
     return readings
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection
 import structlog
 
 from citybrain_serving.cycle import Cycle
-from citybrain_serving.errors import StoreUnavailable
 
 LONGEST_WAIT = 30.0
 """Seconds; the present is looked at this often even where no tick is due, for a clock that was set."""
@@ -21,9 +20,7 @@ class Runner:
     """A thread that runs a :class:`Cycle`. ``finished`` is told the seconds of every run, None for a
     failed one."""
 
-    def __init__(
-        self, cycle: Cycle, debounce: float, finished: Callable[[float | None], None] = lambda _: None
-    ):
+    def __init__(self, cycle: Cycle, debounce: float, finished: Callable[[float | None], None] = lambda _: None):
         self.cycle = cycle
         self.debounce = debounce
         self.finished = finished
@@ -74,10 +71,7 @@ class Runner:
 
     def _until_due(self) -> float:
         """Seconds to the next tick."""
-        try:
-            now = self.cycle.clock.now()
-        except StoreUnavailable:  # a replayed clock reads the store
-            return LONGEST_WAIT
+        now = self.cycle.clock.now()
         if now is None:
             return LONGEST_WAIT
         return min(LONGEST_WAIT, max(0.0, (self.cycle.next_tick(now) - now).total_seconds()))

@@ -15,17 +15,22 @@ class InputsBody(BaseModel):
     signals: dict[str, float] = Field(description="share of each input's history that was measured")
 
 
+class StandardBody(BaseModel):
+    id: str
+    standard: str
+    effective: str | None
+
+
 class ForecastHead(BaseModel):
     city: str
     synthetic: bool = Field(description="the city is simulated; nothing here was measured")
     task: str
     signal: str
     unit: str
+    index: StandardBody | None = Field(description="the index that the values are, None for the signal itself")
     issued: str = Field(description="the newest tick that the forecast knows of, UTC")
     step_minutes: int
-    source: Literal["model", "fallback"] = Field(
-        description="'fallback': the weekly profile answered, see reason"
-    )
+    source: Literal["model", "fallback"] = Field(description="'fallback': the weekly profile answered, see reason")
     reason: str
     stale: bool = Field(description="the newest observation is too old to rely on")
     bundle: str = Field(description="version of the model bundle")
@@ -95,9 +100,7 @@ class CityBody(BaseModel):
     synthetic: bool
     attribution: str
     nodes: dict[str, int] = Field(description="how many nodes of each type")
-    signals: dict[str, SignalBody] = Field(
-        description="what observations may be sent, in which unit, how often"
-    )
+    signals: dict[str, SignalBody] = Field(description="what observations may be sent, in which unit, how often")
     tasks: dict[str, TaskBody]
 
 
@@ -147,3 +150,83 @@ class ProblemBody(BaseModel):
     status: int
     detail: str
     request_id: str
+
+
+class LinkBody(BaseModel):
+    rel: str
+    type: str
+    href: str
+
+
+class PlaceFeature(BaseModel):
+    type: Literal["Feature"]
+    id: str
+    geometry: PointBody | None
+    properties: dict[str, Any] = Field(description="what is known of the node, and its newest observation")
+
+
+class PlaceFeatures(BaseModel):
+    """A page of nodes, as OGC API Features has it."""
+
+    type: Literal["FeatureCollection"]
+    timeStamp: str
+    numberMatched: int
+    numberReturned: int
+    links: list[LinkBody]
+    features: list[PlaceFeature]
+
+
+class IndexBody(BaseModel):
+    """An index, and the standard that defines it."""
+
+    id: str
+    signal: str
+    title: str
+    standard: str
+    standard_title: str
+    effective: str | None = Field(description="first day on which the standard holds")
+    until: str | None = Field(description="last day, where it was replaced")
+
+
+class IndexValue(StandardBody):
+    value: float | None
+    level: int | None = None
+    name: str | None = None
+
+
+class HourBody(BaseModel):
+    time: str
+    values: dict[str, float] = Field(description="by quantile")
+
+
+class NearBody(BaseModel):
+    """The nearest node that is forecast."""
+
+    id: str
+    name: str
+    distance_m: float
+    signal: str
+    unit: str
+    observed: float | None
+    issued: str
+    source: Literal["model", "fallback"]
+    stale: bool
+    bundle: str
+    indices: list[IndexValue] = Field(description="of the newest observation, or of the next step without one")
+    ahead: list[HourBody]
+
+
+class AtBody(BaseModel):
+    """This place, this hour."""
+
+    city: str
+    synthetic: bool
+    lat: float
+    lon: float
+    cell: str
+    time: str
+    language: str
+    road: NearBody | None
+    air: NearBody | None
+    warnings: list[str]
+    advice: list[str]

@@ -33,23 +33,49 @@ class Cut:
         )
 
 
-def chosen_rows(places: Places, ids: str | None, bbox: str | None) -> np.ndarray | None:
-    """Positions of the nodes selected, in the order of ``ids`` or of the city; None for all of them.
+@dataclass(frozen=True)
+class Filter:
+    """Which nodes, in the words of a request; every part given must hold.
 
-    ``bbox`` is west,south,east,north in degrees. Given both, ids inside the box remain.
+    ``ids`` are separated by commas, ``bbox`` is west,south,east,north in degrees, ``owner`` who answers for a node,
+    ``cell`` a grid cell (or several), ``road_class`` the class of a road.
     """
-    if ids is None and bbox is None:
-        return None
-    inside = None if bbox is None else places.inside(*_box(bbox))
-    if ids is None:
-        return inside
+
+    ids: str | None = None
+    bbox: str | None = None
+    owner: str | None = None
+    cell: str | None = None
+    road_class: str | None = None
+
+    def rows(self, places: Places) -> np.ndarray | None:
+        """Positions of the nodes selected, in the order of ``ids`` or of the city; None for all of them.
+
+        Raises :class:`BadSelection` and :class:`~citybrain_serving.errors.UnknownPlace`.
+        """
+        if self == EVERYTHING:
+            return None
+        rows = np.arange(len(places)) if self.ids is None else _named(places, self.ids)
+        if self.bbox is not None:
+            rows = rows[np.isin(rows, places.inside(*_box(self.bbox)))]
+        for column in ("owner", "cell", "road_class"):
+            wanted = getattr(self, column)
+            if wanted is not None:
+                if column not in places.table:
+                    raise BadSelection(f"{places.node} nodes have no {column} here", {"parameter": column})
+                rows = rows[np.isin(places.text(column)[rows], wanted.split(","))]
+        return rows
+
+
+EVERYTHING = Filter()
+
+
+def _named(places: Places, ids: str) -> np.ndarray:
     names = [name for name in ids.split(",") if name]
     if not names:
         raise BadSelection("ids is empty; leave it out for every node", {"parameter": "ids"})
     if len(names) > MOST_IDS:
         raise BadSelection(f"ids names {len(names)} nodes; at most {MOST_IDS}", {"parameter": "ids"})
-    rows = np.asarray(places.rows(list(dict.fromkeys(names))), dtype=np.int64)
-    return rows if inside is None else rows[np.isin(rows, inside)]
+    return np.asarray(places.rows(list(dict.fromkeys(names))), dtype=np.int64)
 
 
 def _box(text: str) -> tuple[float, float, float, float]:
@@ -76,7 +102,5 @@ def _positions(parameter: str, text: str | None, known: list[float], what: str) 
         wanted = []
     if not wanted or any(value not in known for value in wanted):
         listed = ", ".join(f"{value:g}" for value in known)
-        raise BadSelection(
-            f"{parameter} {text[:80]!r} must be among {listed} ({what})", {"parameter": parameter}
-        )
+        raise BadSelection(f"{parameter} {text[:80]!r} must be among {listed} ({what})", {"parameter": parameter})
     return tuple(dict.fromkeys(known.index(value) for value in wanted))

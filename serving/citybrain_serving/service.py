@@ -60,11 +60,13 @@ class Service:
         outcome = self._ingest.take(readings)
         self.telemetry.ingested(outcome)
         if outcome.by_signal:
+            self.clock.refresh()
             self.runner.notify(outcome.by_signal)
         return outcome
 
-    def published(self, task: str) -> Published:
-        return self.board.task(self.snapshot, task)
+    def published(self, task: str, index: str | None = None) -> Published:
+        """What is published of a task now; see :meth:`Board.task` for the errors."""
+        return self.board.task(self.snapshot, task, index)
 
     def stale(self, forecast: Forecast) -> bool:
         now = self.clock.now()

@@ -160,9 +160,7 @@ class SqlStore:
     def close(self) -> None:
         self.engine.dispose()
 
-    def _held(
-        self, connection: sa.Connection, partials: Sequence[Partial]
-    ) -> dict[tuple[str, int], np.ndarray]:
+    def _held(self, connection: sa.Connection, partials: Sequence[Partial]) -> dict[tuple[str, int], np.ndarray]:
         times: dict[str, set[int]] = {}
         for partial in partials:
             times.setdefault(partial.signal, set()).add(partial.time)
@@ -206,9 +204,7 @@ class SqlStore:
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER)))
                 yield connection
         except DBAPIError as error:
-            raise StoreUnavailable(
-                "the store of observations cannot be used now; nothing was stored"
-            ) from error
+            raise StoreUnavailable("the store of observations cannot be used now; nothing was stored") from error
 
 
 _WRITER = 7_236_001

@@ -28,30 +28,16 @@ class Telemetry:
         self.readings = Counter(
             "citybrain_readings", "Readings received, by what became of them", ("outcome",), registry=registry
         )
-        self.accepted = Counter(
-            "citybrain_readings_stored", "Readings stored", ("signal",), registry=registry
-        )
-        self.cycles = Histogram(
-            "citybrain_cycle_seconds", "Time of a cycle", buckets=SECONDS, registry=registry
-        )
-        self.failures = Counter(
-            "citybrain_cycle_failures", "Cycles that ended in an error", registry=registry
-        )
-        self.age = Gauge(
-            "citybrain_forecast_age_seconds", "Now minus issue time", ("task",), registry=registry
-        )
+        self.accepted = Counter("citybrain_readings_stored", "Readings stored", ("signal",), registry=registry)
+        self.cycles = Histogram("citybrain_cycle_seconds", "Time of a cycle", buckets=SECONDS, registry=registry)
+        self.failures = Counter("citybrain_cycle_failures", "Cycles that ended in an error", registry=registry)
+        self.age = Gauge("citybrain_forecast_age_seconds", "Now minus issue time", ("task",), registry=registry)
         self.fallback = Gauge(
             "citybrain_forecast_fallback", "1 where the weekly profile answers", ("task",), registry=registry
         )
-        self.stale = Gauge(
-            "citybrain_forecast_stale", "1 where the inputs are too old", ("task",), registry=registry
-        )
-        self.seen = Gauge(
-            "citybrain_inputs_seen_ratio", "Nodes measured in the history", ("task",), registry=registry
-        )
-        self.replaced = Gauge(
-            "citybrain_forecast_nodes_replaced", "Nodes doubted", ("task",), registry=registry
-        )
+        self.stale = Gauge("citybrain_forecast_stale", "1 where the inputs are too old", ("task",), registry=registry)
+        self.seen = Gauge("citybrain_inputs_seen_ratio", "Nodes measured in the history", ("task",), registry=registry)
+        self.replaced = Gauge("citybrain_forecast_nodes_replaced", "Nodes doubted", ("task",), registry=registry)
 
     def cycle(self, seconds: float | None) -> None:
         if seconds is None:
@@ -67,9 +53,7 @@ class Telemetry:
         for signal, count in outcome.by_signal.items():
             self.accepted.labels(signal).inc(count)
 
-    def render(
-        self, snapshot: Snapshot | None, now: pd.Timestamp | None, stale: Callable[[str], bool]
-    ) -> bytes:
+    def render(self, snapshot: Snapshot | None, now: pd.Timestamp | None, stale: Callable[[str], bool]) -> bytes:
         """The Prometheus text format."""
         for name, forecast in (snapshot.forecasts if snapshot else {}).items():
             if now is not None:

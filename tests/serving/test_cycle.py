@@ -35,6 +35,9 @@ class FixedClock:
     def latest(self) -> pd.Timestamp | None:
         return None
 
+    def refresh(self) -> None:
+        pass
+
 
 class Broken:
     """A forecaster that answers whatever it was given, or raises it."""
@@ -137,9 +140,7 @@ def test_without_observations_the_profile_answers_and_says_so(service, bundles):
 )
 def test_when_the_model_fails_the_profile_answers(service, city, bundles, answer):
     fill(service, city)
-    forecast = (
-        cycle_of(service, {"congestion": Broken(bundles["congestion"], answer)}).run().forecasts["congestion"]
-    )
+    forecast = cycle_of(service, {"congestion": Broken(bundles["congestion"], answer)}).run().forecasts["congestion"]
     assert forecast.source == "fallback"
     assert forecast.reason
     assert "out of memory" not in forecast.reason
@@ -150,9 +151,7 @@ def test_a_single_doubted_node_is_replaced_and_counted(service, city, bundles):
     fill(service, city)
     answer = np.tile(np.array([40, 41, 42], np.float32), (1, 6, 6, 1))
     answer[0, 2, 3, 1] = np.inf
-    forecast = (
-        cycle_of(service, {"congestion": Broken(bundles["congestion"], answer)}).run().forecasts["congestion"]
-    )
+    forecast = cycle_of(service, {"congestion": Broken(bundles["congestion"], answer)}).run().forecasts["congestion"]
     assert (forecast.source, forecast.replaced) == ("model", 1)
     assert np.isfinite(forecast.values).all()
     assert (forecast.values[0] == answer[0, 0]).all()
@@ -228,6 +227,7 @@ def test_a_failing_cycle_is_reported_and_the_runner_lives_on(service, city):
 
 def test_one_wrong_date_cannot_run_away_with_a_replayed_clock(service, city):
     fill(service, city)
+    service.clock.refresh()
     far = '{"observations": [{"id": "r0", "signal": "speed", "time": "2026-04-17T00:00:00Z", "value": 1}]}'
     assert service.take(readings_from_json(far.encode())).refused == {"from_the_future": 1}
     assert isinstance(service.clock, ObservationClock)

@@ -19,10 +19,7 @@ def router(service: Service) -> APIRouter:
     def city() -> dict[str, Any]:
         town, fleet = service.fleet.city, service.fleet
         return {
-            **{
-                k: getattr(town, k)
-                for k in ("name", "title", "timezone", "country", "synthetic", "attribution")
-            },
+            **{k: getattr(town, k) for k in ("name", "title", "timezone", "country", "synthetic", "attribution")},
             "nodes": {node: len(table) for node, table in town.nodes.items()},
             "signals": {
                 name: {

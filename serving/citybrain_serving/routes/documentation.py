@@ -60,9 +60,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": TITLES[status],
-            "content": {
-                MEDIA: {"schema": body, "example": {**EXAMPLE, "status": status, "title": TITLES[status]}}
-            },
+            "content": {MEDIA: {"schema": body, "example": {**EXAMPLE, "status": status, "title": TITLES[status]}}},
         }
         for status in statuses
     }

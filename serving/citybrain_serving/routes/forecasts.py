@@ -12,6 +12,7 @@ from citybrain_serving.encoding import ARROW, GEOJSON, JSON
 from citybrain_serving.negotiation import matches, preferred
 from citybrain_serving.publication import ForecastQuery
 from citybrain_serving.routes.documentation import problems, schema
+from citybrain_serving.routes.selecting import Selected
 from citybrain_serving.schemas import ForecastBody, ForecastFeatures
 from citybrain_serving.service import Service
 from citybrain_serving.snapshot import Forecast
@@ -22,7 +23,7 @@ AT_ONCE = 5_000
 answered."""
 
 EXAMPLE: dict[str, Any] = {
-    "city": "lantan", "synthetic": True, "task": "congestion", "signal": "speed", "unit": "km/h",
+    "city": "lantan", "synthetic": True, "task": "congestion", "signal": "speed", "unit": "km/h", "index": None,
     "issued": "2026-03-02T08:05:00Z", "step_minutes": 5, "source": "model", "reason": "", "stale": False,
     "bundle": "4f1c0d7a9b2e",
     "inputs": {"seen": 0.99, "newest": "2026-03-02T08:05:00Z", "replaced": 0, "signals": {"speed": 0.98}},
@@ -47,30 +48,24 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 def router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["forecasts"])
 
-    @routes.get(
-        "/forecasts/{task}", summary="The newest forecast", response_class=Response, responses=ANSWERS
-    )
+    @routes.get("/forecasts/{task}", summary="The newest forecast", response_class=Response, responses=ANSWERS)
     async def forecast(
         request: Request,
         task: Annotated[str, Path(description="`congestion` or `pm25`")],
-        ids: Annotated[str | None, Query(description="node ids, separated by commas; all by default")] = None,
-        bbox: Annotated[str | None, Query(description="west,south,east,north in degrees")] = None,
-        horizon: Annotated[
-            str | None, Query(description="minutes ahead, separated by commas; all by default")
-        ] = None,
-        quantiles: Annotated[
-            str | None, Query(description="levels, separated by commas; all by default")
-        ] = None,
+        places: Selected,
+        horizon: Annotated[str | None, Query(description="minutes ahead, separated by commas; all by default")] = None,
+        quantiles: Annotated[str | None, Query(description="levels, separated by commas; all by default")] = None,
+        index: Annotated[str | None, Query(description="an index of /v1/indices instead of the signal")] = None,
     ) -> Response:
         """Quantiles for every node and lead, as columns (JSON), features (GeoJSON) or an Arrow table.
 
         The Arrow table has a row for each node, a column `q<level>` of lists over the leads, and the rest
         of the JSON answer in its schema metadata under `citybrain`.
         """
-        published = service.published(task)
+        published = service.published(task, index)
         newest = published.answers.forecast
         media = preferred(request.headers.get("accept"), OFFERED)
-        query = ForecastQuery(media, ids, bbox, horizon, quantiles, service.stale(newest))
+        query = ForecastQuery(media, places, horizon, quantiles, service.stale(newest))
         headers = {
             "ETag": published.etag(query),
             "Cache-Control": _cache_control(service, newest),
@@ -78,7 +73,7 @@ def router(service: Service) -> APIRouter:
         }
         if matches(request.headers.get("if-none-match"), headers["ETag"]):
             return Response(status_code=304, headers=headers)
-        small = ids is not None or len(published.answers.places) <= AT_ONCE
+        small = places.ids is not None or len(published.answers.places) <= AT_ONCE
         body = published.get(query) if small else await run_in_threadpool(published.get, query)
         return Response(body, headers=headers, media_type=media)
 

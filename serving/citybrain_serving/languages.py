@@ -1,0 +1,100 @@
+"""English and Chinese: which one a request wants, and the words of answers in both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+Language = Literal["en", "zh"]
+
+Words = Mapping[Language, str]
+
+TRAFFIC_LEVELS: tuple[Words, ...] = (
+    {"en": "unknown", "zh": "未知"},
+    {"en": "free-flowing", "zh": "畅通"},
+    {"en": "mostly free", "zh": "基本畅通"},
+    {"en": "lightly congested", "zh": "轻度拥堵"},
+    {"en": "moderately congested", "zh": "中度拥堵"},
+    {"en": "severely congested", "zh": "严重拥堵"},
+)
+"""Names of the levels of GB/T 33171-2016, 0 for unknown."""
+
+AIR_LEVELS: tuple[Words, ...] = (
+    {"en": "unknown", "zh": "未知"},
+    {"en": "excellent", "zh": "优"},
+    {"en": "good", "zh": "良"},
+    {"en": "lightly polluted", "zh": "轻度污染"},
+    {"en": "moderately polluted", "zh": "中度污染"},
+    {"en": "heavily polluted", "zh": "重度污染"},
+    {"en": "severely polluted", "zh": "严重污染"},
+)
+"""Names of the levels of HJ 633."""
+
+AIR_ADVICE: tuple[Words, ...] = (
+    {"en": "", "zh": ""},
+    {"en": "Everyone can be active outdoors.", "zh": "各类人群可正常活动。"},
+    {
+        "en": "The few who are unusually sensitive should be outdoors less.",
+        "zh": "极少数异常敏感人群应减少户外活动。",
+    },
+    {
+        "en": "Children, the elderly and people with heart or lung disease should avoid long exertion outdoors.",
+        "zh": "儿童、老年人及心脏病、呼吸系统疾病患者应减少长时间、高强度的户外锻炼。",
+    },
+    {
+        "en": "Children, the elderly and patients should not exert themselves outdoors; others should do so less.",
+        "zh": "儿童、老年人及心肺疾病患者应避免长时间、高强度的户外锻炼，一般人群适量减少户外运动。",
+    },
+    {
+        "en": "Children, the elderly and patients should stay indoors; others should be outdoors less.",
+        "zh": "儿童、老年人和心肺疾病患者应停留在室内，停止户外运动，一般人群减少户外运动。",
+    },
+    {
+        "en": "Children, the elderly and patients should stay indoors; others should avoid being outdoors.",
+        "zh": "儿童、老年人和病人应当留在室内，避免体力消耗，一般人群应避免户外活动。",
+    },
+)
+"""What HJ 633 advises at each level."""
+
+MESSAGES: Mapping[str, Words] = {
+    "congestion_ahead": {
+        "en": "Congestion is likely here at {time} ({probability:.0%}).",
+        "zh": "{time} 此处可能拥堵（概率 {probability:.0%}）。",
+    },
+    "pollution_ahead": {
+        "en": "The air is likely to be polluted at {time} ({probability:.0%}).",
+        "zh": "{time} 空气可能达到污染水平（概率 {probability:.0%}）。",
+    },
+    "stale": {
+        "en": "Observations are late; this rests on older ones.",
+        "zh": "观测数据滞后，以下结果基于较早的观测。",
+    },
+    "fallback": {
+        "en": "The forecast is the usual course of the week, not the model's.",
+        "zh": "当前结果为历史同期规律，并非模型预测。",
+    },
+    "leave_later": {
+        "en": "Expect about {factor:.1f} times the usual travel time on this road; go later or another way.",
+        "zh": "该路段行程时间约为畅通时的 {factor:.1f} 倍，建议错峰或绕行。",
+    },
+}
+
+
+def preferred_language(accept: str | None) -> Language:
+    """``zh`` where ``Accept-Language`` ranks Chinese before English, else ``en``."""
+    best: dict[Language, float] = {"en": 0.0, "zh": 0.0}
+    for part in (accept or "").split(","):
+        tag, _, parameter = part.strip().partition(";")
+        name, value = tag.strip().lower().partition("-")[0], parameter.strip().removeprefix("q=")
+        try:
+            quality = float(value) if value else 1.0
+        except ValueError:
+            quality = 0.0
+        for language in best:
+            if name == language:
+                best[language] = max(best[language], quality)
+    return "zh" if best["zh"] > best["en"] else "en"
+
+
+def say(key: str, language: Language, **values: object) -> str:
+    return MESSAGES[key][language].format(**values)

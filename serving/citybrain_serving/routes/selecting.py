@@ -1,0 +1,22 @@
+"""Query parameters that several routes share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Query
+
+from citybrain_serving.selection import Filter
+
+
+def _filter(
+    ids: Annotated[str | None, Query(description="node ids, separated by commas; all by default")] = None,
+    bbox: Annotated[str | None, Query(description="west,south,east,north in degrees")] = None,
+    owner: Annotated[str | None, Query(description="who answers for the node (路长), or several")] = None,
+    cell: Annotated[str | None, Query(description="grid cell (网格), or several, separated by commas")] = None,
+    road_class: Annotated[str | None, Query(alias="class", description="class of the road, or several")] = None,
+) -> Filter:
+    return Filter(ids, bbox, owner, cell, road_class)
+
+
+Selected = Annotated[Filter, Depends(_filter)]

@@ -1,0 +1,119 @@
+"""Indices against the printed tables of their standards, a second implementation, and their own laws."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from aqi_hub.aqi_cn.aqi import cal_iaqi_cn
+from hypothesis import given
+from hypothesis import strategies as st
+
+from citybrain_serving.indices import air, traffic
+from citybrain_serving.indices.catalogue import INDICES, probability_below
+from citybrain_serving.indices.standards import HJ_633_2012, HJ_633_2026
+
+
+@pytest.mark.parametrize(
+    ("standard", "pm25", "index"),
+    [
+        (HJ_633_2026, [0, 35, 60, 115, 150, 250, 350, 500, 900], [0, 50, 100, 150, 200, 300, 400, 500, 500]),
+        (HJ_633_2012, [0, 35, 75, 115, 150, 250, 350, 500, 900], [0, 50, 100, 150, 200, 300, 400, 500, 500]),
+        (HJ_633_2026, [36, 61, 116, 35.4, 35.5, 0.5, 1.5], [52, 101, 152, 50, 52, 0, 3]),
+        (HJ_633_2012, [36, 76], [52, 102]),
+    ],
+)
+def test_the_chinese_index_at_and_beside_its_breakpoints(standard, pm25, index):
+    assert air.aqi_cn(np.array(pm25, float), standard).tolist() == index
+
+
+def test_the_chinese_index_agrees_with_a_second_implementation():
+    whole = np.arange(0, 501)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = [cal_iaqi_cn("PM25_24H", int(value)) for value in whole]
+    ours = air.aqi_cn(whole.astype(float))
+    # That one interpolates in floats and rounds up: where a float error lifts a whole result, it is one too high.
+    differ = np.flatnonzero(ours != np.array(theirs))
+    assert all(theirs[i] == ours[i] + 1 for i in differ)
+    assert len(differ) < 10
+
+
+@pytest.mark.parametrize(
+    ("pm25", "index"),
+    [(0, 0), (9.0, 50), (9.09, 50), (9.1, 51), (35.4, 100), (35.5, 101), (55.4, 150), (55.5, 151), (125.4, 200),
+     (125.5, 201), (225.4, 300), (225.5, 301), (325.4, 500), (900, 500), (12.0, 56), (41.0, 115)],
+)  # fmt: skip
+def test_the_american_index_at_and_beside_its_breakpoints(pm25, index):
+    assert air.aqi_us(np.array([pm25, np.nan]))[0] == index
+    assert air.aqi_us(np.array([np.float32(pm25)]))[0] == index
+
+
+def test_levels_and_what_is_unknown():
+    assert air.level(np.array([0, 50, 51, 300, 301, np.nan])).tolist() == [1, 1, 2, 5, 6, 0]
+    assert np.isnan(air.aqi_cn(np.array([np.nan])))[0]
+    assert np.isnan(air.aqi_us(np.array([np.nan])))[0]
+
+
+def test_nowcast_worked_example():
+    # Steady air keeps its mean; a jump counts the newest hours most, with w = 0.5.
+    assert air.nowcast(np.full((12, 1), 20.0)) == pytest.approx([20])
+    jump = np.r_[np.full(11, 10.0), 100.0][:, None]
+    weights = 0.5 ** np.arange(12)
+    assert air.nowcast(jump) == pytest.approx([(weights * np.r_[100.0, np.full(11, 10.0)]).sum() / weights.sum()])
+
+
+def test_nowcast_needs_two_of_the_last_three_hours():
+    hours = np.full((12, 3), 30.0)
+    hours[-1, 0] = hours[-1, 1] = hours[-2, 1] = np.nan
+    assert np.isnan(air.nowcast(hours)).tolist() == [False, True, False]
+    assert air.nowcast(np.zeros((12, 1))) == pytest.approx([0])
+    assert np.isnan(air.nowcast(np.full((12, 1), np.nan)))[0]
+
+
+def test_traffic_performance_at_the_edges_of_its_bands():
+    free = np.full(7, 60.0)
+    speed = 60 * (1 - np.array([0, 0.3, 0.5, 0.6, 0.7, 1.0, 0.4]))
+    index = traffic.performance(speed, free)
+    assert index == pytest.approx([0, 2, 4, 6, 8, 10, 3])
+    assert traffic.performance_level(np.array([0, 2, 4, 6, 8, 10, np.nan])).tolist() == [1, 2, 3, 4, 5, 5, 0]
+    assert traffic.performance(np.array([90.0, np.nan]), np.array([60.0, 60.0])) == pytest.approx(
+        [0, np.nan], nan_ok=True
+    )
+    assert traffic.performance(traffic.speed_at(6.0, free), free) == pytest.approx(np.full(7, 6.0))
+
+
+def test_travel_time_and_level_of_service():
+    free = np.full(4, 50.0)
+    assert traffic.travel_time_index(np.array([50, 25, 80, 0]), free).tolist() == [1, 2, 1, 50]
+    shares = np.array([0.81, 0.68, 0.51, 0.41, 0.31, 0.29])
+    assert traffic.service_level(shares * 50, np.full(6, 50.0)).tolist() == [1, 2, 3, 4, 5, 6]
+    assert traffic.service_level(np.array([np.nan]), np.array([50.0])).tolist() == [0]
+
+
+def test_the_network_value_is_weighted():
+    assert traffic.network_performance(np.array([2, 8, np.nan]), np.array([3, 1, 9])) == pytest.approx(3.5)
+    assert np.isnan(traffic.network_performance(np.array([np.nan]), np.array([1.0])))
+
+
+@given(st.lists(st.floats(0, 500), min_size=2, max_size=20))
+def test_every_air_index_rises_with_the_concentration(values):
+    ordered = np.sort(np.array(values))
+    for index in (i for i in INDICES.values() if i.signal == "pm25"):
+        assert (np.diff(index.compute(ordered, ordered)) >= 0).all()
+
+
+@given(st.lists(st.floats(0, 120), min_size=2, max_size=20))
+def test_every_traffic_index_falls_with_the_speed(values):
+    ordered = np.sort(np.array(values))
+    for index in (i for i in INDICES.values() if i.signal == "speed"):
+        assert index.falls
+        assert (np.diff(index.compute(ordered, np.full(len(ordered), 60.0))) <= 1e-9).all()
+
+
+def test_probabilities_between_and_beyond_quantiles():
+    quantiles, levels = np.array([[10.0, 20.0, 30.0]]), (0.1, 0.5, 0.9)
+    below = [float(probability_below(quantiles, levels, t)[0]) for t in (5, 15, 20, 25, 31)]
+    assert below == pytest.approx([0.05, 0.3, 0.5, 0.7, 0.95])
+    assert probability_below(np.full((1, 3), 7.0), levels, 7.0)[0] == pytest.approx(0.05)

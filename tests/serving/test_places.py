@@ -1,0 +1,133 @@
+"""Roads, stations and this very place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from citybrain_serving.indices import air, traffic
+from citybrain_serving.languages import preferred_language
+from citybrain_serving.schemas import AtBody, ForecastBody, PlaceFeatures
+
+
+def test_pages_follow_one_another_and_hold_every_road_once(warm):
+    seen, address = [], "/v1/roads?limit=4"
+    while address:
+        page = PlaceFeatures.model_validate_json(warm.get(address).content)
+        assert page.numberMatched == 6
+        assert page.numberReturned == len(page.features) <= 4
+        seen += [feature.id for feature in page.features]
+        address = next((link.href for link in page.links if link.rel == "next"), None)
+    assert seen == [f"r{i}" for i in range(6)]
+
+
+def test_a_page_links_back_and_keeps_its_filters(warm):
+    page = warm.get("/v1/roads?owner=east&limit=1&offset=1").json()
+    assert [f["id"] for f in page["features"]] == ["r3"]
+    links = {link["rel"]: link["href"] for link in page["links"]}
+    assert warm.get(links["prev"]).json()["features"][0]["id"] == "r1"
+    assert warm.get(links["next"]).json()["features"][0]["id"] == "r5"
+
+
+def test_a_feature_tells_its_attributes_and_the_newest_observation(warm, city):
+    feature = warm.get("/v1/roads?ids=r2").json()["features"][0]
+    assert feature["geometry"]["coordinates"] == pytest.approx([121.52, 31.22])
+    properties = feature["properties"]
+    assert (properties["owner"], properties["road_class"], properties["free_speed_kmh"]) == ("west", "primary", 60)
+    assert properties["observed"]["unit"] == "km/h"
+    assert properties["observed"]["value"] == pytest.approx(city.signals["speed"].values[-1, 2], abs=0.01)
+    assert warm.get("/v1/roads?ids=r5").json()["features"][0]["geometry"] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("owner=west", ["r0", "r2", "r4"]),
+        ("cell=cell0,cell2", ["r0", "r1", "r4", "r5"]),
+        ("class=local&owner=east", ["r3", "r5"]),
+        ("ids=r4,r0&owner=west", ["r4", "r0"]),
+        ("owner=nobody", []),
+    ],
+)
+def test_the_same_filters_for_places_and_forecasts(warm, query, ids):
+    assert [f["id"] for f in warm.get(f"/v1/roads?{query}").json()["features"]] == ids
+    assert warm.get(f"/v1/forecasts/congestion?{query}").json()["ids"] == ids
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=10001", "offset=-1", "limit=x", "bbox=1"])
+def test_a_bad_page_is_refused(warm, query):
+    assert warm.get(f"/v1/roads?{query}").status_code == 422
+
+
+def test_stations_have_no_class(warm):
+    answer = warm.get("/v1/stations?class=primary")
+    assert answer.status_code == 422
+    assert "road_class" in answer.json()["detail"]
+    assert len(warm.get("/v1/stations").json()["features"]) == 3
+
+
+def test_a_place_in_english_and_chinese(warm, service):
+    place = {"lat": 31.2101, "lon": 121.5101}
+    english = AtBody.model_validate_json(warm.get("/v1/at", params=place).content)
+    answer = warm.get("/v1/at", params=place, headers={"Accept-Language": "zh-CN,zh;q=0.9,en;q=0.8"})
+    chinese = AtBody.model_validate_json(answer.content)
+    assert answer.headers["content-language"] == "zh"
+    assert (english.road.id, english.air.id) == ("r1", "a1")
+    assert english.road.distance_m == pytest.approx(14.6, abs=0.2)
+    assert (english.road.name, chinese.road.name) == ("Place r1", "地点r1")
+    forecast = service.snapshot.forecasts["pm25"]
+    aqi = next(i for i in english.air.indices if i.id == "aqi")
+    assert aqi.value == air.aqi_cn(forecast.observed[1:2])[0]
+    assert (aqi.standard, aqi.effective) == ("HJ 633-2026", "2026-03-01")
+    assert next(i for i in chinese.air.indices if i.id == "aqi").name == "轻度污染"
+    assert english.advice != chinese.advice
+    assert len(english.air.ahead) == 4
+
+
+def test_trouble_ahead_is_warned_of(warm, service, rows):
+    slow = [
+        {"id": "r1", "signal": "speed", "time": f"2026-03-17T12:{minute:02}:00Z", "value": 1.0}
+        for minute in range(5, 60, 5)
+    ]
+    warm.post("/v1/observations", json={"observations": slow})
+    service.cycle.run()
+    answer = AtBody.model_validate_json(warm.get("/v1/at", params={"lat": 31.21, "lon": 121.51}).content)
+    tpi = next(i for i in answer.road.indices if i.id == "tpi")
+    assert tpi.level == 5
+    assert any("Congestion is likely" in warning for warning in answer.warnings)
+    assert any("usual travel time" in advice for advice in answer.advice)
+
+
+def test_far_from_everything(warm):
+    answer = warm.get("/v1/at", params={"lat": 0, "lon": 0})
+    assert answer.status_code == 404
+    assert warm.get("/v1/at", params={"lat": "nan", "lon": 0}).status_code == 422
+    assert warm.get("/v1/at", params={"lat": 91, "lon": 0}).status_code == 422
+
+
+def test_a_forecast_as_an_index_names_its_standard(warm, service):
+    body = ForecastBody.model_validate_json(warm.get("/v1/forecasts/congestion?index=tpi").content)
+    assert (body.index.standard, body.unit) == ("GB/T 33171-2016", "1")
+    speed = service.snapshot.forecasts["congestion"].values
+    expected = traffic.performance(speed, np.full((6, 1, 1), 60.0))[..., ::-1]
+    np.testing.assert_allclose(body.values, expected, atol=0.0051)
+    assert body.quantiles == [0.1, 0.5, 0.9]
+    assert warm.get("/v1/forecasts/congestion").json()["index"] is None
+    refused = warm.get("/v1/forecasts/congestion?index=aqi")
+    assert refused.status_code == 422
+    assert "tpi, tti, los" in refused.json()["detail"]
+
+
+def test_every_index_is_listed_with_its_standard(warm):
+    listed = {entry["id"]: entry for entry in warm.get("/v1/indices").json()}
+    assert listed["aqi-2012"]["until"] == "2026-02-28"
+    assert set(listed) == {"tpi", "tti", "los", "aqi", "aqi-2012", "aqi-us"}
+
+
+@pytest.mark.parametrize(
+    ("accept", "language"),
+    [(None, "en"), ("", "en"), ("zh", "zh"), ("en-GB,zh;q=0.5", "en"), ("fr", "en"), ("zh-TW;q=0.9,en;q=0.8", "zh"),
+     ("zh;q=x", "en"), ("*", "en")],
+)  # fmt: skip
+def test_preferred_languages(accept, language):
+    assert preferred_language(accept) == language
