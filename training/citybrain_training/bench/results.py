@@ -1,0 +1,109 @@
+"""The benchmark's results as flat records, one measured number each: what ``benchmarks/accuracy.json`` holds."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from citybrain_datasets.errors import ConfigError
+from citybrain_training.bench.records import Record, write_atomically
+from citybrain_training.bench.significance import averaged, paired_difference
+from citybrain_training.peers.registry import OURS, SUBJECTS
+
+UNITS = {"mape": "%", "coverage": "1", "seconds": "s"}
+PER_RUN = ("case", "subject", "seed", "threads", "command", "commit", "machine", "date")
+
+
+def flat_records(runs: Sequence[Record]) -> list[Record]:
+    """Every number of the runs, then ours against each case's best peer."""
+    return [record for run in runs for record in _of_run(run)] + _differences(runs)
+
+
+def _of_run(run: Record) -> list[Record]:
+    common = {key: run[key] for key in PER_RUN} | {"note": _note(run)}
+
+    def record(metric: str, value: float, unit: str, horizon: str) -> Record:
+        return {**common, "metric": metric, "value": round(float(value), 6), "unit": unit, "horizon": horizon}
+
+    found = []
+    for lead in (*run["leads"], "mean"):
+        for metric, value in run["scores"][lead].items():
+            found.append(record(metric, value, UNITS.get(metric, str(run["unit"])), lead))
+    for metric, value, unit in (
+        ("training_seconds", run["cost"]["seconds"], "s"),
+        ("epochs", run["cost"]["epochs"], "1"),
+        ("parameters", run["cost"]["parameters"], "1"),
+    ):
+        found.append(record(metric, value, unit, "mean"))
+    groups = [share for parts in run["coverage"].values() for share in parts.values()]
+    found.append(record("coverage_lowest_group", min(groups), "1", "mean"))
+    found.append(record("coverage_highest_group", max(groups), "1", "mean"))
+    for event, table in run["events"].items():
+        found += [record(f"{metric}: {event}", value, "1", "mean") for metric, value in table.items()]
+    return found
+
+
+def _note(run: Record) -> str:
+    minutes, kind = run["budget_minutes"], "CPU minutes" if run["device"] == "cpu" else f"minutes on {run['device']}"
+    budget = "trained in full" if minutes is None else f"budget {minutes:g} {kind}"
+    return "; ".join(part for part in (budget, run["note"]) if part)
+
+
+def best_peer(runs: Sequence[Record]) -> str | None:
+    """The peer with the least mean test error over its seeds among the runs of one case."""
+    errors = defaultdict(list)
+    for run in runs:
+        if not SUBJECTS[run["subject"]].ours:
+            errors[run["subject"]].append(run["scores"]["mean"]["mae"])
+    return min(errors, key=lambda name: float(np.mean(errors[name])), default=None)
+
+
+def _differences(runs: Sequence[Record]) -> list[Record]:
+    found = []
+    for case in dict.fromkeys(run["case"] for run in runs):
+        of_case = [run for run in runs if run["case"] == case]
+        ours = [run for run in of_case if run["subject"] == OURS]
+        peer = best_peer(of_case)
+        if not ours or peer is None:
+            continue
+        theirs = [run for run in of_case if run["subject"] == peer]
+        days = (averaged([run["days"] for run in part]) for part in (ours, theirs))
+        difference = paired_difference(*days, block=ours[0]["block_days"])
+        common = {key: ours[0][key] for key in PER_RUN} | {"seed": None, "unit": ours[0]["unit"], "horizon": "mean"}
+        common["note"] = f"minus {peer}; paired block bootstrap, blocks of {ours[0]['block_days']} d, 95 % interval"
+        for metric, value in (("", difference.mean), ("_low", difference.low), ("_high", difference.high)):
+            found.append({**common, "metric": f"mae_difference{metric}", "value": round(value, 6)})
+    return found
+
+
+def merge(path: Path, fresh: Sequence[Record]) -> list[Record]:
+    """The file's records with those of the same case, subject and seed replaced, and the file written anew.
+
+    Raises :class:`ConfigError` where the file holds something else.
+    """
+    old = read(path)
+    replaced = {(r["case"], r["subject"], r["seed"]) for r in fresh}
+    kept = [r for r in old if (r["case"], r["subject"], r["seed"]) not in replaced]
+    order = {name: place for place, name in enumerate(SUBJECTS)}
+    every = sorted([*kept, *fresh], key=lambda r: (r["case"], order.get(r["subject"], 99), r["seed"] or 0))
+    lines = ",\n".join(json.dumps(record, ensure_ascii=False, sort_keys=True) for record in every)
+    write_atomically(path, f"[\n{lines}\n]\n")
+    return every
+
+
+def read(path: Path) -> list[Record]:
+    """Flat records of a file; none where there is no file."""
+    if not path.exists():
+        return []
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path}: is no JSON ({error})") from None
+    needed = {*PER_RUN, "metric", "value"}
+    if not isinstance(found, list) or not all(isinstance(r, dict) and needed <= r.keys() for r in found):
+        raise ConfigError(f"{path}: does not hold benchmark records")
+    return found

@@ -1,0 +1,94 @@
+"""All that one run's test forecasts are reduced to: scores, sums by day, coverage by group, events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from citybrain_datasets.windows import WindowSource
+from citybrain_models.forecaster import Forecaster
+from citybrain_models.metrics import Scores
+from citybrain_training.bench.cases import Case
+from citybrain_training.bench.events import Events
+from citybrain_training.preparation import Preparation
+
+PARTS_OF_DAY = ("00–06", "06–12", "12–18", "18–24")
+
+
+@dataclass(frozen=True)
+class Result:
+    """``scores[lead][metric]`` in the protocol's unit; ``days[date] = [sum of absolute errors, count]`` over all leads
+    of the windows issued on that local day; ``coverage[lead][part of day]``; ``events[name][metric]``;
+    ``reliability[name]`` rows of forecasts, mean probability and share of outcomes."""
+
+    scores: dict[str, dict[str, float]]
+    days: dict[str, list[float]]
+    coverage: dict[str, dict[str, float]]
+    events: dict[str, dict[str, float]]
+    reliability: dict[str, list[list[float]]]
+
+    def plain(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def score_test(forecaster: Forecaster, preparation: Preparation, case: Case, batch: int = 64) -> Result:
+    """Scores a forecaster on the test windows, once, in one pass."""
+    task, source, city = preparation.task, preparation.source, preparation.city
+    roads = city.nodes.get("road")
+    free = roads["free_speed_kmh"].to_numpy(float) if roads is not None and "free_speed_kmh" in roads else None
+    scores, events = Scores(task), Events(task, free)
+    days: dict[str, list[float]] = {}
+    inside, count = np.zeros((2, task.horizon, len(PARTS_OF_DAY)))
+    for first in range(0, len(preparation.split.test), batch):
+        issues = preparation.split.test[first : first + batch]
+        window = source.window(issues)
+        forecast, truth = forecaster.forecast(window), source.answer(issues).transpose(0, 2, 1)
+        events.add(window, forecast, truth)
+        scores.add(forecast / case.per, truth / case.per)
+        _add_days(days, issues.tz_convert(city.timezone), np.abs(forecast[..., task.median] - truth) / case.per)
+        _add_groups(inside, count, forecast, truth, _parts(source, issues, city.timezone))
+    return Result(
+        scores=scores.table(),
+        days=days,
+        coverage={
+            task.lead_label(lead): {
+                part: float(inside[lead, i] / count[lead, i]) for i, part in enumerate(PARTS_OF_DAY) if count[lead, i]
+            }
+            for lead in range(task.horizon)
+        },
+        events={name: table for name, counts in events.counts.items() if (table := counts.table())},
+        reliability={
+            name: [[float(n), float(p / n), float(o / n)] for n, p, o in counts.bins if n]
+            for name, counts in events.counts.items()
+        },
+    )
+
+
+def _add_days(days: dict[str, list[float]], local: pd.DatetimeIndex, error: np.ndarray) -> None:
+    for day, rows in pd.Series(range(len(local))).groupby(local.strftime("%Y-%m-%d")):
+        part = error[rows.to_numpy()]
+        sums = days.setdefault(str(day), [0.0, 0.0])
+        sums[0] += float(np.nansum(part, dtype=np.float64))
+        sums[1] += float(np.isfinite(part).sum())
+
+
+def _parts(source: WindowSource, issues: pd.DatetimeIndex, timezone: str) -> np.ndarray:
+    """Part of the local day, int ``[batch, horizon]``, in which each forecast step falls."""
+    task = source.task
+    leads = np.arange(1, task.horizon + 1) * task.step.to_numpy()
+    ticks = pd.DatetimeIndex((issues.tz_convert(None).to_numpy()[:, None] + leads).ravel(), tz="UTC")
+    hours = np.asarray(ticks.tz_convert(timezone).hour)
+    return (hours * len(PARTS_OF_DAY) // 24).reshape(len(issues), task.horizon)
+
+
+def _add_groups(
+    inside: np.ndarray, count: np.ndarray, forecast: np.ndarray, truth: np.ndarray, parts: np.ndarray
+) -> None:
+    known = np.isfinite(truth)
+    within = known & (forecast[..., 0] <= truth) & (truth <= forecast[..., -1])
+    leads = np.broadcast_to(np.arange(parts.shape[1]), parts.shape)
+    np.add.at(inside, (leads, parts), within.sum(axis=1))
+    np.add.at(count, (leads, parts), known.sum(axis=1))

@@ -1,0 +1,198 @@
+"""Training of other people's torch networks: one loop for all, so that only the networks differ."""
+
+from __future__ import annotations
+
+import copy
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from citybrain_datasets.features import Window
+from citybrain_training.peers.conformal import residual_spread, with_spread
+from citybrain_training.peers.inputs import InputMaker, Inputs, adjacency
+from citybrain_training.peers.peer import Budget, Cost
+from citybrain_training.preparation import Preparation
+
+PROBE_STEPS = 4
+"""Training steps timed to learn how many the budget holds; the first is warm-up and not counted."""
+
+VALIDATION_WINDOWS = 1_000
+"""Validation looks at about as many windows, evenly spaced, so that it does not eat the budget."""
+
+SCALED_LIMIT = 8.0
+"""Standardised output beyond which a log-scaled forecast is cut, lest one step of an untrained network overflow."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a publication trains its network."""
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    batch: int = 64
+    clip: float | None = 5.0
+    epochs: int = 100
+    patience: int = 15
+
+
+class NetworkPeer(ABC):
+    """A published network with its published recipe.
+
+    Same for all: masked mean absolute error in the target's unit, Adam, the epoch with the least validation error.
+    The learning rate follows a cosine down to zero over the steps that the budget holds: the step schedules of the
+    publications assume a hundred epochs and more.
+    """
+
+    recipe = Recipe()
+    note = ""
+
+    def __init__(self) -> None:
+        self.network: nn.Module
+        self.inputs: InputMaker
+        self.spread: np.ndarray
+
+    @abstractmethod
+    def build(self, inputs: InputMaker, edges: Tensor, weight: Tensor) -> nn.Module:
+        """A fresh network; ``edges`` int64 ``[2, edge]`` from source to target, ``weight`` ``[edge]``."""
+
+    @abstractmethod
+    def run(self, batch: dict[str, Tensor]) -> Tensor:
+        """Standardised point forecast ``[batch, horizon, node]`` from the arrays of :class:`Inputs`."""
+
+    def fit(self, preparation: Preparation, budget: Budget) -> Cost:
+        torch.set_num_threads(budget.threads)
+        torch.manual_seed(budget.seed)
+        self.device = torch.device(budget.device)
+        self.random = np.random.default_rng(budget.seed)
+        clock = time.process_time if self.device.type == "cpu" else time.perf_counter
+        began = clock()
+        self.preparation, self.task, self.inputs = preparation, preparation.task, InputMaker(preparation)
+        edges, weight = adjacency(preparation, self.inputs.nodes)
+        graph = torch.from_numpy(edges).to(self.device), torch.from_numpy(weight).to(self.device)
+        self.network = self.build(self.inputs, *graph).to(self.device)
+        issues = preparation.split.validate[:: max(1, len(preparation.split.validate) // VALIDATION_WINDOWS)]
+        epochs, per_epoch = self._plan(budget, issues, clock)
+        done, best = self._train(epochs, per_epoch, issues)
+        truth = self.inputs.scaler.scale(self.inputs.answer(issues))
+        self.spread = residual_spread(preparation.task, truth - self._points(issues))
+        spent = clock() - began
+        count = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+        share = per_epoch / self._steps
+        return Cost(spent, done * share, count, {"validation_mae": best, "epochs_planned": epochs * share})
+
+    def forecast(self, window: Window) -> np.ndarray:
+        """Quantiles at every node; those never measured in training get the weekly profile, which is not scored."""
+        preparation = self.preparation
+        usual = preparation.features.profile(preparation.task.target, window.issue)[:, preparation.task.history :]
+        point = preparation.statistics.scalers[preparation.task.target].scale(usual)
+        point[..., self.inputs.nodes] = self._point(self.inputs(window))
+        return with_spread(point, self.spread, self.inputs.scaler)
+
+    @property
+    def _steps(self) -> int:
+        """Training steps in a whole epoch."""
+        return max(1, len(self.preparation.split.train) // self.recipe.batch)
+
+    def _plan(self, budget: Budget, issues: pd.DatetimeIndex, clock) -> tuple[int, int]:  # type: ignore[no-untyped-def]  # a function of time
+        """Epochs, and steps in each, that fit into the budget; epochs are shorter where not even one fits."""
+        if budget.minutes is None:
+            return self.recipe.epochs, self._steps
+        start = copy.deepcopy(self.network.state_dict())
+        optimizer = self._optimizer()
+        batches = self._batches(PROBE_STEPS)
+        self._step(optimizer, *next(batches))
+        began = clock()
+        for batch in batches:
+            self._step(optimizer, *batch)
+        step = (clock() - began) / (PROBE_STEPS - 1)
+        began = clock()
+        probe = issues[: 2 * self.recipe.batch]
+        self._points(probe)
+        validation = (clock() - began) / len(probe) * len(issues)
+        self.network.load_state_dict(start)
+        # One more validation pass is kept for the conformal spread.
+        left = budget.seconds - validation
+        per_epoch = int(np.clip((left / 2 - validation) / step, 1, self._steps))
+        epochs = int(np.clip(left / (per_epoch * step + validation), 1, self.recipe.epochs))
+        return epochs, per_epoch
+
+    def _train(self, epochs: int, per_epoch: int, issues: pd.DatetimeIndex) -> tuple[int, float]:
+        """Epochs done and the least validation error, whose weights are kept."""
+        optimizer = self._optimizer()
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * per_epoch)
+        truth = self.inputs.answer(issues)
+        best, kept, since, done = float("inf"), copy.deepcopy(self.network.state_dict()), 0, 0
+        for _ in range(epochs):
+            for inputs, answer in self._batches(per_epoch):
+                self._step(optimizer, inputs, answer)
+                schedule.step()
+            done += 1
+            error = float(np.nanmean(np.abs(self.inputs.scaler.unscale(self._points(issues)) - truth)))
+            since += 1
+            if error < best:
+                best, kept, since = error, copy.deepcopy(self.network.state_dict()), 0
+            if since >= self.recipe.patience:
+                break
+        self.network.load_state_dict(kept)
+        return done, best
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        recipe = self.recipe
+        return torch.optim.Adam(self.network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+    def _batches(self, steps: int) -> Iterator[tuple[Inputs, np.ndarray]]:
+        issues = self.preparation.split.train
+        order = self.random.permutation(len(issues))
+        for index in range(steps):
+            chosen = issues[order[index * self.recipe.batch : (index + 1) * self.recipe.batch]]
+            yield self.inputs.batch(chosen), self.inputs.answer(chosen)
+
+    def _step(self, optimizer: torch.optim.Optimizer, inputs: Inputs, answer: np.ndarray) -> None:
+        self.network.train()
+        point = self._unscaled(self.run(self._tensors(inputs)))
+        truth = torch.from_numpy(answer).to(self.device)
+        known = torch.isfinite(truth)
+        loss = ((point - torch.nan_to_num(truth)).abs() * known).sum() / known.sum().clamp(min=1)
+        optimizer.zero_grad()
+        loss.backward()
+        if self.recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        optimizer.step()
+
+    def _unscaled(self, scaled: Tensor) -> Tensor:
+        scaler = self.inputs.scaler
+        if scaler.transform == "log1p":
+            return torch.expm1(scaled.clamp(-SCALED_LIMIT, SCALED_LIMIT) * scaler.std + scaler.mean)
+        return scaled * scaler.std + scaler.mean
+
+    @torch.inference_mode()
+    def _point(self, inputs: Inputs) -> np.ndarray:
+        """Standardised point forecast, float32 ``[batch, horizon, node]``."""
+        self.network.eval()
+        return self.run(self._tensors(inputs)).clamp(-SCALED_LIMIT, SCALED_LIMIT).float().cpu().numpy()
+
+    def _points(self, issues: pd.DatetimeIndex) -> np.ndarray:
+        size = 2 * self.recipe.batch
+        parts = [self._point(self.inputs.batch(issues[i : i + size])) for i in range(0, len(issues), size)]
+        return np.concatenate(parts)
+
+    def _tensors(self, inputs: Inputs) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(array).to(self.device) for name, array in vars(inputs).items()}
+
+
+def node_channels(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """``(value [batch, step, node, 1], covariates [batch, step, node, channel])``: mask, other inputs and clock."""
+    value, mask = batch["value"].unsqueeze(-1), batch["mask"].unsqueeze(-1)
+    clock = batch["clock"].unsqueeze(2).expand(-1, -1, value.shape[2], -1)
+    return value, torch.cat([mask, batch["other"], clock], dim=-1)
+
+
+def covariate_width(inputs: InputMaker) -> int:
+    """Channels of :func:`node_channels`' second part."""
+    return 1 + inputs.channels + 9

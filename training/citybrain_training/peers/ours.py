@@ -1,0 +1,77 @@
+"""Our own network as a subject of the benchmark: trained, calibrated and exported, then scored as it is served."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from citybrain_datasets.features import Window
+from citybrain_models.onnx_forecaster import OnnxForecaster
+from citybrain_training.batches import Collate
+from citybrain_training.export import make_bundle
+from citybrain_training.fitting import NetworkForecaster, fit
+from citybrain_training.module import ForecastModule, build_network
+from citybrain_training.peers.peer import Budget, Cost
+from citybrain_training.preparation import Preparation
+
+PROBE_STEPS = 4
+"""Training steps timed to learn how many epochs the budget holds; the first is warm-up and not counted."""
+
+
+class CityNetPeer:
+    """:class:`~citybrain_models.nn.citynet.CityNet` as ``citybrain train`` trains it, within a budget."""
+
+    note = ""
+
+    def fit(self, preparation: Preparation, budget: Budget) -> Cost:
+        clock = time.process_time if budget.device == "cpu" else time.perf_counter
+        self.task = preparation.task
+        began = clock()
+        torch.set_num_threads(budget.threads)
+        changes: dict = {"seed": budget.seed, "threads": budget.threads}
+        if budget.device != "cpu":
+            changes["trainer"] = {"accelerator": "gpu"}
+        if budget.minutes is not None:
+            changes["fit"] = self._plan(preparation, budget)
+        planned = dataclasses.replace(preparation, config=preparation.config.merged(changes))
+        with tempfile.TemporaryDirectory() as folder:
+            fitted = fit(planned, Path(folder), progress=False)
+        self.model = OnnxForecaster(make_bundle(fitted.module.cpu(), planned), budget.threads)
+        epoch = planned.config.fit.windows_per_epoch or len(planned.split.train)
+        epochs = fitted.epochs * min(1.0, epoch / len(planned.split.train))
+        details = {"validation_mae": fitted.best_validation_mae, "epochs_planned": float(planned.config.fit.epochs)}
+        return Cost(clock() - began, epochs, fitted.parameters, details)
+
+    def forecast(self, window: Window) -> np.ndarray:
+        return self.model.forecast(window)
+
+    def _plan(self, preparation: Preparation, budget: Budget) -> dict[str, int]:
+        """Epochs that fit into the budget, with fewer windows in each where not even two whole ones would."""
+        config, train, validate = preparation.config.fit, preparation.split.train, preparation.split.validate
+        module = ForecastModule(build_network(preparation), preparation)
+        optimizer = torch.optim.AdamW(module.parameters(), config.learning_rate)
+        collate = Collate(preparation, train, training=True)
+        times = [time.process_time()]
+        for index in range(PROBE_STEPS):
+            arrays, answer = collate([(index + row) % len(train) for row in range(config.batch)])
+            optimizer.zero_grad()
+            module.loss(module(arrays), answer).backward()
+            optimizer.step()
+            times.append(time.process_time())
+        step = (times[-1] - times[1]) / (PROBE_STEPS - 1)
+        probe = validate[:: max(1, len(validate) // 128)]
+        began = time.process_time()
+        NetworkForecaster(module, preparation).forecast(preparation.source.window(probe))
+        validation = (time.process_time() - began) / len(probe) * len(validate)
+        # One more validation pass calibrates.
+        left = budget.seconds - validation
+        most = min(len(train), config.windows_per_epoch or len(train))
+        steps = int(np.clip((left / 2 - validation) / step, 1, max(1, most // config.batch)))
+        epochs = int(np.clip(left / (steps * step + validation), 1, config.epochs))
+        shorter = {"windows_per_epoch": steps * config.batch} if (steps + 1) * config.batch < most else {}
+        return {"epochs": epochs, **shorter}

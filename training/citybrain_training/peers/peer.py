@@ -1,0 +1,60 @@
+"""The seam of the benchmark: anything that can be fitted within a budget and then forecasts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from citybrain_datasets.features import Window
+from citybrain_datasets.task import Task
+from citybrain_training.preparation import Preparation
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every model of a comparison may spend on learning.
+
+    ``minutes`` are CPU minutes of the process (minutes on the clock where ``device`` is no CPU); None trains in
+    full, each model for the epochs of its own publication.
+    """
+
+    minutes: float | None = None
+    seed: int = 1
+    threads: int = 1
+    device: str = "cpu"
+
+    @property
+    def seconds(self) -> float:
+        return float("inf") if self.minutes is None else 60 * self.minutes
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a fit took. ``seconds`` counts as :class:`Budget` does, validation and probing included."""
+
+    seconds: float
+    epochs: float
+    parameters: int
+    details: dict[str, float] = field(default_factory=dict)
+
+
+class Peer(Protocol):
+    """A :class:`~citybrain_models.forecaster.Forecaster` that can be fitted.
+
+    ``note`` is what the table must say of it: where it departs from its publication, and why.
+    """
+
+    note: str
+
+    @property
+    def task(self) -> Task: ...
+
+    def fit(self, preparation: Preparation, budget: Budget) -> Cost:
+        """Learns from the train windows, chooses by the validation windows, never sees the test windows."""
+        ...
+
+    def forecast(self, window: Window) -> np.ndarray:
+        """Quantiles float32 ``[batch, node, horizon, quantile]`` in the target's unit, rising along the quantiles."""
+        ...

@@ -1,0 +1,89 @@
+"""Who takes part in the benchmark, by name. Nothing is imported until it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from citybrain_datasets.errors import ConfigError
+from citybrain_datasets.task import WEATHER, Task
+from citybrain_training.peers.peer import Peer
+
+
+def _as_it_is(task: Task) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, or ours with a change. ``changes`` are merged into the protocol's configuration; None where the
+    change means nothing for a task. ``seeded`` is False where the seed changes nothing."""
+
+    title: str
+    place: str
+    changes: Callable[[Task], dict[str, Any] | None] = _as_it_is
+    ours: bool = False
+    seeded: bool = True
+    library: str = ""
+
+    def make(self) -> Peer:
+        """A fresh model. Raises :class:`ConfigError` where its library is not installed."""
+        module, _, name = self.place.partition(":")
+        try:
+            return getattr(import_module(f"citybrain_training.peers.{module}"), name)()
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("citybrain"):
+                raise
+            raise ConfigError(
+                f"{self.title} needs the package {error.name}: install citybrain[peers], or leave it out of --subjects"
+            ) from error
+
+
+def _ours(title: str, changes: Callable[[Task], dict[str, Any] | None]) -> Subject:
+    return Subject(title, "ours:CityNetPeer", changes, ours=True)
+
+
+def _without_context(task: Task) -> dict[str, Any] | None:
+    return {"task": {"context": ()}} if task.context else None
+
+
+def _perfect_weather(task: Task) -> dict[str, Any] | None:
+    known = [name for name in task.inputs if name in WEATHER]
+    return {"task": {"known_future": known}} if known else None
+
+
+SUBJECTS: dict[str, Subject] = {
+    "citynet": _ours("CityNet", _as_it_is),
+    "citynet-no-graph": _ours("CityNet without the graph", lambda _: {"network": {"graph": False}}),
+    "citynet-no-hubs": _ours("CityNet without hubs", lambda _: {"network": {"hubs": 0}}),
+    "citynet-short-history": _ours(
+        "CityNet without the longer history", lambda _: {"task": {"seasonal_days": (), "coarse": (0, 0)}}
+    ),
+    "citynet-no-traffic": _ours("CityNet without traffic among its inputs", _without_context),
+    "citynet-observed-weather": _ours(
+        "CityNet, observed weather as a stand-in for a perfect weather forecast", _perfect_weather
+    ),
+    "graph-wavenet": Subject("Graph WaveNet", "tsl_models:GraphWaveNet", library="torch-spatiotemporal"),
+    "dcrnn": Subject("DCRNN", "tsl_models:DCRNN", library="torch-spatiotemporal"),
+    "agcrn": Subject("AGCRN", "tsl_models:AGCRN", library="torch-spatiotemporal"),
+    "gru-gcn": Subject("GRU-GCN", "tsl_models:GRUGCN", library="torch-spatiotemporal"),
+    "stid": Subject("STID", "tsl_models:STID", library="torch-spatiotemporal"),
+    "mtgnn": Subject("MTGNN", "mtgnn:MTGNN", library="torch-geometric-temporal"),
+    "itransformer": Subject("iTransformer", "basicts_models:ITransformer", library="basicts"),
+    "dlinear": Subject("DLinear", "basicts_models:DLinear", library="basicts"),
+    "lightgbm": Subject("LightGBM on lags", "boosted:LightGBM", library="lightgbm"),
+    "persistence": Subject("persistence", "simple:PersistencePeer", seeded=False),
+    "weekly-profile": Subject("weekly profile", "simple:WeeklyProfilePeer", seeded=False),
+}
+
+OURS = "citynet"
+
+
+def chosen(names: list[str]) -> dict[str, Subject]:
+    """Subjects by name, in the order of the table. Raises :class:`ConfigError` for an unknown one."""
+    unknown = [name for name in names if name not in SUBJECTS]
+    if unknown:
+        raise ConfigError(f"unknown subject {unknown[0]!r}; known are {', '.join(SUBJECTS)}")
+    return {name: SUBJECTS[name] for name in SUBJECTS if name in names}
