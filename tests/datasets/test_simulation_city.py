@@ -62,7 +62,7 @@ def test_the_instruments_see_the_truth_through_noise_and_gaps(village: Path) -> 
     both = np.isfinite(seen) & np.isfinite(true) & healthy
     assert np.isnan(seen).sum() > np.isnan(true).sum()
     assert 0 < np.abs(seen - true)[both].mean() < 3
-    origin = pd.read_parquet(village.with_name("city-truth") / "air.origin.parquet")
+    origin = pd.read_parquet(village / "origins.parquet")
     total = origin[["background", "urban", "traffic"]].sum(axis=1).to_numpy().reshape(24, 3)
     np.testing.assert_allclose(total, truth.signals["pm25"].values, atol=0.25)
 

@@ -40,7 +40,7 @@ class Air:
 def place_stations(plan: Plan, segments: pd.DataFrame) -> pd.DataFrame:
     """Station sites: index ``id``, columns ``x y`` (metres), ``name name_zh``, ``height_m``.
 
-    Every second one stands 25–60 m beside a busy road, the others 150–350 m from any, spread over the city by
+    Every second one stands 40–90 m beside a busy road, the others 150–350 m from any, spread over the city by
     taking each time the candidate farthest from those already chosen.
     """
     rng = np.random.default_rng([plan.seed, 6])
@@ -57,7 +57,7 @@ def place_stations(plan: Plan, segments: pd.DataFrame) -> pd.DataFrame:
             pick = pool[np.argmax(gap)]
         else:
             pick = pool[np.argmin(np.hypot(*middle[pool].T))]
-        aside = rng.uniform(25, 60) if at_kerb else rng.uniform(150, 350)
+        aside = rng.uniform(40, 90) if at_kerb else rng.uniform(150, 350)
         normal = np.array([-along[pick, 1], along[pick, 0]]) * rng.choice([-1, 1])
         chosen.append(middle[pick] + along[pick] * rng.uniform(-150, 150) + normal * aside)
     xy = np.round(np.array(chosen), 1)

@@ -115,9 +115,7 @@ def _run_days(scene: Scene, work: Path, workers: int, progress: Callable[[int], 
     return days
 
 
-def _signals(
-    plan: Plan, traffic: dict[str, np.ndarray], pm25: np.ndarray, weather: pd.DataFrame
-) -> dict[str, Signal]:
+def _signals(plan: Plan, traffic: dict[str, np.ndarray], pm25: np.ndarray, weather: pd.DataFrame) -> dict[str, Signal]:
     start, fine, hour = plan.midnight(0), pd.Timedelta(minutes=5), pd.Timedelta(hours=1)
     series: list[tuple[str, NodeType, pd.Timedelta, np.ndarray]] = [
         *((n, "road", fine, sensors.quantise(n, v)) for n, v in traffic.items()),

@@ -20,20 +20,14 @@ from citybrain_datasets.store import save_city
 
 
 def simulate(
-    out: Annotated[
-        Path, typer.Option(help="Folder of the city; the truth goes to the same name with '-truth'.")
-    ],
+    out: Annotated[Path, typer.Option(help="Folder of the city; the truth goes to the same name with '-truth'.")],
     days: Annotated[int, typer.Option(min=1, help="Days to simulate.")] = 28,
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another city.")] = 7,
     segments: Annotated[int, typer.Option(min=30, help="At least so many directed road segments.")] = 180,
     stations: Annotated[int, typer.Option(min=2, help="Air stations.")] = 10,
-    plan: Annotated[
-        Path | None, typer.Option(help="YAML of further parameters; the options above win.")
-    ] = None,
+    plan: Annotated[Path | None, typer.Option(help="YAML of further parameters; the options above win.")] = None,
     name: Annotated[str, typer.Option(help="Name of the city.")] = "embedded",
-    work: Annotated[
-        Path | None, typer.Option(help="Where finished days are kept, so that a run resumes.")
-    ] = None,
+    work: Annotated[Path | None, typer.Option(help="Where finished days are kept, so that a run resumes.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Days simulated at the same time.")] = 1,
 ) -> None:
     """Simulate a synthetic city with SUMO: roads, traffic, weather, air, and faulty instruments."""
@@ -57,23 +51,26 @@ def simulate(
             progress=lambda day: bar.update(task, completed=day + 1),
         )
     save_simulated(made, parameters, work, out)
-    typer.echo(
-        f"{out}: {made.city.title}, {len(made.city.ids('road'))} segments, {made.city.fingerprint()[:12]}"
-    )
+    typer.echo(f"{out}: {made.city.title}, {len(made.city.ids('road'))} segments, {made.city.fingerprint()[:12]}")
 
 
 def save_simulated(made: Simulated, plan: Plan, work: Path, out: Path) -> None:
-    """Writes the city with what a scenario needs (network, plan, events, faults) and the truth beside it."""
+    """Writes the city, and the truth beside it.
+
+    With the city goes what explains it (events, faults, PM2.5 by origin) and what a scenario on it needs
+    (network, plan); with the truth, the PM2.5 that traffic emitted, g/h by hour and segment.
+    """
     network = (work / f"{plan.digest()}.net.xml.gz").read_bytes()
     extras = {
         "network.net.xml.gz": network,
         "plan.yaml": yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False).encode(),
         "events.parquet": _parquet(made.events),
         "faults.parquet": _parquet(made.faults),
+        "origins.parquet": _parquet(_origins(made)),
     }
-    save_city(
-        made.truth, out.with_name(f"{out.name}-truth"), {"air.origin.parquet": _parquet(_origins(made))}
-    )
+    emission = pd.DataFrame(made.emission.round(1), made.truth.signals["pm25"].times, made.truth.ids("road"))
+    beside = {"emission.parquet": _parquet(emission.rename_axis("time").reset_index())}
+    save_city(made.truth, out.with_name(f"{out.name}-truth"), beside)
     save_city(made.city, out, extras)
 
 
@@ -81,9 +78,7 @@ def _origins(made: Simulated) -> pd.DataFrame:
     """PM2.5 by origin as a long table: time, station, background, urban, traffic (µg/m³)."""
     signal = made.truth.signals["pm25"]
     index = pd.MultiIndex.from_product([signal.times, made.truth.ids("air")], names=["time", "station"])
-    parts = {
-        n: getattr(made.air, n).ravel().round(1).astype("float32") for n in ("background", "urban", "traffic")
-    }
+    parts = {n: getattr(made.air, n).ravel().round(1).astype("float32") for n in ("background", "urban", "traffic")}
     return pd.DataFrame(parts, index=index).reset_index()
 
 

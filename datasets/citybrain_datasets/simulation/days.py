@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +72,8 @@ def day_of(scene: Scene, day: int) -> Day:
 
 
 def cached_day(scene: Scene, day: int, folder: Path) -> Measured:
-    """``simulate_day``, kept in ``folder`` under the plan's digest; a day is written whole or not at all."""
-    path = folder / f"{scene.plan.digest()}-day{day:03d}.npz"
+    """``simulate_day``, kept in ``folder`` by plan and SUMO version; a day is written whole or not at all."""
+    path = folder / f"{scene.plan.digest()}-sumo{version('eclipse-sumo')}-day{day:03d}.npz"
     if path.exists():
         try:
             with np.load(path) as kept:

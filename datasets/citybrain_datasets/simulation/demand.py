@@ -24,6 +24,10 @@ VEHICLE_TYPES = {
 }
 
 
+DRIVERS = 'speedFactor="normc(1,0.06,0.75,1.25)"'
+"""How drivers' free speeds differ."""
+
+
 @dataclass(frozen=True)
 class Purpose:
     """Trips of one kind: ``level`` is their share of a working day's trips, ``off_day`` a factor on days off.
@@ -42,17 +46,17 @@ class Purpose:
     decay_m: float
 
 
-_MORNING = ((7.8, 1.0, 0.9), (13, 2, 0.1))
+_MORNING = ((7.8, 1.1, 0.9), (13, 2, 0.1))
 _EVENING = ((17.9, 1.05, 0.87), (21, 1.2, 0.13))
 _LEISURE = ((11, 2.2, 0.4), (15.5, 2.5, 0.4), (20, 1.8, 0.2))
 _RETURN = ((12.5, 2.4, 0.5), (18.5, 2.4, 0.5))
 _GOODS = ((10, 2.8, 0.55), (15, 2.5, 0.25), (23.5, 2.5, 0.2))
 _TRANSIT = ((8.5, 2, 0.35), (14, 4, 0.4), (17.5, 2, 0.25))
 PURPOSES = (
-    Purpose("to_work", "homes", "jobs", 0.25, 0.20, _MORNING, ((8.6, 1.3, 1.0),), 8000),
-    Purpose("to_home", "jobs", "homes", 0.24, 0.22, _EVENING, ((17.5, 1.8, 1.0),), 8000),
-    Purpose("errand", "homes", "jobs", 0.17, 1.05, _LEISURE, _LEISURE, 4500),
-    Purpose("errand_back", "jobs", "homes", 0.17, 1.05, _RETURN, ((17, 3, 1.0),), 4500),
+    Purpose("to_work", "homes", "jobs", 0.24, 0.20, _MORNING, ((8.6, 1.3, 1.0),), 8000),
+    Purpose("to_home", "jobs", "homes", 0.25, 0.22, _EVENING, ((17.5, 1.8, 1.0),), 8000),
+    Purpose("errand", "homes", "jobs", 0.17, 1.35, _LEISURE, _LEISURE, 4500),
+    Purpose("errand_back", "jobs", "homes", 0.17, 1.35, _RETURN, ((17, 3, 1.0),), 4500),
     Purpose("freight", "freight", "freight", 0.09, 0.60, _GOODS, ((11, 3.5, 1.0),), 12_000),
     Purpose("through", "gates_in", "gates_out", 0.08, 0.90, _TRANSIT, ((12, 4, 1.0),), 60_000),
 )
@@ -106,9 +110,7 @@ class Day:
     factors: tuple[tuple[str, str, float], ...] = ()
 
 
-def draw_trips(
-    plan: Plan, segments: pd.DataFrame, zones: pd.Series, day: Day, warm_up: int = 1800
-) -> pd.DataFrame:
+def draw_trips(plan: Plan, segments: pd.DataFrame, zones: pd.Series, day: Day, warm_up: int = 1800) -> pd.DataFrame:
     """One day's trips, sorted by departure.
 
     Columns ``depart`` (s), ``origin`` and ``destination`` (segments), ``type`` (vehicle type), ``purpose``.
@@ -134,9 +136,7 @@ def draw_trips(
         origin = weights[purpose.origin].to_numpy().copy()
         for zone, which, factor in day.factors:
             if which in ("*", purpose.name):
-                origin *= np.where(
-                    zone == "*", factor, np.where(zones.reindex(segments.index) == zone, factor, 1.0)
-                )
+                origin *= np.where(zone == "*", factor, np.where(zones.reindex(segments.index) == zone, factor, 1.0))
         scale = origin.sum() / weights[purpose.origin].to_numpy().sum()
         origin *= np.exp(rng.normal(0, 0.08, len(names)))[zone_of]
         goal = weights[purpose.destination].to_numpy() * np.exp(rng.normal(0, 0.08, len(names)))[zone_of]
@@ -180,7 +180,7 @@ def write_trips(trips: pd.DataFrame, target: Path) -> None:
         file.write("<routes>\n")
         for name, (vclass, length, emission, _, _) in VEHICLE_TYPES.items():
             file.write(
-                f'<vType id="{name}" vClass="{vclass}" length="{length}" emissionClass="{emission}"/>\n'
+                f'<vType id="{name}" vClass="{vclass}" length="{length}" emissionClass="{emission}" {DRIVERS}/>\n'
             )
         columns = (trips[c].tolist() for c in ("depart", "origin", "destination", "type"))
         for number, (depart, origin, destination, kind) in enumerate(zip(*columns, strict=True)):

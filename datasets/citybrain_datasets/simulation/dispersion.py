@@ -32,7 +32,8 @@ ELEMENTS = 24
 REFLECTIONS = 4
 _G_PER_H_TO_UG_PER_S = 1e6 / 3600
 
-# Stability from the depth of the mixed layer: shallow is a stable night, deep a convective afternoon.
+# Stability from the depth of the mixed layer: deep is a convective afternoon, and only a very shallow night is
+# stable, because a city stays warm and rough. Our thresholds.
 # Columns: σy = a·x / √(1 + 0.0004x); σz = b·x·(1 + c·x)^d.
 _BRIGGS_URBAN = {
     "E-F": (0.11, 0.08, 0.0015, -0.5),
@@ -44,7 +45,7 @@ _BRIGGS_URBAN = {
 
 def stability(mixing_height: float) -> str:
     """Pasquill class of the Briggs curves for a mixing height in metres."""
-    return next((name for name, top in (("E-F", 250), ("D", 700), ("C", 1300)) if mixing_height < top), "A-B")
+    return next((name for name, top in (("E-F", 160), ("D", 700), ("C", 1300)) if mixing_height < top), "A-B")
 
 
 def spread(downwind: np.ndarray, mixing_height: float) -> tuple[np.ndarray, np.ndarray]:

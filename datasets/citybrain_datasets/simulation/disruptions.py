@@ -48,9 +48,7 @@ def draw_disruptions(plan: Plan, segments: pd.DataFrame) -> list[Disruption]:
             length = rng.uniform(20, 90) * 60
             closed = int(rng.integers(1, lanes[place])) if lanes[place] > 1 else 0
             factor = round(rng.uniform(0.08, 0.35), 3)
-            found.append(
-                Disruption(str(ids[place]), round(begin), round(begin + length), factor, closed, "incident")
-            )
+            found.append(Disruption(str(ids[place]), round(begin), round(begin + length), factor, closed, "incident"))
         for _ in range(rng.poisson(plan.roadworks_per_week / 7 * size)):
             place = rng.choice(wide)
             morning = day * 86400 + 6 * 3600

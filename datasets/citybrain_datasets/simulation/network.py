@@ -102,9 +102,7 @@ def read_connections(network: Path, segments: pd.DataFrame) -> pd.DataFrame:
     east = x.loc[table["target"]].to_numpy() - x.loc[table["source"]].to_numpy()
     north = y.loc[table["target"]].to_numpy() - y.loc[table["source"]].to_numpy()
     halves = segments["length_m"].div(2)
-    table["distance_m"] = (
-        halves.loc[table["source"]].to_numpy() + halves.loc[table["target"]].to_numpy()
-    ).round(1)
+    table["distance_m"] = (halves.loc[table["source"]].to_numpy() + halves.loc[table["target"]].to_numpy()).round(1)
     table["bearing_deg"] = np.round(np.degrees(np.arctan2(east, north)) % 360, 1)
     return table
 

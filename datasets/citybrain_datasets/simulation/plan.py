@@ -29,7 +29,7 @@ class Plan(BaseModel):
     longitude: float = 123.2
     """The centre lies in the open East China Sea, so that nobody takes this city for a real one."""
 
-    trips_per_segment: float = Field(1080.0, gt=0)
+    trips_per_segment: float = Field(1100.0, gt=0)
     """Vehicle trips on a plain working day, for each directed segment of the plan."""
     informed_share: float = Field(0.7, ge=0, le=1)
     """Share of drivers who choose their way by current travel times; the others know only the empty city."""
@@ -37,7 +37,7 @@ class Plan(BaseModel):
     roadworks_per_week: float = Field(2.0, ge=0)
     """Both are means for a city of 200 segments and grow with it."""
 
-    traffic_scale: float = Field(20.0, gt=0)
+    traffic_scale: float = Field(120.0, gt=0)
     """Factor on the traffic's primary PM2.5 before dispersion. A simulated street stands for the side streets
     around it, and dust whirled up from the road and secondary particles are in no exhaust model; the factor
     makes traffic a visible part of the air. It is a choice, not a measurement."""

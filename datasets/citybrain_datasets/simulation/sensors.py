@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-RESOLUTION = {"speed": 0.5, "flow": 12.0, "occupancy": 0.005, "pm25": 1.0}
-"""Smallest step an instrument reports, in the unit of its signal."""
+RESOLUTION = {"speed": 0.5, "flow": 12.0, "occupancy": 1 / 256, "pm25": 1.0}
+"""Smallest step an instrument reports, in the unit of its signal; powers of two compress well."""
 
 
 def observe_roads(
@@ -27,7 +27,7 @@ def observe_roads(
     counted = rng.binomial(np.round(flow * seconds / 3600).astype(int), 0.98) * 3600 / seconds
     values = {
         "speed": np.clip(
-            speed * (1 + rng.normal(0, 1, speed.shape) * np.minimum(0.10 / np.sqrt(passed), 0.06)), 0, None
+            speed * (1 + rng.normal(0, 1, speed.shape) * np.minimum(0.06 / np.sqrt(passed), 0.04)), 0, None
         ),
         "flow": counted,
         "occupancy": np.clip(occupancy * (1 + rng.normal(0, 0.05, occupancy.shape)), 0, 1),
@@ -66,21 +66,17 @@ def observe_air(truth: np.ndarray, seed: int) -> tuple[np.ndarray, pd.DataFrame]
     read[:, -1] *= np.linspace(1, 1.3, len(read))
     lost = (rng.random(truth.shape) < 0.01) | _outages(rng, truth.shape, per_thousand=1.5, longest=24)
     read[lost] = np.nan
-    faults = pd.DataFrame(
-        {"node": "air", "column": [truth.shape[1] - 1], "fault": ["drifts to 30 % too high"]}
-    )
+    faults = pd.DataFrame({"node": "air", "column": [truth.shape[1] - 1], "fault": ["drifts to 30 % too high"]})
     return quantise("pm25", np.clip(read, 0, None)), faults
 
 
 def quantise(signal: str, values: np.ndarray) -> np.ndarray:
     """``values`` at the resolution of the instrument, float32."""
     unit = RESOLUTION[signal]
-    return np.asarray(np.round(np.round(np.asarray(values, float) / unit) * unit, 3), np.float32)
+    return np.asarray(np.round(np.asarray(values, float) / unit) * unit, np.float32)
 
 
-def _outages(
-    rng: np.random.Generator, shape: tuple[int, ...], per_thousand: float, longest: int
-) -> np.ndarray:
+def _outages(rng: np.random.Generator, shape: tuple[int, ...], per_thousand: float, longest: int) -> np.ndarray:
     lost = np.zeros(shape, bool)
     for start, place in zip(*np.nonzero(rng.random(shape) < per_thousand / 1000), strict=True):
         lost[start : start + int(rng.integers(2, longest + 1)), place] = True

@@ -197,20 +197,17 @@ def _ring_and_beyond(
     ring = []
     for k in range(count):
         angle = 2 * np.pi * (k + 0.5) / count
-        # A rounded square, so that the ring keeps its distance from the corners of the core.
-        radius = reach / (np.cos(angle) ** 4 + np.sin(angle) ** 4) ** 0.25
+        # A rounded square; the larger the core, the sharper must be the corners of the ring to stay outside it.
+        power = 4 if side < 9 else 24
+        radius = reach / (np.cos(angle) ** power + np.sin(angle) ** power) ** (1 / power)
         ring.append(
-            Junction(
-                f"o{k:02d}", round(radius * np.cos(angle), 1), round(radius * np.sin(angle), 1), False, "ring"
-            )
+            Junction(f"o{k:02d}", round(radius * np.cos(angle), 1), round(radius * np.sin(angle), 1), False, "ring")
         )
     edge = [j for (row, column), j in core.items() if row in (0, side - 1) or column in (0, side - 1)]
     links = []
     for k, node in enumerate(ring):
         after = ring[(k + 1) % count]
-        word, zh = _COMPASS[
-            int(np.round(np.degrees(np.arctan2(node.y + after.y, node.x + after.x)) / 45)) % 8
-        ]
+        word, zh = _COMPASS[int(np.round(np.degrees(np.arctan2(node.y + after.y, node.x + after.x)) / 45)) % 8]
         links.append((node, after, "expressway", f"Ring Expressway {word}", f"环城快速路{zh}段"))
         if k % 2 == 0:
             near = min(edge, key=lambda j: np.hypot(j.x - node.x, j.y - node.y))
@@ -218,9 +215,7 @@ def _ring_and_beyond(
     for number, k in enumerate(range(1, count, 4)):
         node = ring[k]
         stretch = 1 + 2000 / np.hypot(node.x, node.y)
-        gate = Junction(
-            f"g{number}", round(node.x * stretch, 1), round(node.y * stretch, 1), False, "gateway"
-        )
+        gate = Junction(f"g{number}", round(node.x * stretch, 1), round(node.y * stretch, 1), False, "gateway")
         links.append((gate, node, "motorway", f"Lantan Motorway {number + 1}", f"澜滩高速{number + 1}号"))
     towns = 0 if side < 5 else 2 if side < 9 else 4
     for number in range(towns):

@@ -104,8 +104,7 @@ def _additional(
     """SUMO's additional file: what to measure, where speed changes, which lanes close."""
     lines = [
         "<additional>",
-        f'<edgeData id="t" file="traffic.xml" freq="{STEP}" begin="{warm_up}" end="{end}"'
-        ' excludeEmpty="true"/>',
+        f'<edgeData id="t" file="traffic.xml" freq="{STEP}" begin="{warm_up}" end="{end}" excludeEmpty="true"/>',
         f'<edgeData id="e" type="emissions" file="emission.xml" freq="3600" begin="{warm_up}" end="{end}"'
         ' excludeEmpty="true"/>',
     ]

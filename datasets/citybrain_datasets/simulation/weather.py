@@ -32,15 +32,9 @@ def simulate_weather(plan: Plan) -> pd.DataFrame:
     cloud = np.clip(passing + autoregression(rng, hours, 18, 0.25), 0, 1)
     warm = 13 + clock / 24 * 0.15 + 4 * stagnation - 5 * passing
     temperature = (
-        warm
-        + (2 + 5 * (1 - cloud)) * np.sin(np.pi * (local_hour - 9) / 12)
-        + autoregression(rng, hours, 8, 0.8)
+        warm + (2 + 5 * (1 - cloud)) * np.sin(np.pi * (local_hour - 9) / 12) + autoregression(rng, hours, 8, 0.8)
     )
-    wind = (
-        (4.2 - 2.6 * stagnation + 3.0 * passing)
-        * (0.75 + 0.45 * sun)
-        * np.exp(autoregression(rng, hours, 6, 0.25))
-    )
+    wind = (4.2 - 2.6 * stagnation + 3.0 * passing) * (0.75 + 0.45 * sun) * np.exp(autoregression(rng, hours, 6, 0.25))
     mixing = (180 + 1250 * sun * (1 - 0.6 * cloud)) * (1.15 - 0.5 * stagnation) + 40 * wind
     # North behind the front, veering through east to south-east as it recedes; land and sea breeze on top.
     direction = 360 + 130 * (1 - np.exp(-since / 40)) + 25 * np.sin(np.pi * (local_hour - 12) / 12)
@@ -65,9 +59,7 @@ def simulate_weather(plan: Plan) -> pd.DataFrame:
             "mixing_height": np.clip(mixing, 120, None).round(0),
             "stagnation": stagnation,
         },
-        index=pd.date_range(
-            plan.midnight(0) + pd.Timedelta(hours=1), periods=hours, freq="1h", name="timestamp"
-        ),
+        index=pd.date_range(plan.midnight(0) + pd.Timedelta(hours=1), periods=hours, freq="1h", name="timestamp"),
     )
     return table.iloc[: plan.days * 24]
 
