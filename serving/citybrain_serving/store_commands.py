@@ -1,0 +1,39 @@
+"""``citybrain store``: what a person does to the store now and then."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from citybrain_serving.archive import archive as move
+from citybrain_serving.database import migrate, open_engine
+from citybrain_serving.settings import load_settings
+
+app = typer.Typer(help="Look after the store of observations.", no_args_is_help=True)
+
+Store = Annotated[str | None, typer.Option(help="A path or a database URL; as for `citybrain serve`.")]
+
+
+@app.command()
+def upgrade(store: Store = None) -> None:
+    """Bring the store to the schema of this version; `serve` does so by itself."""
+    location = load_settings({"store": store}).store
+    migrate(open_engine(location))
+    typer.echo("The store has the schema of this version.")
+
+
+@app.command()
+def archive(
+    before: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First day that stays, UTC.")],
+    out: Annotated[Path, typer.Option(help="Folder for the Parquet files.")],
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the observations in the store too.")] = False,
+    store: Store = None,
+) -> None:
+    """Move observations of the days before a date into Parquet, a file for each signal and day."""
+    engine = open_engine(load_settings({"store": store}).store)
+    migrate(engine)
+    done = move(engine, before.date(), out, keep=keep, tell=typer.echo)
+    typer.echo(f"{done.frames} frames in {done.files} files.")

@@ -1,0 +1,68 @@
+"""The schema: migrations make what the tables say, on every database, and newer ones are refused."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from citybrain_serving.database import VERSIONS, migrate, open_engine, transaction
+from citybrain_serving.errors import FleetError, StoreUnavailable
+from citybrain_serving.tables import metadata
+
+
+@pytest.fixture
+def engine(location: str):
+    made = open_engine(location)
+    yield made
+    made.dispose()
+
+
+def ours(_object: object, name: str | None, kind: str, _reflected: bool, _compared: object) -> bool:
+    """Leaves out tables of other rooms' making, which stand in the same database."""
+    return kind != "table" or name not in ("api_keys", "audit", "audit_head")
+
+
+def test_migrations_make_the_tables_as_they_are_described(engine):
+    migrate(engine)
+    with engine.connect() as connection:
+        options = {"version_table": VERSIONS, "include_object": ours, "compare_type": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, metadata) == []
+
+
+def test_migrating_again_changes_nothing(engine):
+    migrate(engine)
+    migrate(engine)
+    assert "frames" in sa.inspect(engine).get_table_names()
+
+
+def test_a_store_of_a_newer_version_is_refused(engine):
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE {VERSIONS} SET version_num = '9999'")
+    with pytest.raises(FleetError, match="not one that this version knows"):
+        migrate(engine)
+
+
+def test_a_failed_transaction_writes_nothing(engine):
+    migrate(engine)
+    table = metadata.tables["layouts"]
+    twice = [{"digest": "a", "ids": b"1"}, {"digest": "a", "ids": b"2"}]
+    with pytest.raises(StoreUnavailable), transaction(engine, write=True) as connection:
+        connection.execute(table.insert(), twice)
+    with engine.connect() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(table)) == 0
+
+
+@pytest.mark.parametrize("location", ["nonsense://x", "oracle+nothing://x/y", "sqlite+missing:///x"])
+def test_a_url_that_names_no_database_is_refused(location):
+    with pytest.raises(FleetError, match="store"):
+        open_engine(location)
+
+
+def test_a_server_that_is_not_there_is_unavailable():
+    pytest.importorskip("psycopg", reason="the extra `postgres` is not installed here")
+    with pytest.raises(StoreUnavailable):
+        migrate(open_engine("postgresql://nobody@127.0.0.1:1/none?connect_timeout=2"))
