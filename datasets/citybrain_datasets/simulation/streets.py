@@ -198,7 +198,7 @@ def _ring_and_beyond(
     for k in range(count):
         angle = 2 * np.pi * (k + 0.5) / count
         # A rounded square; the larger the core, the sharper must be the corners of the ring to stay outside it.
-        power = 4 if side < 9 else 24
+        power = 4 if side < 8 else 24
         radius = reach / (np.cos(angle) ** power + np.sin(angle) ** power) ** (1 / power)
         ring.append(
             Junction(f"o{k:02d}", round(radius * np.cos(angle), 1), round(radius * np.sin(angle), 1), False, "ring")
