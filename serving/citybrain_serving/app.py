@@ -14,6 +14,7 @@ from citybrain_serving.inference import routes as inference
 from citybrain_serving.middleware import RequestScope
 from citybrain_serving.routes import at, city, forecasts, health, observations, places
 from citybrain_serving.routes.documentation import complete
+from citybrain_serving.safety.install import install as install_safety
 from citybrain_serving.service import Service
 
 DESCRIPTION = """
@@ -53,5 +54,6 @@ def create_app(service: Service) -> FastAPI:
         app.include_router(subject.router(service))
     problem_details.install(app)
     complete(app)
+    install_safety(app, service)
     app.add_middleware(RequestScope, telemetry=service.telemetry, max_body=service.settings.max_body_bytes)
     return app

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import uvicorn
 
-from citybrain_models.bundle import Bundle
 from citybrain_serving import logs
 from citybrain_serving.app import create_app
-from citybrain_serving.errors import FleetError
+from citybrain_serving.safety.bundles import read_allow_list, read_bundle
+from citybrain_serving.safety.install import check_binding, guard_loopback
 from citybrain_serving.service import Service
 from citybrain_serving.settings import load_settings
 
@@ -24,23 +23,19 @@ def serve(
     bundles: Annotated[list[Path], typer.Argument(help="Bundle folders, one for each task of one city.")],
     host: Annotated[str | None, typer.Option(help="Address to bind; this machine only by default.")] = None,
     port: Annotated[int | None, typer.Option(help="Port, 8000 by default; 0 takes a free one.")] = None,
-    store: Annotated[
-        str | None, typer.Option(help="Where observations are kept: a path or a database URL.")
-    ] = None,
+    store: Annotated[str | None, typer.Option(help="Where observations are kept: a path or a database URL.")] = None,
     replay: Annotated[bool, typer.Option(help="Take the newest observation for the present.")] = False,
 ) -> None:
     """Serve forecasts over HTTP. Settings are also read from CITYBRAIN_SERVE_… in the environment."""
-    settings = load_settings(
-        {"host": host, "port": port, "store": store, "clock": "observations" if replay else None}
-    )
-    if not _loopback(settings.host):
-        raise FleetError(
-            f"host {settings.host}: this service knows no callers yet and binds to this machine only"
-        )
+    settings = load_settings({"host": host, "port": port, "store": store, "clock": "observations" if replay else None})
     logs.configure(settings.log_format)
-    service = Service([Bundle.read(folder) for folder in bundles], settings)
+    allowed = None if settings.bundle_digests is None else read_allow_list(settings.bundle_digests)
+    check_binding(settings)
+    service = Service([read_bundle(folder, allowed) for folder in bundles], settings)
+    app = create_app(service)
+    guard_loopback(app, settings.host)
     uvicorn.run(
-        create_app(service),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -48,10 +43,3 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

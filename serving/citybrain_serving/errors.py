@@ -59,3 +59,11 @@ class NotReady(ServingError):
 
 class StoreUnavailable(ServingError):
     """The store cannot be read or written now."""
+
+
+class SafetyError(ServingError):
+    """A key, a token or a setting of safety that cannot be as it is."""
+
+
+class Forbidden(SafetyError):
+    """Something that this caller may not do, or not with what belongs to somebody else."""

@@ -17,6 +17,7 @@ MEDIA = "application/problem+json"
 
 STATUSES: dict[type[errors.ServingError], tuple[int, str]] = {
     errors.MalformedBody: (400, "malformed-body"),
+    errors.Forbidden: (403, "forbidden"),
     errors.UnknownPlace: (404, "unknown-place"),
     errors.UnknownTask: (404, "unknown-task"),
     errors.NotAcceptable: (406, "not-acceptable"),
@@ -31,12 +32,16 @@ STATUSES: dict[type[errors.ServingError], tuple[int, str]] = {
 
 TITLES = {
     400: "Bad request",
+    401: "Unauthorized",
+    403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
     406: "Not acceptable",
+    408: "Request timeout",
     413: "Content too large",
     415: "Unsupported media type",
     422: "Not processable",
+    429: "Too many requests",
     500: "Internal error",
     503: "Unavailable",
 }
@@ -77,18 +82,14 @@ def install(app: FastAPI) -> None:
 
 async def _serving(_request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.ServingError)
-    status, slug = next(
-        (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), (500, "internal")
-    )
+    status, slug = next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), (500, "internal"))
     return problem(status, slug, str(error), error.extra)
 
 
 async def _validation(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = [{"where": ".".join(map(str, e["loc"])), "what": e["msg"]} for e in error.errors()]
-    return problem(
-        422, "bad-request", "; ".join(f"{f['where']}: {f['what']}" for f in found), {"errors": found}
-    )
+    return problem(422, "bad-request", "; ".join(f"{f['where']}: {f['what']}" for f in found), {"errors": found})
 
 
 async def _http(request: Request, error: Exception) -> Response:

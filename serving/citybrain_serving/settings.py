@@ -10,11 +10,12 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from citybrain_datasets.errors import ConfigError
+from citybrain_serving.safety.settings import SafetySettings
 
 PREFIX = "CITYBRAIN_SERVE_"
 
 
-class Settings(BaseSettings):
+class Settings(SafetySettings, BaseSettings):
     """Every field may be set as ``CITYBRAIN_SERVE_<FIELD>``; what the command line says wins."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
@@ -51,9 +52,7 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
 
 
-def load_settings(
-    given: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None
-) -> Settings:
+def load_settings(given: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from ``environment`` (that of the process by default) with ``given`` on top.
 
     Raises :class:`ConfigError` naming every unknown or wrong entry.

@@ -1,6 +1,5 @@
 """The Open Inference Protocol, spoken by a real client to a real server."""
 
-import threading
 from dataclasses import replace
 
 import httpx
@@ -42,46 +41,16 @@ def feed(graphed):
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory, graphed):
-    settings = Settings(
-        store=str(tmp_path_factory.mktemp("v2") / "s.sqlite"), clock="observations", infer_rows=8
-    )
+    settings = Settings(store=str(tmp_path_factory.mktemp("v2") / "s.sqlite"), clock="observations", infer_rows=8)
     with TestClient(create_app(Service([graphed], settings))) as made:
         yield made
 
 
-@pytest.fixture(scope="module")
-def address(serve, graphed, tmp_path_factory):
-    store = str(tmp_path_factory.mktemp("triton") / "s.sqlite")
-    return serve(Service([graphed], Settings(store=store, clock="observations")))
-
-
-@pytest.fixture(scope="module")
-def serve():
-    """Starts a service under uvicorn on a free port and gives its address, host and port."""
-    import uvicorn
-
-    started: list[tuple[uvicorn.Server, threading.Thread]] = []
-
-    def start(service: Service) -> str:
-        server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_config=None, lifespan="on"))
-        up = threading.Event()
-        original = server.startup
-
-        async def startup(*args, **kwargs):
-            await original(*args, **kwargs)
-            up.set()
-
-        server.startup = startup  # type: ignore[method-assign]  # to learn, without polling, when it listens
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        assert up.wait(20)
-        started.append((server, thread))
-        return f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-
-    yield start
-    for server, thread in started:
-        server.should_exit = True
-        thread.join(20)
+@pytest.fixture
+def address(live, graphed, tmp_path):
+    service = Service([graphed], Settings(store=str(tmp_path / "s.sqlite"), clock="observations"))
+    with live(service) as base:
+        yield base.removeprefix("http://")
 
 
 def expected(bundle, feed):
@@ -95,9 +64,7 @@ def test_tritonclient_speaks_to_it_unchanged(address, graphed, feed, binary_in, 
     with triton.InferenceServerClient(address) as client:
         tensor = triton.InferInput("anchor", list(feed["anchor"].shape), "FP32")
         tensor.set_data_from_numpy(feed["anchor"], binary_data=binary_in)
-        outputs = (
-            None if binary_out is None else [triton.InferRequestedOutput("quantiles", binary_data=binary_out)]
-        )
+        outputs = None if binary_out is None else [triton.InferRequestedOutput("quantiles", binary_data=binary_out)]
         result = client.infer(
             "congestion", [tensor], outputs=outputs, request_id="q1", request_compression_algorithm=coding
         )
@@ -116,9 +83,7 @@ def test_tritonclient_asks_how_things_are(address, graphed, feed):
         assert not client.is_model_ready("congestion", "2")
         assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
         about = client.get_model_metadata("congestion")
-        assert about["inputs"] == [
-            {"name": "anchor", "datatype": "FP32", "shape": [-1, *feed["anchor"].shape[1:]]}
-        ]
+        assert about["inputs"] == [{"name": "anchor", "datatype": "FP32", "shape": [-1, *feed["anchor"].shape[1:]]}]
         assert about["outputs"] == [{"name": "quantiles", "datatype": "FP32", "shape": [-1, 6, 6, 3]}]
         assert about["parameters"]["optional_inputs"][0]["name"] == "static_road"
         with pytest.raises(triton.InferenceServerException, match="no model 'nothing'"):
@@ -210,9 +175,7 @@ def test_a_body_over_the_limit_is_refused_in_the_form_of_the_protocol(client):
 
 
 def test_a_full_queue_says_when_to_come_back(tmp_path, graphed, feed):
-    settings = Settings(
-        store=str(tmp_path / "s.sqlite"), clock="observations", infer_rows=8, infer_queue_rows=2
-    )
+    settings = Settings(store=str(tmp_path / "s.sqlite"), clock="observations", infer_rows=8, infer_queue_rows=2)
     with TestClient(create_app(Service([graphed], settings))) as client:
         answer = client.post("/v2/models/congestion/infer", json=body(feed))
     assert answer.status_code == 503
@@ -227,6 +190,4 @@ def test_a_swapped_model_answers_at_the_next_request(tmp_path, graphed, feed):
         service.cycle.forecasters = {"congestion": OnnxForecaster(other)}
         after = client.post("/v2/models/congestion/infer", json=body(feed)).json()
     assert after["model_version"] == "ee" * 6 != before["model_version"]
-    np.testing.assert_allclose(
-        np.subtract(after["outputs"][0]["data"], before["outputs"][0]["data"]), 1, rtol=1e-3
-    )
+    np.testing.assert_allclose(np.subtract(after["outputs"][0]["data"], before["outputs"][0]["data"]), 1, rtol=1e-3)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from citybrain_serving.problem_details import MEDIA, TITLES
+from citybrain_serving.safety.openapi import describe
 from citybrain_serving.schemas import ProblemBody
 
 EXAMPLE = {
@@ -48,6 +49,7 @@ def complete(app: FastAPI) -> None:
             )
             components = document.setdefault("components", {}).setdefault("schemas", {})
             components.update(shapes["$defs"])
+            describe(document)
             app.openapi_schema = document
         return app.openapi_schema
 

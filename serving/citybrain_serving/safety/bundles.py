@@ -1,0 +1,46 @@
+"""Which bundles may be served: those whose digest somebody wrote down."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from citybrain_models.bundle import MANIFEST, Bundle, BundleError
+from citybrain_serving.errors import SafetyError
+
+LARGEST_MANIFEST = 2**20
+
+
+def read_allow_list(path: Path | str) -> frozenset[str]:
+    """SHA-256 digests of manifests, one a line; what follows a ``#`` is a remark. Raises :class:`SafetyError`."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SafetyError(f"{path}: cannot be read ({error})") from None
+    digests = set()
+    for number, line in enumerate(lines, 1):
+        digest = line.partition("#")[0].strip().lower()
+        if digest and not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise SafetyError(f"{path}, line {number}: is no SHA-256 digest")
+        digests |= {digest} if digest else set()
+    return frozenset(digests)
+
+
+def read_bundle(folder: Path | str, allowed: frozenset[str] | None = None) -> Bundle:
+    """A bundle that is on the list, or any where there is none (``allowed`` None).
+
+    The digest is compared before anything of the bundle is parsed. Raises :class:`BundleError`.
+    """
+    if allowed is None:
+        return Bundle.read(folder)
+    try:
+        with open(Path(folder) / MANIFEST, "rb") as source:
+            digest = hashlib.sha256(source.read(LARGEST_MANIFEST)).hexdigest()
+    except OSError as error:
+        raise BundleError(f"{folder}: has no manifest that can be read ({error.strerror})") from None
+    if digest in allowed:
+        bundle = Bundle.read(folder)
+        if bundle.digest == digest:  # and it is still the one that was looked at
+            return bundle
+    raise BundleError(f"{folder}: digest {digest} is not on the list of allowed bundles")

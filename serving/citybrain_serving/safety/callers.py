@@ -1,0 +1,113 @@
+"""From an ``Authorization`` header to a principal."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+from anyio.to_thread import run_sync
+from cachetools import LRUCache
+
+from citybrain_serving.errors import StoreUnavailable
+from citybrain_serving.safety.keys import PREFIX, KeyRing
+from citybrain_serving.safety.limits import Buckets
+from citybrain_serving.safety.roles import ANYONE, LOCAL, NOBODY, Principal
+from citybrain_serving.safety.tokens import Tokens
+
+RECHECK_SECONDS = 30.0
+"""How soon a revoked key stops working."""
+
+GRACE_SECONDS = 15 * 60.0
+"""How long a key that was good stays good while the store cannot be asked."""
+
+MOST_CALLERS = 10_000
+
+
+class TooManyAttempts(Exception):
+    """An address tried too many unknown keys; ``seconds`` until the next try."""
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+
+@dataclass
+class _Known:
+    """A credential that was found good: the key behind it, None for a token, when it was checked and its end."""
+
+    principal: Principal
+    key_id: str | None
+    checked: float
+    expires: float | None
+
+
+class Callers:
+    """Who is asking. Without keys and tokens every caller is :data:`LOCAL`; the service then binds to this
+    machine alone."""
+
+    def __init__(
+        self, ring: KeyRing, tokens: Tokens | None, *, open_to_public: bool, now: Callable[[], float] = time.time
+    ):
+        self.ring = ring
+        self.tokens = tokens
+        self.now = now
+        self.guarded = tokens is not None or ring.any()
+        self._stranger = ANYONE if open_to_public else NOBODY
+        self._known: LRUCache[bytes, _Known] = LRUCache(MOST_CALLERS)
+        # Checking an unknown key costs CPU: few at a time, and few for each address.
+        self._attempts = Buckets(2, 20, now)
+        self._slots = anyio.Semaphore(2)
+
+    async def identify(self, authorization: bytes | None, address: str) -> Principal | None:
+        """The principal, or None for a credential that is not good.
+
+        Raises :class:`TooManyAttempts`, or :class:`StoreUnavailable` for a key that is not known yet.
+        """
+        if not self.guarded:
+            return LOCAL
+        if authorization is None:
+            return self._stranger
+        scheme, _, text = authorization.decode("latin-1").partition(" ")
+        text = text.strip()
+        if scheme.lower() != "bearer" or not text or not text.isascii():
+            return None
+        digest = hashlib.sha256(text.encode()).digest()
+        known = self._known.get(digest)
+        if known is not None:
+            if known.expires is not None and self.now() >= known.expires:
+                del self._known[digest]
+                return None
+            if await self._still_good(known):
+                return known.principal
+            self._known.pop(digest, None)
+            return None
+        wait = self._attempts.take(address)
+        if wait:
+            raise TooManyAttempts(wait)
+        async with self._slots:
+            found = await run_sync(self._verify, text)
+        if found is not None:
+            self._known[digest] = found
+        return None if found is None else found.principal
+
+    async def _still_good(self, known: _Known) -> bool:
+        if known.key_id is None or self.now() - known.checked < RECHECK_SECONDS:
+            return True
+        try:
+            key = await run_sync(self.ring.get, known.key_id)
+        except StoreUnavailable:
+            return self.now() - known.checked < GRACE_SECONDS
+        known.checked = self.now()
+        return key is not None and key.alive(self.now())
+
+    def _verify(self, text: str) -> _Known | None:
+        if text.startswith(f"{PREFIX}_"):
+            key = self.ring.verify(text)
+            if key is None:
+                return None
+            expires = None if key.expires is None else float(key.expires)
+            return _Known(key.principal, key.id, self.now(), expires)
+        found = self.tokens.verify(text) if self.tokens is not None else None
+        return None if found is None else _Known(found[0], None, self.now(), found[1])

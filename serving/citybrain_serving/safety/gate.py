@@ -1,0 +1,150 @@
+"""The gate in front of every route: who is asking, may they, how often, for how long, and a note of it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import orjson
+from fastapi import Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from citybrain_serving.errors import StoreUnavailable
+from citybrain_serving.problem_details import problem
+from citybrain_serving.safety.callers import Callers, TooManyAttempts
+from citybrain_serving.safety.headers import secured
+from citybrain_serving.safety.ledger import Ledger
+from citybrain_serving.safety.limits import Buckets
+from citybrain_serving.safety.roles import LOCAL, NOBODY, Permission, Principal
+from citybrain_serving.safety.rules import READING, permission_for
+
+QUERY_TOLD = 200
+"""Characters of a query that the audit log keeps."""
+
+
+class Gate:
+    """ASGI middleware. Probes are counted by nothing and held up by nothing: they answer under load."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        callers: Callers,
+        ledger: Ledger,
+        buckets: Buckets | None,
+        in_flight: int,
+        seconds: float,
+    ):
+        self.app = app
+        self.callers = callers
+        self.ledger = ledger
+        self.buckets = buckets
+        self.free = in_flight
+        self.seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        send = secured(scope, send, shared=not self.callers.guarded)
+        method, path = scope["method"], scope["path"]
+        needed = permission_for(method, path)
+        if needed is Permission.PROBE:
+            await self.app(scope, receive, send)
+            return
+        address = scope["client"][0] if scope.get("client") else "unknown"
+        who, refusal = await self._admit(scope, needed, address)
+        name = who.name if who.known else f"{who.name}@{address}"
+        if refusal is None and method not in READING and needed in (Permission.DECIDE, Permission.ADMINISTER):
+            try:  # on disk before it is done
+                await run_in_threadpool(self.ledger.record, name, "decides", method=method, path=path)
+            except StoreUnavailable:
+                refusal = _refuse(path, 503, "store-unavailable", "the audit log cannot be written now", 5)
+        if refusal is not None:
+            self._note(name, scope, refusal.status_code)
+            await refusal(scope, receive, send)
+            return
+        scope.setdefault("state", {})["principal"] = who
+        await self._pass(scope, receive, send, name)
+
+    async def _admit(self, scope: Scope, needed: Permission, address: str) -> tuple[Principal, Response | None]:
+        """The principal, and the refusal where it may not go on."""
+        path = scope["path"]
+        header = next((value for key, value in scope["headers"] if key == b"authorization"), None)
+        try:
+            who = await self.callers.identify(header, address)
+        except TooManyAttempts as error:
+            return NOBODY, _refuse(path, 429, "too-many-requests", "too many unknown keys", error.seconds)
+        except StoreUnavailable:
+            return NOBODY, _refuse(path, 503, "store-unavailable", "keys cannot be checked now", 5)
+        if who is None:
+            return NOBODY, _refuse(path, 401, "unauthorized", "the key or token is not valid here")
+        if not who.may(needed):
+            if not who.known:
+                return who, _refuse(path, 401, "unauthorized", "this takes a key or token: Authorization: Bearer …")
+            return who, _refuse(path, 403, "forbidden", f"this takes the permission to {needed}")
+        if self.buckets is not None and who is not LOCAL:
+            wait = self.buckets.take(who.name if who.known else address)
+            if wait:
+                return who, _refuse(path, 429, "too-many-requests", "more requests than agreed", wait)
+        if self.free <= 0:
+            return who, _refuse(path, 503, "overloaded", "too many requests are under way", 1)
+        return who, None
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, name: str) -> None:
+        status, whole = 0, False
+        self.free -= 1
+
+        async def reading() -> Message:
+            nonlocal whole
+            message = await receive()
+            whole = whole or not message.get("more_body", False)
+            return message
+
+        async def answering(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                self.free += 1
+                deadline.reschedule(None)  # a stream may go on; what it may not is keep a caller waiting
+                self._note(name, scope, status)
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self.seconds) as deadline:
+                await self.app(scope, reading, answering)
+        except TimeoutError:
+            if status or not deadline.expired():
+                raise
+            late = "no answer in time" if whole else "the body did not come in time"
+            slug = (503, "timeout") if whole else (408, "request-timeout")
+            refusal = _refuse(scope["path"], *slug, late, 5)
+            self._note(name, scope, refusal.status_code)
+            await refusal(scope, receive, send)
+            status, self.free = refusal.status_code, self.free + 1
+        finally:
+            if not status:
+                self.free += 1
+
+    def _note(self, name: str, scope: Scope, status: int) -> None:
+        query = scope["query_string"].decode("latin-1")[:QUERY_TOLD]
+        self.ledger.note(name, scope["method"], scope["path"][:QUERY_TOLD], query, status)
+
+
+def principal_of(request: Request) -> Principal:
+    """Who makes this request; nobody, where the gate was not passed."""
+    found = request.scope.get("state", {}).get("principal", NOBODY)
+    assert isinstance(found, Principal)
+    return found
+
+
+def _refuse(path: str, status: int, slug: str, detail: str, wait: float | None = None) -> Response:
+    """A refusal in the form that the address speaks."""
+    headers = {} if wait is None else {"Retry-After": str(max(1, math.ceil(min(wait, 3600))))}
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="citybrain"'
+    if status == 408:
+        headers["Connection"] = "close"
+    if path == "/v2" or path.startswith("/v2/"):
+        return Response(orjson.dumps({"error": detail}), status, headers, "application/json")
+    return problem(status, slug, detail, headers=headers)

@@ -1,0 +1,132 @@
+"""Safety, put together from settings and put in front of an application."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from citybrain_serving.database import migrate, open_engine
+from citybrain_serving.errors import SafetyError
+from citybrain_serving.safety.audit import AuditLog, read_secret
+from citybrain_serving.safety.callers import Callers
+from citybrain_serving.safety.gate import Gate
+from citybrain_serving.safety.keys import KeyRing
+from citybrain_serving.safety.ledger import Ledger
+from citybrain_serving.safety.limits import Buckets
+from citybrain_serving.safety.settings import SafetySettings
+from citybrain_serving.safety.tokens import ALGORITHMS, Tokens, key_source
+from citybrain_serving.service import Service
+from citybrain_serving.settings import Settings
+from citybrain_serving.snapshot import Snapshot
+from citybrain_serving.store import SqlStore
+
+
+@dataclass(frozen=True)
+class Safety:
+    ring: KeyRing
+    callers: Callers
+    ledger: Ledger
+
+    @staticmethod
+    def of(settings: SafetySettings, engine: sa.Engine, snapshot: Callable[[], Snapshot | None]) -> Safety:
+        """Raises :class:`SafetyError` for settings that cannot be kept to."""
+        ring = KeyRing(engine)
+        callers = Callers(ring, tokens_of(settings), open_to_public=settings.open_to_public)
+        return Safety(ring, callers, Ledger(audit_of(settings, engine), snapshot, settings.audit_seconds))
+
+
+def install(app: FastAPI, service: Service) -> None:
+    """Puts the gate in front of every route of ``app``; the ledger lives as long as ``app`` does."""
+    settings = service.settings
+    engine = service.store.engine if isinstance(service.store, SqlStore) else _passing_engine()
+    safety = Safety.of(settings, engine, lambda: service.snapshot)
+
+    @asynccontextmanager
+    async def lifespan(_app: Any) -> AsyncIterator[None]:
+        safety.ledger.start()
+        try:
+            yield
+        finally:
+            safety.ledger.stop()
+
+    app.include_router(APIRouter(lifespan=lifespan))
+    app.add_middleware(
+        Gate,
+        callers=safety.callers,
+        ledger=safety.ledger,
+        buckets=Buckets(settings.rate_per_second, settings.rate_burst),
+        in_flight=settings.in_flight,
+        seconds=settings.answer_seconds,
+    )
+
+
+def tokens_of(settings: SafetySettings) -> Tokens | None:
+    if not settings.oidc_issuer:
+        return None
+    if not settings.oidc_keys:
+        raise SafetyError("setting oidc_keys: the issuer's key set is needed, a file or an https address")
+    algorithms = [name.strip() for name in settings.oidc_algorithms.split(",") if name.strip()]
+    unknown = [name for name in algorithms if name not in ALGORITHMS]
+    if unknown or not algorithms:
+        raise SafetyError(f"setting oidc_algorithms: {unknown or 'none'} given; known are {', '.join(ALGORITHMS)}")
+    return Tokens(
+        settings.oidc_issuer,
+        settings.oidc_audience,
+        key_source(settings.oidc_keys),
+        algorithms,
+        settings.oidc_roles_claim,
+        settings.oidc_owners_claim,
+    )
+
+
+def audit_of(settings: SafetySettings, engine: sa.Engine) -> AuditLog:
+    return AuditLog(engine, b"" if settings.audit_key is None else read_secret(settings.audit_key))
+
+
+def check_binding(settings: Settings) -> None:
+    """Raises :class:`SafetyError` where the service would listen beyond this machine and know no caller."""
+    if is_loopback(settings.host) or settings.oidc_issuer:
+        return
+    engine = open_store(settings)
+    known = KeyRing(engine).any()
+    engine.dispose()
+    if not known:
+        raise SafetyError(
+            f"host {settings.host}: without keys this service binds to this machine only;"
+            " make one with `citybrain keys create` or set oidc_issuer"
+        )
+
+
+def guard_loopback(app: FastAPI, host: str) -> None:
+    """Where only this machine may call, refuses other names for it: a web page that had its own name point here
+    (DNS rebinding) would otherwise call in the name of its reader."""
+    if is_loopback(host):
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "::1", "[::1]", host])
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def open_store(settings: Settings) -> sa.Engine:
+    """The store of ``settings``, its schema up to date."""
+    engine = open_engine(settings.store)
+    migrate(engine)
+    return engine
+
+
+def _passing_engine() -> sa.Engine:
+    """Keys and audit log of a service whose store is no database: they last as long as the process."""
+    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool, connect_args={"check_same_thread": False})
+    migrate(engine)
+    return engine

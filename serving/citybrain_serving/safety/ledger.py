@@ -1,0 +1,144 @@
+"""What is put in the audit log, and when.
+
+Decisions, and whatever an administrator does, are on disk before they are answered. Reads, readings and inferences
+are too many for that: they are summed for each caller, address and snapshot, and written every few seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import structlog
+
+from citybrain_serving.encoding import utc
+from citybrain_serving.errors import StoreUnavailable
+from citybrain_serving.safety.audit import AuditLog
+from citybrain_serving.snapshot import Forecast, Snapshot
+
+MOST_KINDS = 10_000
+"""Different sums held at once; beyond them, addresses and queries of a caller are not told apart."""
+
+log = structlog.get_logger(__name__)
+
+
+class Asked(NamedTuple):
+    """What is summed. ``answered_from`` names the forecasts that were published then, by their digests."""
+
+    who: str
+    method: str
+    path: str
+    query: str
+    status: int
+    answered_from: tuple[str, ...] = ()
+
+
+class Ledger:
+    """Collects entries and writes them in a thread of its own."""
+
+    def __init__(self, audit: AuditLog, snapshot: Callable[[], Snapshot | None], seconds: float):
+        self.audit = audit
+        self.snapshot = snapshot
+        self.seconds = seconds
+        self._asked: Counter[Asked] = Counter()
+        self._published: dict[str, dict[str, Any]] = {}
+        self._told: set[str] = set()
+        self._last: tuple[Snapshot | None, tuple[str, ...]] = (None, ())
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="audit", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.flush()
+
+    def note(self, who: str, method: str, path: str, query: str, status: int) -> None:
+        """Sums one request; quick, and safe from any thread."""
+        digests = self._digests()
+        asked = Asked(who, method, path, query, status, digests if method in ("GET", "HEAD") else ())
+        with self._lock:
+            if asked not in self._asked and len(self._asked) >= MOST_KINDS:
+                asked = Asked(who, method, "…", "", status)
+            self._asked[asked] += 1
+
+    def record(self, who: str, what: str, **details: Any) -> None:
+        """Writes one entry now. Raises :class:`StoreUnavailable`."""
+        with self._writing:
+            self.audit.append([entry(who, what, **details)])
+
+    def flush(self) -> None:
+        """Writes what was summed; what cannot be written now is kept for the next time."""
+        with self._writing:
+            self._digests()
+            with self._lock:
+                asked, self._asked = self._asked, Counter()
+                published, self._published = self._published, {}
+            entries = [entry("service", "forecast published", **told) for told in published.values()]
+            entries += [entry(a.who, "asked", **_told(a), count=count) for a, count in asked.items()]
+            if not entries:
+                return
+            try:
+                head = self.audit.append(entries)
+            except StoreUnavailable:
+                with self._lock:
+                    self._asked.update(asked)
+                    self._published = {**published, **self._published}
+                log.warning("the audit log cannot be written now", entries=len(entries))
+            else:
+                log.info("audit head", number=head.number, seal=head.seal)
+
+    def _digests(self) -> tuple[str, ...]:
+        """Digests of what is published now; each forecast is told in full once."""
+        snapshot = self.snapshot()
+        last, digests = self._last
+        if snapshot is last:
+            return digests
+        forecasts = snapshot.forecasts.values() if snapshot else ()
+        digests = tuple(forecast.digest for forecast in forecasts)
+        with self._lock:
+            for forecast in forecasts:
+                if forecast.digest not in self._told:
+                    self._published[forecast.digest] = _description(forecast)
+            self._told = set(digests)
+        self._last = (snapshot, digests)
+        return digests
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self.seconds):
+            self.flush()
+
+
+def entry(who: str, what: str, **details: Any) -> dict[str, Any]:
+    """An entry of the log."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {"at": at, "who": who, "what": what, **details}
+
+
+def _told(asked: Asked) -> Mapping[str, Any]:
+    details = asked._asdict()
+    del details["who"]
+    return details
+
+
+def _description(forecast: Forecast) -> dict[str, Any]:
+    """Which model answered and from which inputs."""
+    newest = forecast.inputs.newest
+    return {
+        "digest": forecast.digest,
+        "task": forecast.task.name,
+        "issued": utc(forecast.issued),
+        "bundle": forecast.bundle,
+        "source": forecast.source,
+        "reason": forecast.reason,
+        "inputs_seen": round(forecast.inputs.seen, 4),
+        "inputs_newest": None if newest is None else utc(newest),
+    }

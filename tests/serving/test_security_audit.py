@@ -1,0 +1,267 @@
+"""The audit log: what goes in, and that nothing can be changed in it unnoticed."""
+
+import json
+import os
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from citybrain_serving.app import create_app
+from citybrain_serving.database import migrate, open_engine
+from citybrain_serving.errors import SafetyError, StoreUnavailable
+from citybrain_serving.safety.audit import AuditLog, Broken, Head, read_secret
+from citybrain_serving.safety.commands import audit as audit_command
+from citybrain_serving.safety.commands import keys as keys_command
+from citybrain_serving.safety.keys import KeyRing
+from citybrain_serving.safety.ledger import Ledger
+from citybrain_serving.safety.roles import Role
+from citybrain_serving.service import Service
+from citybrain_serving.settings import Settings
+
+
+def opened(location: str) -> sa.Engine:
+    engine = open_engine(location)
+    migrate(engine)
+    return engine
+
+
+def engine_of(path) -> sa.Engine:
+    return opened(str(path / "audit.sqlite"))
+
+
+@pytest.fixture
+def log(tmp_path) -> AuditLog:
+    made = AuditLog(engine_of(tmp_path))
+    made.append([{"n": n, "who": "王"} for n in range(3)])
+    made.append([{"n": n} for n in range(3, 6)])
+    return made
+
+
+def tamper(log: AuditLog, *statements: str) -> None:
+    """What somebody with the database in hand could do: the triggers go first."""
+    with log.engine.begin() as connection:
+        for verb in ("UPDATE", "DELETE"):
+            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS audit_keeps_{verb}")
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
+def test_an_untouched_log_verifies(log):
+    head = log.verify()
+    assert head == log.head()
+    assert head.number == 6
+    assert [told["n"] for _, told in log.read()] == list(range(6))
+    assert log.verify(Head(6, head.seal)) == head
+
+
+def test_the_empty_log_verifies(tmp_path):
+    assert AuditLog(engine_of(tmp_path)).verify().number == 0
+
+
+@pytest.mark.parametrize("verb", ["UPDATE audit SET entry = '{}'", "DELETE FROM audit"])
+def test_the_database_itself_refuses_to_change_an_entry(log, verb):
+    with pytest.raises(sa.exc.DBAPIError, match="append-only"), log.engine.begin() as connection:
+        connection.exec_driver_sql(verb)
+
+
+SWAP = (
+    "UPDATE audit SET number = 100 WHERE number = 2",
+    "UPDATE audit SET number = 2 WHERE number = 4",
+    "UPDATE audit SET number = 4 WHERE number = 100",
+)
+
+
+@pytest.mark.parametrize(
+    ("statements", "at"),
+    [
+        (["UPDATE audit SET entry = replace(entry, '2', '9') WHERE number = 3"], 3),
+        (["UPDATE audit SET seal = '" + "0" * 64 + "' WHERE number = 3"], 3),
+        (["DELETE FROM audit WHERE number = 1"], 1),
+        (["DELETE FROM audit WHERE number = 4"], 4),
+        (["DELETE FROM audit WHERE number = 6"], 6),
+        (["DELETE FROM audit"], 1),
+        (["DELETE FROM audit_head"], 1),
+        (["UPDATE audit_head SET number = 5"], 6),
+        (["INSERT INTO audit SELECT 7, entry, seal FROM audit WHERE number = 6"], 7),
+        (["DELETE FROM audit WHERE number = 4", "UPDATE audit SET number = number - 1 WHERE number > 4"], 4),
+        (SWAP, 2),
+    ],
+)
+def test_edits_deletions_insertions_and_moves_are_found(log, statements, at):
+    tamper(log, *statements)
+    found = log.verify()
+    assert isinstance(found, Broken)
+    assert found.number == at
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    data=st.data(), entries=st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=9)), min_size=1, max_size=8)
+)
+def test_any_change_of_any_entry_is_found(tmp_path_factory, data, entries):
+    log = AuditLog(engine_of(tmp_path_factory.mktemp("log")), b"s" * 32)
+    log.append(entries)
+    assert isinstance(log.verify(), Head)
+    number = data.draw(st.integers(1, len(entries)))
+    other = data.draw(
+        st.dictionaries(st.text(max_size=5), st.text(max_size=9)).filter(lambda e: e != entries[number - 1])
+    )
+    tamper(log)
+    with log.engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE audit SET entry = :e WHERE number = :n"), {"e": json.dumps(other), "n": number}
+        )
+    assert log.verify() == Broken(number, log.verify().what)
+
+
+def test_a_log_sealed_anew_is_found_by_the_secret_or_a_noted_head(tmp_path):
+    secret = AuditLog(engine_of(tmp_path), b"a secret of at least 32 bytes ok.")
+    noted = secret.append([{"n": 1}, {"n": 2}])
+    tamper(secret, "DELETE FROM audit", "DELETE FROM audit_head")
+    forged = AuditLog(secret.engine, b"")
+    forged.append([{"n": 1}, {"n": 3}])
+    assert isinstance(forged.verify(), Head)
+    assert isinstance(secret.verify(), Broken)
+    assert isinstance(forged.verify(noted), Broken)
+
+
+def test_a_log_put_back_to_an_earlier_day_is_found_by_a_noted_head(log):
+    before = log.head()
+    noted = log.append([{"n": 6}])
+    tamper(log, "DELETE FROM audit WHERE number = 7", f"UPDATE audit_head SET number = 6, seal = '{before.seal}'")
+    assert isinstance(log.verify(), Head)
+    assert log.verify(noted).what == "the log ends at entry 6; 7 was noted"
+
+
+def test_two_writers_keep_one_chain(tmp_path):
+    first, second = AuditLog(engine_of(tmp_path)), AuditLog(engine_of(tmp_path))
+    for n in range(10):
+        (first if n % 2 else second).append([{"n": n}])
+    assert first.verify() == second.head()
+    assert second.head().number == 10
+
+
+def test_a_secret_must_be_a_secret(tmp_path):
+    path = tmp_path / "key"
+    path.write_bytes(b"x" * 40)
+    os.chmod(path, 0o644)
+    with pytest.raises(SafetyError, match="others can read"):
+        read_secret(path)
+    os.chmod(path, 0o600)
+    assert len(read_secret(path)) == 40
+    path.write_bytes(b"short")
+    with pytest.raises(SafetyError, match="at least 32"):
+        read_secret(path)
+    with pytest.raises(SafetyError, match="cannot be read"):
+        read_secret(tmp_path / "none")
+
+
+@pytest.fixture
+def told(bundles, tmp_path):
+    """Everything in the audit log after some use of a service."""
+
+    def use(work) -> list[dict]:
+        store = str(tmp_path / "s.sqlite")
+        ring = KeyRing(opened(store))
+        _, key = ring.create("screen", Role.ADMIN)
+        service = Service(bundles.values(), Settings(store=store, clock="observations"))
+        with TestClient(create_app(service), headers={"Authorization": f"Bearer {key}"}) as client:
+            work(client, service)
+        log = AuditLog(opened(store))
+        assert isinstance(log.verify(), Head)
+        text = json.dumps(log.read())
+        assert key not in text
+        assert key.rsplit("_", 1)[1] not in text
+        return [entry for _, entry in log.read()]
+
+    return use
+
+
+def test_it_says_who_asked_what_and_which_model_and_inputs_answered(told, rows):
+    digests = []
+
+    def work(client, service):
+        assert client.post("/v1/observations", json={"observations": rows(30)}).status_code == 200
+        service.cycle.run()
+        for _ in range(3):
+            assert client.get("/v1/forecasts/congestion?ids=r1").status_code == 200
+        digests.append(service.snapshot.forecasts["congestion"].digest)
+        assert client.get("/v1/forecasts/congestion", headers={"Authorization": "Bearer no"}).status_code == 401
+
+    entries = told(work)
+    read = next(e for e in entries if e["what"] == "asked" and e["query"] == "ids=r1")
+    assert read["who"].endswith(":screen")
+    assert read["count"] == 3
+    assert digests[0] in read["answered_from"]
+    published = next(e for e in entries if e.get("digest") == digests[0])
+    assert published["bundle"] == "c0c0c0c0c0c0"
+    assert published["source"] == "model"
+    assert published["inputs_newest"].startswith("2026-03-17")
+    refused = next(e for e in entries if e.get("status") == 401)
+    assert refused["who"] == "public@testclient"
+
+
+def test_a_decision_is_on_disk_before_it_is_done(told, monkeypatch):
+    def work(client, _service):
+        client.post("/v1/cases/7/close")
+        monkeypatch.setattr(Ledger, "record", _failing)
+        assert client.post("/v1/cases/8/close").status_code == 503
+
+    decisions = [e["path"] for e in told(work) if e["what"] == "decides"]
+    assert decisions == ["/v1/cases/7/close"]
+
+
+def _failing(*_args, **_kwargs):
+    raise StoreUnavailable("full")
+
+
+def test_what_cannot_be_written_now_is_written_later(tmp_path, monkeypatch):
+    log = AuditLog(engine_of(tmp_path))
+    ledger = Ledger(log, lambda: None, 60)
+    ledger.note("key:1", "GET", "/v1/city", "", 200)
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditLog, "append", _failing)
+        ledger.flush()
+    assert log.head().number == 0
+    ledger.note("key:1", "GET", "/v1/city", "", 200)
+    ledger.flush()
+    assert log.read()[0][1]["count"] == 2
+
+
+def test_the_ledger_does_not_grow_without_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr("citybrain_serving.safety.ledger.MOST_KINDS", 5)
+    log = AuditLog(engine_of(tmp_path))
+    ledger = Ledger(log, lambda: None, 60)
+    for n in range(50):
+        ledger.note("key:1", "GET", f"/{n}", "", 404)
+    ledger.flush()
+    entries = [entry for _, entry in log.read()]
+    assert len(entries) <= 6
+    assert sum(entry["count"] for entry in entries) == 50
+
+
+def test_the_commands_make_keys_and_verify_the_log(tmp_path):
+    run = CliRunner()
+    store = ["--store", str(tmp_path / "s.sqlite")]
+    made = run.invoke(keys_command, ["create", "--role", "operator", "--name", "desk", "--owner", "west", *store])
+    assert made.exit_code == 0, made.output
+    text = made.stdout.splitlines()[0]
+    ring = KeyRing(opened(store[1]))
+    assert ring.verify(text).owners == ("west",)
+    listed = run.invoke(keys_command, ["list", *store])
+    assert "desk" in listed.output
+    assert text not in listed.output
+    assert run.invoke(keys_command, ["revoke", ring.list()[0].id, *store]).exit_code == 0
+    assert ring.verify(text) is None
+    verified = run.invoke(audit_command, ["verify", *store])
+    assert "2 entries, unbroken" in verified.output
+    head = verified.output.split()[-1]
+    assert run.invoke(audit_command, ["verify", "--head", head, *store]).exit_code == 0
+    shown = [json.loads(line) for line in run.invoke(audit_command, ["show", *store]).output.splitlines()]
+    assert [entry["what"] for entry in shown] == ["key created", "key revoked"]
+    tamper(AuditLog(opened(store[1])), "DELETE FROM audit WHERE number = 1")
+    assert isinstance(run.invoke(audit_command, ["verify", *store]).exception, SafetyError)

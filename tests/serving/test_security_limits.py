@@ -1,0 +1,179 @@
+"""Limits and hardening: rate, load, time, size, headers, hosts, bundles (OWASP API4, API6, API7, API8, API10)."""
+
+import shutil
+import socket
+import threading
+from functools import partial
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
+
+from citybrain_models.bundle import Bundle, BundleError
+from citybrain_serving.app import create_app
+from citybrain_serving.commands import serve
+from citybrain_serving.database import migrate, open_engine
+from citybrain_serving.errors import SafetyError, StoreUnavailable
+from citybrain_serving.safety.bundles import read_allow_list, read_bundle
+from citybrain_serving.safety.install import check_binding, guard_loopback
+from citybrain_serving.safety.keys import KeyRing
+from citybrain_serving.safety.limits import Buckets
+from citybrain_serving.safety.roles import Role
+from citybrain_serving.service import Service
+from citybrain_serving.settings import Settings
+
+
+def opened(location: str) -> sa.Engine:
+    engine = open_engine(location)
+    migrate(engine)
+    return engine
+
+
+@pytest.fixture
+def settings(tmp_path) -> Settings:
+    return Settings(store=str(tmp_path / "s.sqlite"), clock="observations")
+
+
+@given(st.floats(0.1, 100), st.integers(1, 50), st.lists(st.floats(0, 5), min_size=1, max_size=200))
+def test_a_bucket_never_lets_through_more_than_agreed(rate, burst, gaps):
+    now = 0.0
+    buckets = Buckets(rate, burst, lambda: now)
+    passed = 0
+    for gap in gaps:
+        now += gap
+        passed += buckets.take("one") == 0
+    assert passed <= burst + rate * sum(gaps) + 1e-6
+    wait = buckets.take("one")
+    now += wait + 1e-9
+    assert buckets.take("one") == 0 or wait == 0
+    assert buckets.take("two") == 0
+
+
+def test_a_caller_over_its_rate_is_told_when_to_come_back(bundles, settings):
+    _, text = KeyRing(opened(settings.store)).create("screen", Role.VIEWER)
+    limited = settings.model_copy(update={"rate_per_second": 0.001, "rate_burst": 3})
+    with TestClient(create_app(Service(bundles.values(), limited))) as client:
+        headers = {"Authorization": f"Bearer {text}"}
+        answers = [client.get("/v1/city", headers=headers) for _ in range(5)]
+        assert [a.status_code for a in answers] == [200, 200, 200, 429, 429]
+        assert int(answers[-1].headers["retry-after"]) >= 1
+        assert answers[-1].headers["content-type"] == "application/problem+json"
+        assert client.get("/livez").status_code == 200
+
+
+def test_under_load_refusals_are_quick_and_probes_answer(live, bundles, settings, monkeypatch):
+    inside, go = threading.Semaphore(0), threading.Event()
+
+    def slow(self, readings):
+        inside.release()
+        assert go.wait(20)
+        raise StoreUnavailable("the answer does not matter")
+
+    monkeypatch.setattr(Service, "take", slow)
+    service = Service(bundles.values(), settings.model_copy(update={"in_flight": 2}))
+    with live(service) as base:
+        send = partial(httpx.post, f"{base}/v1/observations", json={"observations": []}, timeout=30)
+        threads = [threading.Thread(target=send) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            assert inside.acquire(timeout=20)
+        refused = httpx.get(f"{base}/v1/city")
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"]
+        assert httpx.get(f"{base}/livez").status_code == 200
+        assert httpx.get(f"{base}/v2/health/live").status_code == 200
+        go.set()
+        for thread in threads:
+            thread.join(20)
+        assert httpx.get(f"{base}/v1/city").status_code == 200
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(live, bundles, settings):
+    service = Service(bundles.values(), settings.model_copy(update={"answer_seconds": 0.2}))
+    with live(service) as base:
+        host, port = base.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as wire:
+            wire.sendall(
+                b"POST /v1/observations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 1000\r\n\r\n{"
+            )
+            assert wire.recv(4096).startswith(b"HTTP/1.1 408 ")
+
+
+def test_browsers_are_told_to_be_careful(bundles, settings):
+    with TestClient(create_app(Service(bundles.values(), settings))) as client:
+        for path in ("/v1/city", "/nowhere", "/livez", "/v2", "/docs"):
+            headers = client.get(path).headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["x-frame-options"] == "DENY"
+            assert "default-src 'none'" in headers["content-security-policy"]
+            assert "access-control-allow-origin" not in headers
+            assert "strict-transport-security" not in headers
+        safe = client.get("https://testserver/v1/city").headers
+        assert "max-age" in safe["strict-transport-security"]
+
+
+def test_no_shared_cache_keeps_what_a_key_was_needed_for(bundles, settings, rows):
+    _, text = KeyRing(opened(settings.store)).create("root", Role.ADMIN)
+    service = Service(bundles.values(), settings)
+    with TestClient(create_app(service), headers={"Authorization": f"Bearer {text}"}) as client:
+        client.post("/v1/observations", json={"observations": rows(30)})
+        service.cycle.run()
+        headers = client.get("/v1/forecasts/congestion").headers
+    assert "private" in headers["cache-control"]
+    assert "public" not in headers["cache-control"]
+    assert "Authorization" in headers["vary"]
+
+
+def test_another_name_for_this_machine_is_refused(bundles, settings):
+    app = create_app(Service(bundles.values(), settings))
+    guard_loopback(app, "127.0.0.1")
+    with TestClient(app) as client:
+        assert client.get("/v1/city", headers={"Host": "evil.example"}).status_code == 400
+        for name in ("localhost:8000", "127.0.0.1:8000", "[::1]:8000"):
+            assert client.get("/v1/city", headers={"Host": name}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "example.org"])
+def test_without_keys_it_binds_to_this_machine_only(bundles, settings, tmp_path, host):
+    with pytest.raises(SafetyError, match="binds to this machine only"):
+        serve([tmp_path / "bundle"], host=host, port=0, store=settings.store)
+    engine = opened(settings.store)
+    key, _ = KeyRing(engine).create("root", Role.ADMIN)
+    check_binding(settings.model_copy(update={"host": host}))
+    KeyRing(engine).revoke(key.id)
+    with pytest.raises(SafetyError, match="binds to this machine only"):
+        check_binding(settings.model_copy(update={"host": host}))
+    check_binding(settings)
+
+
+@pytest.fixture
+def written(bundles, tmp_path) -> Bundle:
+    return bundles["congestion"].write(tmp_path / "bundle")
+
+
+def test_only_bundles_on_the_list_are_served(written, tmp_path):
+    listed = tmp_path / "allowed"
+    listed.write_text(f"# ours\n{written.digest}  # congestion, March\n\n")
+    assert read_bundle(tmp_path / "bundle", read_allow_list(listed)).digest == written.digest
+    assert read_bundle(tmp_path / "bundle").digest == written.digest
+    with pytest.raises(BundleError, match="not on the list"):
+        read_bundle(tmp_path / "bundle", frozenset({"0" * 64}))
+    listed.write_text("abc\n")
+    with pytest.raises(SafetyError, match="line 1"):
+        read_allow_list(listed)
+    with pytest.raises(SafetyError, match="cannot be read"):
+        read_allow_list(tmp_path / "none")
+
+
+def test_a_bundle_off_the_list_is_not_even_parsed(written, tmp_path, monkeypatch):
+    monkeypatch.setattr(Bundle, "read", lambda _folder: pytest.fail("it was read"))
+    with pytest.raises(BundleError, match="not on the list"):
+        read_bundle(tmp_path / "bundle", frozenset())
+    shutil.rmtree(tmp_path / "bundle")
+    with pytest.raises(BundleError, match="no manifest"):
+        read_bundle(tmp_path / "bundle", frozenset())
