@@ -133,10 +133,10 @@ def print_scores(task: Task, tables: dict[str, dict[str, dict[str, float]]]) -> 
     """A table of scores by model at a few leads and over all."""
     unit = KINDS[task.target].unit
     last = task.horizon - 1
-    leads = [task.lead_label(i) for i in dict.fromkeys((0, last // 4, last // 2, last))]
-    table = Table(title=f"{task.name}, test windows, {unit}")
-    for column in ("model", *(f"MAE {lead}" for lead in leads), "MAE", "RMSE", "coverage", "width"):
-        table.add_column(column, justify="left" if column == "model" else "right")
+    leads = [task.lead_label(i) for i in dict.fromkeys((last // 4, last // 2, last))]
+    table = Table(title=f"{task.name}, test windows: mean absolute error by lead, {unit}")
+    for column in ("model", *leads, "mean", "RMSE", "covered", "width"):
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
     for model, rows in tables.items():
         mean = rows["mean"]
         cells = [f"{rows[lead]['mae']:.3f}" for lead in leads]

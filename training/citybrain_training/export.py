@@ -160,11 +160,12 @@ def make_bundle(
     model = export_onnx(module.network, inputs)
     read = {i.name for i in open_session(model).get_inputs()}
     fixed = {n: t.numpy() for n, t in inputs.items() if n.startswith("embedding_") or n in preparation.graph}
+    read_signals = dict.fromkeys((*preparation.features.signals, *preparation.task.known_future))
     return Bundle(
         task=preparation.task,
         city=preparation.city.replace(signals={}),
-        placing=preparation.features.placing,
-        clocks={name: Ticks.of(preparation.city.signals[name]) for name in preparation.features.signals},
+        placing={name: preparation.features.placing[name] for name in read_signals},
+        clocks={name: Ticks.of(preparation.city.signals[name]) for name in read_signals},
         statistics=preparation.statistics,
         graph={name: array for name, array in fixed.items() if name in read},
         model=model,

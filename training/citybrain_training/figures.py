@@ -59,8 +59,9 @@ def week_against_truth(
     forecast = np.concatenate([f[:, :, -1] for f, _ in pairs])
     truth = np.concatenate([t[:, :, -1] for _, t in pairs])
     seen = np.isfinite(truth)
-    spread = np.where(seen.mean(axis=0) > 0.5, np.nanstd(np.where(seen, truth, np.nan), axis=0, where=seen), 0)
-    nodes = np.argsort(-np.nan_to_num(spread))[:3]
+    mean = np.where(seen, truth, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    spread = np.where(seen, np.abs(truth - mean), 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    nodes = np.argsort(-np.where(seen.mean(axis=0) > 0.5, spread, -1))[:3]
     figure, rows = plt.subplots(
         len(nodes), 1, figsize=(10, 2.4 * len(nodes)), sharex=True, layout="constrained", squeeze=False
     )
@@ -99,7 +100,7 @@ def error_map(forecaster: Forecaster, source: WindowSource, issues: pd.DatetimeI
             axes.plot(ends["lon"], ends["lat"], color="lightgrey", linewidth=0.6, zorder=0)
     dots = axes.scatter(table["lon"], table["lat"], c=total / np.maximum(count, 1), cmap="viridis_r", s=24)
     figure.colorbar(dots, label=f"mean absolute error, {KINDS[task.target].unit}")
-    axes.set(xlabel="longitude", ylabel="latitude", title=city.title or city.name)
+    axes.set(xlabel="longitude", ylabel="latitude", title=f"{city.name}{' (synthetic)' * city.synthetic}")
     axes.set_aspect(1 / np.cos(np.deg2rad(float(table["lat"].mean()))))
     return figure
 
