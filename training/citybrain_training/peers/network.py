@@ -90,7 +90,7 @@ class NetworkPeer(ABC):
         """Quantiles at every node; those never measured in training get the weekly profile, which is not scored."""
         preparation = self.preparation
         usual = preparation.features.profile(preparation.task.target, window.issue)[:, preparation.task.history :]
-        point = preparation.statistics.scalers[preparation.task.target].scale(usual)
+        point = self.inputs.scaler.scale(usual)
         point[..., self.inputs.nodes] = self._point(self.inputs(window))
         return with_spread(point, self.spread, self.inputs.scaler)
 
@@ -149,8 +149,9 @@ class NetworkPeer(ABC):
     def _batches(self, steps: int) -> Iterator[tuple[Inputs, np.ndarray]]:
         issues = self.preparation.split.train
         order = self.random.permutation(len(issues))
+        rows = np.arange(min(self.recipe.batch, len(issues)))
         for index in range(steps):
-            chosen = issues[order[index * self.recipe.batch : (index + 1) * self.recipe.batch]]
+            chosen = issues[order[(index * len(rows) + rows) % len(issues)]]
             yield self.inputs.batch(chosen), self.inputs.answer(chosen)
 
     def _step(self, optimizer: torch.optim.Optimizer, inputs: Inputs, answer: np.ndarray) -> None:
