@@ -51,20 +51,23 @@ class Calibration:
         above = np.maximum(np.maximum.accumulate(moved[..., middle + 1 :], axis=-1), median)
         return np.maximum(np.concatenate([below, median, above], axis=-1), 0).astype(np.float32)
 
-    def updated(self, forecast: np.ndarray, truth: np.ndarray, rate: float = 0.02) -> Calibration:
+    def shifted(self, by: np.ndarray) -> Calibration:
+        """The same with every shift moved by ``by [horizon, quantile]``, as learnt from outcomes."""
+        return Calibration(self.quantiles, (self.shift + by).astype(np.float32))
+
+    def updated(self, published: np.ndarray, truth: np.ndarray, rate: float = 0.02) -> Calibration:
         """One online step after outcomes: adaptive conformal inference (Gibbs & Candès 2021), lead by lead.
 
-        ``forecast`` is uncalibrated ``[node, horizon, quantile]``, ``truth [node, horizon]``. Each shift moves by
-        ``rate`` times how far the share of outcomes below the calibrated quantile is from its level.
+        ``published`` are the quantiles that went out, calibrated, ``[node, horizon, quantile]``, ``truth [node,
+        horizon]`` with NaN for unknown. Each shift moves by ``rate`` times how far the share of outcomes below its
+        quantile is from its level; the median stays.
         """
-        moved = forecast + self.shift * _width(forecast)[..., None]
-        known = np.isfinite(truth) & np.isfinite(forecast).all(axis=-1)
-        below = (truth[..., None] <= moved) & known[..., None]
+        known = np.isfinite(truth) & np.isfinite(published).all(axis=-1)
         count = known.sum(axis=0)[:, None]
-        share = below.sum(axis=0) / np.maximum(count, 1)
-        step = rate * (np.asarray(self.quantiles) - share) * (count > 0)
+        below = ((truth[..., None] <= published) & known[..., None]).sum(axis=0)
+        step = rate * (np.asarray(self.quantiles) - below / np.maximum(count, 1)) * (count > 0)
         step[:, self.quantiles.index(0.5)] = 0
-        return Calibration(self.quantiles, (self.shift + step).astype(np.float32))
+        return self.shifted(step)
 
 
 def _width(forecast: np.ndarray) -> np.ndarray:

@@ -25,12 +25,14 @@ def open_session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession
 class OnnxForecaster:
     """Forecasts from windows: features, network, calibration.
 
-    ``forecast`` answers calibrated quantiles, ``raw`` those of the network, which online calibration learns from.
+    ``forecast`` answers calibrated quantiles, ``raw`` those of the network. ``calibration`` is the bundle's until it
+    is replaced by one that has learnt from outcomes.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1):
         self.bundle = bundle
         self.features: Features = bundle.features()
+        self.calibration: Calibration = bundle.calibration
         self.session = open_session(bundle.model, threads)
         self.inputs = [node.name for node in self.session.get_inputs()]
         unknown = [n for n in bundle.graph if n not in self.inputs]
@@ -40,10 +42,6 @@ class OnnxForecaster:
     @property
     def task(self) -> Task:
         return self.bundle.task
-
-    @property
-    def calibration(self) -> Calibration:
-        return self.bundle.calibration
 
     def raw(self, window: Window) -> np.ndarray:
         """Uncalibrated quantiles float32 ``[batch, node, horizon, quantile]``."""

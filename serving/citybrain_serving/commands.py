@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,7 @@ def serve(
     service = Service([read_bundle(folder, allowed) for folder in bundles], settings)
     app = create_app(service)
     guard_loopback(app, settings.host)
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -43,3 +44,22 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
+    server = _Server(config, service)
+    try:
+        server.run()
+    except KeyboardInterrupt:  # uvicorn raises it again once it has drained: Ctrl-C is how a person ends this
+        pass
+    if not server.started:
+        raise SystemExit(3)  # uvicorn has said why: the port is taken, most often
+
+
+class _Server(uvicorn.Server):
+    """A server that, asked to stop, first ends the streams: their listeners would hold it up until the deadline."""
+
+    def __init__(self, config: uvicorn.Config, service: Service):
+        super().__init__(config)
+        self.service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.service.stream.close()
+        await super().shutdown(sockets)

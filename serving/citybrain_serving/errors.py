@@ -57,6 +57,14 @@ class NotReady(ServingError):
     """No snapshot has been published yet."""
 
 
+class UnknownIssue(ServingError):
+    """No forecast was kept that was issued at a time."""
+
+
+class TooManyListeners(ServingError):
+    """As many streams are open as one service keeps."""
+
+
 class StoreUnavailable(ServingError):
     """The store cannot be read or written now."""
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from citybrain_datasets.features import Features, Window
+from citybrain_datasets.task import Task
 from citybrain_serving.store import ObservationStore
 
 
@@ -59,16 +60,14 @@ def _cut(store: ObservationStore, features: Features, name: str, issue: pd.Times
     task, offsets = features.task, features.offsets(name)
     wanted = np.unique(offsets)
     runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1)
-    values = np.concatenate([_run(store, features, name, issue, int(run[0]), int(run[-1])) for run in runs])
+    values = np.concatenate([sampled(store, task, name, issue, int(run[0]), int(run[-1])) for run in runs])
     assert len(values) == len(wanted), f"{task.name}: {name} came in {len(values)} ticks, {len(wanted)} were asked for"
     return values[np.searchsorted(wanted, offsets)]
 
 
-def _run(
-    store: ObservationStore, features: Features, name: str, issue: pd.Timestamp, first: int, last: int
-) -> np.ndarray:
-    """Ticks ``first`` … ``last`` (steps from the issue time) as the task samples them."""
-    task = features.task
+def sampled(store: ObservationStore, task: Task, name: str, issue: pd.Timestamp, first: int, last: int) -> np.ndarray:
+    """A signal at the steps ``first`` … ``last`` from the issue time as the task samples it, float32
+    ``[step, node]``."""
     start, end = issue + first * task.step, issue + last * task.step
     if task.sampling == "last":
         signal = store.read(name, start, end)

@@ -20,12 +20,14 @@ STATUSES: dict[type[errors.ServingError], tuple[int, str]] = {
     errors.Forbidden: (403, "forbidden"),
     errors.UnknownPlace: (404, "unknown-place"),
     errors.UnknownTask: (404, "unknown-task"),
+    errors.UnknownIssue: (404, "unknown-issue"),
     errors.NotAcceptable: (406, "not-acceptable"),
     errors.BodyTooLarge: (413, "body-too-large"),
     errors.UnsupportedMedia: (415, "unsupported-media"),
     errors.BadSelection: (422, "bad-selection"),
     errors.NothingAccepted: (422, "nothing-accepted"),
     errors.NotReady: (503, "not-ready"),
+    errors.TooManyListeners: (503, "too-many-listeners"),
     errors.StoreUnavailable: (503, "store-unavailable"),
 }
 """Status and the last part of the problem's type for each error a caller may meet."""

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from cachetools import LRUCache
+import pandas as pd
+from cachetools import LRUCache, TTLCache
 
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.encoding import Answers
-from citybrain_serving.errors import BadSelection, NotReady, UnknownTask
+from citybrain_serving.errors import BadSelection, NotReady, UnknownIssue, UnknownTask
 from citybrain_serving.fleet import Fleet
 from citybrain_serving.indices.catalogue import INDICES, applied, free_speeds
 from citybrain_serving.places import Places
 from citybrain_serving.selection import EVERYTHING, Cut, Filter
-from citybrain_serving.snapshot import Snapshot
+from citybrain_serving.snapshot import Forecast, Snapshot
 
 NODES: tuple[NodeType, ...] = ("road", "air")
+
+PAST = 8
+"""Forecasts of the history whose answers are held."""
 
 CACHED_BYTES = 64 * 2**20
 """Of whole answers, for each forecast; they go when the next one is published."""
@@ -89,6 +93,9 @@ class Board:
         self.places = {node: Places.of(fleet.city, node) for node in NODES}
         self._snapshot: Snapshot | None = None
         self._published: Mapping[str, Published] = {}
+        # A forecast of the history may be computed again until it is scored: what is held grows old in a minute.
+        self._past: TTLCache[tuple[str, pd.Timestamp], Published] = TTLCache(PAST, ttl=60)
+        self._lock = threading.Lock()
 
     @cached_property
     def free_speeds(self) -> np.ndarray:
@@ -116,7 +123,35 @@ class Board:
         Raises :class:`~citybrain_serving.errors.UnknownTask` for a task that no bundle here forecasts,
         :class:`~citybrain_serving.errors.BadSelection` for an index that its signal has not.
         """
-        if name not in self.fleet.bundles:
-            raise UnknownTask(f"{name[:80]!r} is not forecast here, only {' and '.join(self.fleet.bundles)}")
+        self.known(name)
         published = self.of(snapshot)[name]
         return published if index is None else published.index(index, self.free_speeds)
+
+    def past(
+        self,
+        find: Callable[[str, pd.Timestamp], Forecast | None],
+        name: str,
+        issued: pd.Timestamp,
+        index: str | None = None,
+    ) -> Published:
+        """The answers of a forecast that ``find`` finds in the history.
+
+        Raises :class:`~citybrain_serving.errors.UnknownIssue` where there is none.
+        """
+        self.known(name)
+        key = (name, issued)
+        with self._lock:
+            published = self._past.get(key)
+        if published is None:
+            forecast = find(name, issued)
+            if forecast is None:
+                raise UnknownIssue(f"no forecast of {name} issued at {issued:%Y-%m-%dT%H:%M:%SZ} is kept")
+            published = Published(Answers(self.fleet.city, self.places[forecast.task.node], forecast))
+            with self._lock:
+                self._past[key] = published
+        return published if index is None else published.index(index, self.free_speeds)
+
+    def known(self, name: str) -> None:
+        """Raises :class:`~citybrain_serving.errors.UnknownTask` for a task that no bundle here forecasts."""
+        if name not in self.fleet.bundles:
+            raise UnknownTask(f"{name[:80]!r} is not forecast here, only {' and '.join(self.fleet.bundles)}")

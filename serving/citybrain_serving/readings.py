@@ -135,7 +135,7 @@ def _from_rows(rows: Any) -> Readings:
     blank: dict[str, Any] = dict.fromkeys(FIELDS)
     sound = [row if fine else blank for row, fine in zip(rows, whole, strict=True)]
     ids, signals, times, values = ([row[name] for row in sound] for name in FIELDS)
-    readings = _assembled(ids, signals, times, values, [row.get("unit") for row in sound])
+    readings = assembled(ids, signals, times, values, [row.get("unit") for row in sound])
     readings.fault[~whole] = FAULTS.index(Fault.MALFORMED)
     return readings
 
@@ -152,10 +152,10 @@ def _from_columns(document: dict[str, Any]) -> Readings:
         column if isinstance(column, list) else [column] * count
         for column in (document.get(name) for name in (*FIELDS, "unit"))
     )
-    return _assembled(ids, signals, times, values, units)
+    return assembled(ids, signals, times, values, units)
 
 
-def _assembled(ids: list, signals: list, times: list, values: list, units: list) -> Readings:
+def assembled(ids: list, signals: list, times: list, values: list, units: list) -> Readings:
     count = len(values)
     number = np.fromiter((type(v) is float or type(v) is int for v in values), bool, count)
     none = np.fromiter((v is None for v in values), bool, count)

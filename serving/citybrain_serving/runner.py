@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection
 
 import structlog
 
-from citybrain_serving.cycle import Cycle
-
 LONGEST_WAIT = 30.0
 """Seconds; the present is looked at this often even where no tick is due, for a clock that was set."""
 
@@ -17,11 +15,22 @@ log = structlog.get_logger(__name__)
 
 
 class Runner:
-    """A thread that runs a :class:`Cycle`. ``finished`` is told the seconds of every run, None for a
-    failed one."""
+    """A thread that takes steps.
 
-    def __init__(self, cycle: Cycle, debounce: float, finished: Callable[[float | None], None] = lambda _: None):
-        self.cycle = cycle
+    ``step`` is told the signals that were observed since the last one, None for the first. ``until_due`` says how
+    many seconds the next may wait, None for unknown. ``finished`` is told the seconds of every step, None for a
+    failed one.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Collection[str] | None], object],
+        until_due: Callable[[], float | None],
+        debounce: float,
+        finished: Callable[[float | None], object] = lambda _: None,
+    ):
+        self.step = step
+        self.until_due = until_due
         self.debounce = debounce
         self.finished = finished
         self._touched: set[str] = set()
@@ -34,7 +43,7 @@ class Runner:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread after the run in progress."""
+        """Ends the thread after the step in progress."""
         self._stopping.set()
         self._wake.set()
         if self._thread.is_alive():
@@ -49,7 +58,7 @@ class Runner:
     def _loop(self) -> None:
         self._run(None)
         while not self._stopping.is_set():
-            if self._wake.wait(self._until_due()):
+            if self._wake.wait(self._wait()):
                 self._stopping.wait(self.debounce)
             self._wake.clear()
             with self._lock:
@@ -60,7 +69,7 @@ class Runner:
     def _run(self, touched: Collection[str] | None) -> None:
         begun = time.perf_counter()
         try:
-            self.cycle.run(touched)
+            self.step(touched)
         except Exception:  # the thread must outlive any fault; the last snapshot grows stale meanwhile
             log.exception("cycle failed")
             with self._lock:
@@ -69,9 +78,6 @@ class Runner:
         else:
             self.finished(time.perf_counter() - begun)
 
-    def _until_due(self) -> float:
-        """Seconds to the next tick."""
-        now = self.cycle.clock.now()
-        if now is None:
-            return LONGEST_WAIT
-        return min(LONGEST_WAIT, max(0.0, (self.cycle.next_tick(now) - now).total_seconds()))
+    def _wait(self) -> float:
+        due = self.until_due()
+        return LONGEST_WAIT if due is None else min(LONGEST_WAIT, max(0.0, due))

@@ -3,6 +3,7 @@ together."""
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -230,3 +231,42 @@ class AtBody(BaseModel):
     air: NearBody | None
     warnings: list[str]
     advice: list[str]
+
+
+class IssueBody(BaseModel):
+    """A forecast that was issued."""
+
+    task: str
+    issued: str
+    computed: str
+    bundle: str
+    source: Literal["model", "fallback"]
+    href: str
+
+
+class QualityRow(BaseModel):
+    lead_minutes: int | None = None
+    bundle: str | None = None
+    source: str | None = None
+    day: date | None = None
+    group: str | None = None
+    count: int = Field(description="outcomes scored")
+    mae: float
+    rmse: float
+    bias: float = Field(description="mean of median minus outcome")
+    pinball: float
+    coverage: float
+    width: float
+    persistence_mae: float | None
+    skill: float | None
+
+
+class QualityBody(BaseModel):
+    """How forecasts turned out."""
+
+    task: str
+    unit: str
+    nominal_coverage: float = Field(description="of the outer quantiles")
+    first: date = Field(alias="from")
+    last: date = Field(alias="to")
+    rows: list[QualityRow]

@@ -43,6 +43,12 @@ class Settings(SafetySettings, BaseSettings):
     """Observations that arrive within this time of each other are computed together."""
     stale_steps: int = Field(3, ge=1)
     """A forecast whose newest observation is older than this many steps is called stale."""
+    history_days: float = Field(30, gt=0)
+    """How long forecasts are kept; their scores stay."""
+    patience_minutes: float = Field(60, ge=0)
+    """How long after its last step a forecast waits for late observations before it is scored."""
+    learning_rate: float = Field(0.02, ge=0, le=1)
+    """How fast outcomes move the quantiles of a model; 0 leaves them as trained."""
     infer_rows: int = Field(32, ge=1)
     """Windows in one inference request, and in a batch of several."""
     infer_delay_ms: float = Field(2, ge=0, le=1_000)

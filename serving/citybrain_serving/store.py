@@ -7,7 +7,6 @@ so that a day of 100,000 segments stays small.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,8 +18,9 @@ import sqlalchemy as sa
 from citybrain_datasets.signals import Signal, Ticks
 from citybrain_serving.database import migrate, open_engine, transaction
 from citybrain_serving.fleet import Channel
-from citybrain_serving.packing import pack, packed_width, unpack
-from citybrain_serving.tables import frames, layouts
+from citybrain_serving.layouts import Layouts
+from citybrain_serving.packing import pack
+from citybrain_serving.tables import frames
 
 NEW, SAME, CONFLICT = 0, 1, 2
 """What became of a reading: stored, already there, or at odds with the stored value, which stays."""
@@ -68,15 +68,15 @@ class SqlStore:
     def __init__(self, location: str, channels: Mapping[str, Channel]):
         self.channels = channels
         self.engine = open_engine(location)
-        self._digests = {name: layout_digest(channel.ids) for name, channel in channels.items()}
-        self._orders: dict[tuple[str, str], np.ndarray] = {}
+        self.node_layouts: dict[str, Layouts] = {}
+        """By node type; every signal of a type has the same nodes in the same order."""
+        for channel in channels.values():
+            self.node_layouts.setdefault(channel.node, Layouts(channel.ids))
+        self.layouts = {name: self.node_layouts[channel.node] for name, channel in channels.items()}
         migrate(self.engine)
         with transaction(self.engine, write=True) as connection:
-            known = set(connection.scalars(sa.select(layouts.c.digest)))
-            missing = {d: name for name, d in self._digests.items() if d not in known}
-            for digest, name in missing.items():
-                ids = "\n".join(channels[name].ids).encode()
-                connection.execute(layouts.insert().values(digest=digest, ids=ids))
+            for layout in self.node_layouts.values():
+                layout.register(connection)
 
     def merge(self, partials: Sequence[Partial]) -> list[np.ndarray]:
         with transaction(self.engine, write=True) as connection:
@@ -122,7 +122,7 @@ class SqlStore:
             for time, layout, data in connection.execute(query):
                 row, rest = divmod(time - start, step)
                 if rest == 0:  # a frame of a time when the signal ran on another clock is no tick of this one
-                    values[row] = self._decoded(connection, signal, layout, data)
+                    values[row] = self.layouts[signal].decode(connection, layout, data)[:, 0]
         return Signal(signal, channel.node, first, channel.ticks.step, values)
 
     def ticks(self, signal: str) -> Ticks:
@@ -151,26 +151,9 @@ class SqlStore:
                     frames.c.signal == signal, frames.c.time.in_(ordered[first : first + 1_000])
                 )
                 for time, layout, data in connection.execute(query):
-                    held[signal, time] = self._decoded(connection, signal, layout, data)
+                    held[signal, time] = self.layouts[signal].decode(connection, layout, data)[:, 0]
         return held
 
     def _row(self, key: tuple[str, int], values: np.ndarray) -> dict[str, object]:
         signal, time = key
-        return {"signal": signal, "time": time, "layout": self._digests[signal], "values": pack(values)}
-
-    def _decoded(self, connection: sa.Connection, signal: str, layout: str, data: bytes) -> np.ndarray:
-        """Values in today's node order; a node that the frame's layout lacks is NaN."""
-        if layout == self._digests[signal]:
-            return unpack(data, len(self.channels[signal].ids))
-        order = self._orders.get((signal, layout))
-        if order is None:
-            ids = connection.scalar(sa.select(layouts.c.ids).where(layouts.c.digest == layout)) or b""
-            order = pd.Index(ids.decode().split("\n"), dtype=object).get_indexer(self.channels[signal].ids)
-            self._orders[signal, layout] = order
-        # One more element, NaN, is what position -1 of the order points at.
-        width = packed_width(data)
-        return np.append(unpack(data, width), np.float32(np.nan))[order]
-
-
-def layout_digest(ids: pd.Index) -> str:
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+        return {"signal": signal, "time": time, "layout": self.layouts[signal].digest, "values": pack(values)}

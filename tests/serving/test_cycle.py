@@ -209,7 +209,7 @@ def test_the_runner_computes_when_told_and_stops(service, city):
         runs.append(seconds)
         ran.set()
 
-    runner = Runner(service.cycle, 0.0, finished)
+    runner = Runner(service.step, service.until_due, 0.0, finished)
     runner.start()
     assert ran.wait(30)
     ran.clear()
@@ -221,20 +221,28 @@ def test_the_runner_computes_when_told_and_stops(service, city):
     assert all(seconds is not None for seconds in runs)
 
 
-def test_a_failing_cycle_is_reported_and_the_runner_lives_on(service, city):
+def test_a_failing_step_is_reported_and_the_runner_lives_on():
+    touched: list[object] = []
     runs: list[float | None] = []
     ran = threading.Event()
-    cycle = cycle_of(service, {})
-    cycle.run = lambda touched=None: (_ for _ in ()).throw(RuntimeError("broken"))  # type: ignore[method-assign]  # a fault
-    cycle.next_tick = lambda now: now + FIVE  # type: ignore[method-assign]  # no forecaster, no tick
-    runner = Runner(cycle, 0.0, lambda seconds: (runs.append(seconds), ran.set()))
+
+    def fail(signals: object) -> None:
+        touched.append(signals)
+        raise RuntimeError("broken")
+
+    def finished(seconds: float | None) -> None:
+        runs.append(seconds)
+        ran.set()
+
+    runner = Runner(fail, lambda: None, 0.0, finished)
     runner.start()
     assert ran.wait(30)
     ran.clear()
     runner.notify({"speed"})
     assert ran.wait(30)
     runner.stop()
-    assert runs[:2] == [None, None]
+    assert runs == [None, None]
+    assert touched == [None, {"speed"}]
 
 
 def test_one_wrong_date_cannot_run_away_with_a_replayed_clock(service, city):

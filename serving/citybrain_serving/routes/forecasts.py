@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import pandas as pd
@@ -13,9 +14,9 @@ from citybrain_serving.negotiation import matches, preferred
 from citybrain_serving.publication import ForecastQuery
 from citybrain_serving.routes.documentation import problems, schema
 from citybrain_serving.routes.selecting import Selected
+from citybrain_serving.routes.times import instant
 from citybrain_serving.schemas import ForecastBody, ForecastFeatures
 from citybrain_serving.service import Service
-from citybrain_serving.snapshot import Forecast
 
 OFFERED = (JSON, GEOJSON, ARROW)
 AT_ONCE = 5_000
@@ -56,19 +57,25 @@ def router(service: Service) -> APIRouter:
         horizon: Annotated[str | None, Query(description="minutes ahead, separated by commas; all by default")] = None,
         quantiles: Annotated[str | None, Query(description="levels, separated by commas; all by default")] = None,
         index: Annotated[str | None, Query(description="an index of /v1/indices instead of the signal")] = None,
+        issued: Annotated[datetime | None, Query(description="issue time of an older forecast")] = None,
     ) -> Response:
         """Quantiles for every node and lead, as columns (JSON), features (GeoJSON) or an Arrow table.
 
         The Arrow table has a row for each node, a column `q<level>` of lists over the leads, and the rest
         of the JSON answer in its schema metadata under `citybrain`.
         """
-        published = service.published(task, index)
-        newest = published.answers.forecast
         media = preferred(request.headers.get("accept"), OFFERED)
-        query = ForecastQuery(media, places, horizon, quantiles, service.stale(newest))
+        if issued is None:
+            published = service.published(task, index)
+            stale, fresh = service.stale(published.answers.forecast), _cache_control(service)
+        else:
+            published = await run_in_threadpool(service.past, task, instant(issued, "issued"), index)
+            old = published.answers.forecast
+            stale, fresh = old.stale(old.issued, service.settings.stale_steps), "no-cache"
+        query = ForecastQuery(media, places, horizon, quantiles, stale)
         headers = {
             "ETag": published.etag(query),
-            "Cache-Control": _cache_control(service, newest),
+            "Cache-Control": fresh,
             "Vary": "Accept",
         }
         if matches(request.headers.get("if-none-match"), headers["ETag"]):
@@ -80,7 +87,7 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-def _cache_control(service: Service, forecast: Forecast) -> str:
+def _cache_control(service: Service) -> str:
     """Fresh until the next cycle is due; a replay, whose time jumps, is asked again each time."""
     now = service.clock.now()
     if service.settings.clock != "system" or now is None:

@@ -1,0 +1,76 @@
+"""What follows from a snapshot once it is published: listeners, history, scores, what outcomes teach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+import structlog
+
+from citybrain_models.onnx_forecaster import OnnxForecaster
+from citybrain_serving.cycle import FeaturedForecaster
+from citybrain_serving.errors import StoreUnavailable
+from citybrain_serving.fleet import Fleet
+from citybrain_serving.history import History
+from citybrain_serving.quality import Quality
+from citybrain_serving.snapshot import Forecast, Snapshot
+from citybrain_serving.stream import Stream
+
+FORGET_EVERY = pd.Timedelta(hours=1)
+
+log = structlog.get_logger(__name__)
+
+
+class Followup:
+    """Called by the cycle's thread alone, after the swap: whatever goes wrong here, the forecast is out."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        history: History,
+        quality: Quality,
+        forecasters: Mapping[str, FeaturedForecaster],
+        fleet: Fleet,
+        keep_for: pd.Timedelta,
+    ):
+        self.stream = stream
+        self.history = history
+        self.quality = quality
+        self.forecasters = forecasters
+        self.fleet = fleet
+        self.keep_for = keep_for
+        self._kept: dict[str, Forecast] = {}
+        self._forgotten: pd.Timestamp | None = None
+        self._told: Snapshot | None = None
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        if snapshot is not self._told:
+            self._told = snapshot
+            self.stream.publish(snapshot)
+        try:
+            self._keep(snapshot)
+            self._learn(snapshot.computed)
+        except StoreUnavailable:
+            # What was not kept is kept with the next snapshot; what was not scored is still due.
+            log.warning("history and scores wait for the store", exc_info=True)
+
+    def _keep(self, snapshot: Snapshot) -> None:
+        for name, forecast in snapshot.forecasts.items():
+            if self._kept.get(name) is not forecast:
+                self.history.keep(forecast)
+                self._kept[name] = forecast
+        now = snapshot.computed
+        if self._forgotten is None or now - self._forgotten >= FORGET_EVERY:
+            self.history.forget(now - self.keep_for)
+            self._forgotten = now
+
+    def _learn(self, now: pd.Timestamp) -> None:
+        if self.quality.update(now):
+            self.recall()
+
+    def recall(self) -> None:
+        """Gives each model the quantiles that outcomes have taught it so far."""
+        for name, forecaster in self.forecasters.items():
+            if isinstance(forecaster, OnnxForecaster):
+                bundle = self.fleet.bundles[name]
+                forecaster.calibration = self.quality.calibration(bundle.task, bundle.version, bundle.calibration)

@@ -1,0 +1,151 @@
+"""Forecasts, kept as they were issued."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import orjson
+import pandas as pd
+import sqlalchemy as sa
+
+from citybrain_datasets.task import Task
+from citybrain_serving.database import transaction
+from citybrain_serving.inputs import InputHealth
+from citybrain_serving.layouts import Layouts
+from citybrain_serving.packing import pack
+from citybrain_serving.snapshot import Forecast, Source
+from citybrain_serving.tables import forecasts
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One forecast in the history, without its values."""
+
+    task: str
+    issued: pd.Timestamp
+    bundle: str
+    source: Source
+    computed: pd.Timestamp
+
+
+class History:
+    """Keeps and finds forecasts. Raises :class:`~citybrain_serving.errors.StoreUnavailable`."""
+
+    def __init__(self, engine: sa.Engine, layouts: Mapping[str, Layouts]):
+        self.engine = engine
+        self.layouts = layouts
+        """By node type."""
+
+    def keep(self, forecast: Forecast) -> None:
+        """Stores a forecast; one of the same task, issue time and bundle is replaced: it was computed again from
+        later data, and has to be scored again only if it never was."""
+        inputs = forecast.inputs
+        about = {
+            "task": forecast.task.model_dump(mode="json"),
+            "reason": forecast.reason,
+            "replaced": forecast.replaced,
+            "seen": inputs.seen,
+            "newest": None if inputs.newest is None else int(inputs.newest.timestamp()),
+            "signals": dict(inputs.signals),
+        }
+        row = {
+            "computed": int(forecast.computed.timestamp()),
+            "source": forecast.source,
+            "about": orjson.dumps(about).decode(),
+            "layout": self.layouts[forecast.task.node].digest,
+            "values": pack(forecast.values.reshape(-1)),
+            "observed": pack(forecast.observed),
+            "ends": int(forecast.times[-1].timestamp()),
+            "scored": False,
+        }
+        key = {"task": forecast.task.name, "issued": int(forecast.issued.timestamp()), "bundle": forecast.bundle}
+        with transaction(self.engine, write=True) as connection:
+            mine = _is(key)
+            scored = connection.scalar(sa.select(forecasts.c.scored).where(mine))
+            if scored is None:
+                connection.execute(forecasts.insert().values(**key, **row))
+            elif not scored:
+                connection.execute(forecasts.update().where(mine).values(**row))
+
+    def list(self, task: str, first: pd.Timestamp, last: pd.Timestamp, limit: int) -> list[Issue]:
+        """Forecasts issued in ``first`` ≤ time ≤ ``last``, newest first, at most ``limit``."""
+        columns = (forecasts.c[name] for name in ("task", "issued", "bundle", "source", "computed"))
+        query = (
+            sa.select(*columns)
+            .where(forecasts.c.task == task, forecasts.c.issued.between(first.timestamp(), last.timestamp()))
+            .order_by(forecasts.c.issued.desc(), forecasts.c.computed.desc())
+            .limit(limit)
+        )
+        with transaction(self.engine) as connection:
+            return [
+                Issue(r.task, _time(r.issued), r.bundle, cast(Source, r.source), _time(r.computed))
+                for r in connection.execute(query)
+            ]
+
+    def find(self, task: str, issued: pd.Timestamp) -> Forecast | None:
+        """The forecast issued at ``issued``, the one computed last where bundles changed; None where none is kept."""
+        query = (
+            sa.select(forecasts)
+            .where(forecasts.c.task == task, forecasts.c.issued == int(issued.timestamp()))
+            .order_by(forecasts.c.computed.desc())
+            .limit(1)
+        )
+        with transaction(self.engine) as connection:
+            row = connection.execute(query).mappings().first()
+            return None if row is None else self._forecast(connection, row)
+
+    def unscored(self, until: pd.Timestamp, limit: int) -> Sequence[Forecast]:
+        """Forecasts whose last time is not after ``until`` and which nobody compared with what happened; oldest
+        first, at most ``limit``."""
+        query = (
+            sa.select(forecasts)
+            .where(forecasts.c.scored.is_(False), forecasts.c.ends <= int(until.timestamp()))
+            .order_by(forecasts.c.ends, forecasts.c.issued)
+            .limit(limit)
+        )
+        with transaction(self.engine) as connection:
+            return [self._forecast(connection, row) for row in connection.execute(query).mappings().all()]
+
+    def forget(self, before: pd.Timestamp) -> int:
+        """Deletes forecasts issued before a time; returns how many."""
+        with transaction(self.engine, write=True) as connection:
+            return connection.execute(forecasts.delete().where(forecasts.c.issued < int(before.timestamp()))).rowcount
+
+    def _forecast(self, connection: sa.Connection, row: sa.RowMapping) -> Forecast:
+        about: dict[str, Any] = orjson.loads(row["about"])
+        task = Task.model_validate(about["task"])
+        layout = self.layouts[task.node]
+        shape = (task.horizon, len(task.quantiles))
+        values = layout.decode(connection, row["layout"], row["values"], int(np.prod(shape)))
+        newest = about["newest"]
+        return Forecast(
+            task=task,
+            issued=_time(row["issued"]),
+            computed=_time(row["computed"]),
+            values=values.reshape(-1, *shape),
+            observed=layout.decode(connection, row["layout"], row["observed"]).reshape(-1),
+            observed_age=np.zeros(len(values), np.int64),
+            inputs=InputHealth(about["seen"], None if newest is None else _time(newest), about["signals"]),
+            bundle=row["bundle"],
+            source=row["source"],
+            reason=about["reason"],
+            replaced=about["replaced"],
+        )
+
+
+def mark_scored(connection: sa.Connection, forecast: Forecast) -> bool:
+    """Notes that a forecast was scored; False where somebody else did so before."""
+    key = {"task": forecast.task.name, "issued": int(forecast.issued.timestamp()), "bundle": forecast.bundle}
+    statement = forecasts.update().where(_is(key), forecasts.c.scored.is_(False)).values(scored=True)
+    return connection.execute(statement).rowcount == 1
+
+
+def _is(key: Mapping[str, Any]) -> sa.ColumnElement[bool]:
+    return sa.and_(*(forecasts.c[name] == value for name, value in key.items()))
+
+
+def _time(seconds: int) -> pd.Timestamp:
+    return pd.Timestamp(seconds, unit="s", tz="UTC")

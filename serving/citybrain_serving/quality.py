@@ -1,0 +1,199 @@
+"""How past forecasts turned out: scored once their outcomes are in, summed by day, and learnt from.
+
+Scores are kept as sums, so that any span of days, any group and any bundle can be put together later without the
+forecasts. Outcomes also move the quantiles (adaptive conformal inference, Gibbs & Candès 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+import sqlalchemy as sa
+
+from citybrain_datasets.signals import NodeType
+from citybrain_datasets.task import Task
+from citybrain_models.calibration import Calibration
+from citybrain_serving.database import transaction
+from citybrain_serving.history import History, mark_scored
+from citybrain_serving.inputs import sampled
+from citybrain_serving.places import Places
+from citybrain_serving.snapshot import Forecast
+from citybrain_serving.store import ObservationStore
+from citybrain_serving.tables import calibrations, scores
+
+ALL = "all"
+SUMS = ("count", "absolute", "squared", "error", "pinball", "inside", "width", "persistence", "persistence_count")
+KEYS = ("task", "bundle", "source", "day", "lead_minutes", "part")
+GROUPED = ("owner", "road_class")
+"""Columns of the node tables by whose values forecasts are scored apart."""
+
+MOST_GROUPS = 60
+"""Values of a column beyond which it is no group: a name of its own for every node says nothing."""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """``rate`` by which outcomes move the quantiles of a model, 0 for never; ``patience`` how long after its last
+    step a forecast waits for late observations before it is scored."""
+
+    rate: float
+    patience: pd.Timedelta
+
+
+class Quality:
+    """Scores forecasts of the history and answers how good they were."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        history: History,
+        store: ObservationStore,
+        places: Mapping[NodeType, Places],
+        learning: Learning,
+    ):
+        self.engine = engine
+        self.history = history
+        self.store = store
+        self.learning = learning
+        self.parts = {node: _parts(table) for node, table in places.items()}
+
+    def update(self, now: pd.Timestamp, limit: int = 64) -> int:
+        """Scores forecasts whose outcomes are in, at most ``limit``; returns how many."""
+        due = self.history.unscored(now - self.learning.patience, limit)
+        for forecast in due:
+            truth = self._truth(forecast)
+            with transaction(self.engine, write=True) as connection:
+                if mark_scored(connection, forecast):
+                    _add(connection, _rows(forecast, truth, self.parts[forecast.task.node]))
+                    if self.learning.rate and forecast.source == "model":
+                        _learn(connection, forecast, truth, self.learning.rate)
+        return len(due)
+
+    def calibration(self, task: Task, bundle: str, fitted: Calibration) -> Calibration:
+        """The shifts of a bundle's quantiles: as fitted in training, and moved by outcomes since."""
+        with transaction(self.engine) as connection:
+            return fitted.shifted(_shift(connection, task, bundle))
+
+    def table(self, task: str, first: date, last: date, part: str, by: Sequence[str]) -> list[dict[str, Any]]:
+        """Measures of the forecasts issued on the days ``first`` … ``last``, a row for each value of ``by`` among
+        :data:`KEYS`; ``part`` is ``all``, ``owner=…``, ``road_class=…``, or empty for every one."""
+        keys = [scores.c[name] for name in by]
+        query = (
+            sa.select(*keys, *(sa.func.sum(scores.c[name]).label(name) for name in SUMS))
+            .where(scores.c.task == task, scores.c.day.between(first, last))
+            .group_by(*keys)
+            .order_by(*keys)
+        )
+        if part:
+            query = query.where(scores.c.part == part)
+        with transaction(self.engine) as connection:
+            found = connection.execute(query).mappings().all()
+        return [{**{name: row[name] for name in by}, **measures(dict(row))} for row in found if row["count"]]
+
+    def _truth(self, forecast: Forecast) -> np.ndarray:
+        task = forecast.task
+        return sampled(self.store, task, task.target, forecast.issued, 1, task.horizon).T
+
+
+def measures(sums: Mapping[str, Any]) -> dict[str, Any]:
+    """Means from sums. ``skill`` is 1 − MAE/MAE of persistence, where persistence had a value to go on."""
+    count, against = int(sums["count"]), int(sums["persistence_count"])
+    mae = float(sums["absolute"]) / count
+    persistence = float(sums["persistence"]) / against if against else None
+    return {
+        "count": count,
+        "mae": mae,
+        "rmse": float(np.sqrt(float(sums["squared"]) / count)),
+        "bias": float(sums["error"]) / count,
+        "pinball": float(sums["pinball"]) / count,
+        "coverage": float(sums["inside"]) / count,
+        "width": float(sums["width"]) / count,
+        "persistence_mae": persistence,
+        "skill": None if not persistence else 1 - mae / persistence,
+    }
+
+
+def _parts(places: Places) -> dict[str, np.ndarray]:
+    """Positions of the nodes of each group."""
+    parts = {ALL: np.arange(len(places))}
+    for column in GROUPED:
+        if column in places.table:
+            texts = places.text(column)
+            names = sorted(set(texts) - {""})
+            if len(names) <= MOST_GROUPS:
+                parts |= {f"{column}={name}"[:120]: np.flatnonzero(texts == name) for name in names}
+    return parts
+
+
+def _rows(forecast: Forecast, truth: np.ndarray, parts: Mapping[str, np.ndarray]) -> Iterable[dict[str, Any]]:
+    """Rows of :data:`scores` with the sums of one forecast; ``truth [node, horizon]``, NaN where not measured."""
+    task = forecast.task
+    known = np.isfinite(truth) & np.isfinite(forecast.values).all(axis=-1)
+    error = np.where(known[..., None], forecast.values - truth[..., None], 0).astype(np.float64)
+    levels = np.asarray(task.quantiles)
+    median = error[..., task.median]
+    still = known & np.isfinite(forecast.observed)[:, None]
+    per_node = {
+        "count": known,
+        "absolute": np.abs(median),
+        "squared": median**2,
+        "error": median,
+        "pinball": np.maximum(-levels * error, (1 - levels) * error).mean(axis=-1),
+        "inside": known & (error[..., 0] <= 0) & (error[..., -1] >= 0),
+        "width": error[..., -1] - error[..., 0],
+        "persistence": np.where(still, np.abs(forecast.observed[:, None] - truth), 0),
+        "persistence_count": still,
+    }
+    day = forecast.issued.date()
+    for part, nodes in parts.items():
+        sums = {name: values[nodes].sum(axis=0, dtype=np.float64) for name, values in per_node.items()}
+        for lead in np.flatnonzero(sums["count"]):
+            yield {
+                "task": task.name,
+                "bundle": forecast.bundle,
+                "source": forecast.source,
+                "day": day,
+                "lead_minutes": int(lead + 1) * task.step_minutes,
+                "part": part,
+                **{name: _plain(name, total[lead]) for name, total in sums.items()},
+            }
+
+
+def _plain(name: str, value: np.float64) -> float | int:
+    return int(value) if name in ("count", "inside", "persistence_count") else float(value)
+
+
+def _add(connection: sa.Connection, rows: Iterable[dict[str, Any]]) -> None:
+    """Adds sums to those that are there. One writer at a time, so that looking first is safe."""
+    for row in rows:
+        mine = sa.and_(*(scores.c[name] == row[name] for name in KEYS))
+        grown = {name: scores.c[name] + row[name] for name in SUMS}
+        if not connection.execute(scores.update().where(mine).values(**grown)).rowcount:
+            connection.execute(scores.insert().values(**row))
+
+
+def _shift(connection: sa.Connection, task: Task, bundle: str) -> np.ndarray:
+    """What outcomes have moved so far, float32 ``[horizon, quantile]``."""
+    text = connection.scalar(
+        sa.select(calibrations.c.shift).where(calibrations.c.task == task.name, calibrations.c.bundle == bundle)
+    )
+    shape = (task.horizon, len(task.quantiles))
+    return np.zeros(shape, np.float32) if text is None else np.asarray(orjson.loads(text), np.float32).reshape(shape)
+
+
+def _learn(connection: sa.Connection, forecast: Forecast, truth: np.ndarray, rate: float) -> None:
+    task, key = forecast.task, {"task": forecast.task.name, "bundle": forecast.bundle}
+    moved = Calibration(task.quantiles, _shift(connection, task, forecast.bundle))
+    row = {
+        "shift": orjson.dumps(moved.updated(forecast.values, truth, rate).shift.tolist()).decode(),
+        "updated": int(forecast.issued.timestamp()),
+    }
+    mine = sa.and_(*(calibrations.c[name] == value for name, value in key.items()))
+    if not connection.execute(calibrations.update().where(mine).values(**row)).rowcount:
+        connection.execute(calibrations.insert().values(**key, **row))

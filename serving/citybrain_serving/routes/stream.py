@@ -1,0 +1,55 @@
+"""``/v1/stream``: a server-sent event each time a forecast is published."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from citybrain_serving.encoding import utc
+from citybrain_serving.routes.documentation import problems
+from citybrain_serving.service import Service
+
+
+def router(service: Service) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["forecasts"])
+
+    @routes.get(
+        "/stream",
+        summary="Be told of every new forecast",
+        response_class=EventSourceResponse,
+        responses=problems(503),
+        # Before the answer begins: in the stream itself a refusal would come too late for a status.
+        dependencies=[Depends(service.stream.admit)],
+    )
+    async def stream(
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> AsyncIterator[ServerSentEvent]:
+        """An event `forecast` for each task, now and whenever it changes, with the address to read it from.
+
+        Its id is the digest of the forecast; a listener that comes back with `Last-Event-ID` is not told of it twice.
+        """
+        told: dict[str, str] = {}
+        async for snapshot in service.stream.snapshots():
+            for task, forecast in snapshot.forecasts.items():
+                if told.get(task) == forecast.digest:
+                    continue
+                told[task] = forecast.digest
+                if forecast.digest == last_event_id:
+                    continue
+                yield ServerSentEvent(
+                    event="forecast",
+                    id=forecast.digest,
+                    data={
+                        "task": task,
+                        "issued": utc(forecast.issued),
+                        "bundle": forecast.bundle,
+                        "source": forecast.source,
+                        "stale": service.stale(forecast),
+                        "href": f"/v1/forecasts/{task}",
+                    },
+                )
+
+    return routes

@@ -1,0 +1,19 @@
+"""Spans of time in query parameters."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pandas as pd
+
+from citybrain_serving.errors import BadSelection
+
+
+def instant(time: datetime, parameter: str) -> pd.Timestamp:
+    """A parameter's time in UTC. Raises :class:`BadSelection` for one without a zone, or beyond any calendar here."""
+    if time.tzinfo is None:
+        raise BadSelection(f"{parameter} has no zone; end it with Z or an offset", {"parameter": parameter})
+    try:
+        return pd.Timestamp(time).tz_convert("UTC").as_unit("s")
+    except (pd.errors.OutOfBoundsDatetime, OverflowError, ValueError):
+        raise BadSelection(f"{parameter} is no time that forecasts are kept of", {"parameter": parameter}) from None

@@ -1,0 +1,73 @@
+"""Tells listeners that a snapshot was published, from the cycle's thread into their event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from citybrain_serving.errors import TooManyListeners
+from citybrain_serving.snapshot import Snapshot
+
+MOST_LISTENERS = 1_000
+
+
+@dataclass(frozen=True, eq=False)
+class _Listener:
+    loop: asyncio.AbstractEventLoop
+    wake: asyncio.Event
+
+
+class Stream:
+    """A listener that is slow misses snapshots in between and gets the newest: nothing queues up for it."""
+
+    def __init__(self, most: int = MOST_LISTENERS):
+        self.most = most
+        self._listeners: set[_Listener] = set()
+        self._lock = threading.Lock()
+        self._newest: Snapshot | None = None
+        self._closed = False
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Wakes every listener. May be called from any thread."""
+        self._newest = snapshot
+        self._wake()
+
+    def close(self) -> None:
+        """Ends every stream, so that a service that stops need not wait for its listeners."""
+        self._closed = True
+        self._wake()
+
+    def admit(self) -> None:
+        """Raises :class:`TooManyListeners` where no further one is taken."""
+        if len(self._listeners) >= self.most:
+            raise TooManyListeners(f"{self.most} listeners are connected; ask /v1/forecasts instead")
+
+    async def snapshots(self) -> AsyncIterator[Snapshot]:
+        """The newest snapshot at once, where there is one, and then each that is published."""
+        listener = _Listener(asyncio.get_running_loop(), asyncio.Event())
+        with self._lock:
+            self._listeners.add(listener)
+        told: Snapshot | None = None
+        try:
+            while not self._closed:
+                newest = self._newest
+                if newest is not None and newest is not told:
+                    told = newest
+                    yield newest
+                    continue
+                await listener.wake.wait()
+                listener.wake.clear()
+        finally:
+            with self._lock:
+                self._listeners.discard(listener)
+
+    def _wake(self) -> None:
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            try:
+                listener.loop.call_soon_threadsafe(listener.wake.set)
+            except RuntimeError:  # its loop has ended, and with it whoever listened
+                continue

@@ -1,0 +1,215 @@
+"""Forecasts are kept, scored when their outcomes are in, and learnt from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from citybrain_datasets.signals import Signal
+from citybrain_models.calibration import Calibration
+from citybrain_serving.database import transaction
+from citybrain_serving.errors import StoreUnavailable
+from citybrain_serving.history import History
+from citybrain_serving.quality import measures
+from citybrain_serving.schemas import ForecastBody, IssueBody, QualityBody
+from citybrain_serving.service import Service
+from citybrain_serving.settings import Settings
+from citybrain_serving.store import Partial
+from citybrain_serving.tables import forecasts
+
+FIVE = pd.Timedelta(minutes=5)
+END = pd.Timestamp("2026-03-17", tz="UTC")
+
+
+@pytest.fixture
+def kept(location, bundles):
+    """A service on each kind of database."""
+    settings = Settings(store=location, clock="observations", patience_minutes=0, learning_rate=0.1)
+    made = Service(bundles.values(), settings)
+    yield made
+    made.close()
+
+
+def observe(service: Service, city, first: pd.Timestamp, last: pd.Timestamp) -> None:
+    """The city's own speeds, tick by tick, with a step of the service after each."""
+    speed = city.signals["speed"].between(first, last)
+    for time, row in zip(speed.times, speed.values, strict=True):
+        service.store.merge([Partial("speed", int(time.timestamp()), np.arange(6), row)])
+        service.step()
+
+
+def merge(service: Service, signal) -> None:
+    service.store.merge(
+        [
+            Partial(signal.name, int(time.timestamp()), np.arange(len(row)), row)
+            for time, row in zip(signal.times, signal.values, strict=True)
+        ]
+    )
+
+
+def test_a_forecast_comes_back_as_it_was_issued(kept, city):
+    merge(kept, city.signals["speed"].between(END - pd.Timedelta(days=2), END))
+    issued = kept.step().forecasts["congestion"]
+    found = kept.history.find("congestion", END)
+    np.testing.assert_array_equal(found.values, issued.values)
+    np.testing.assert_array_equal(found.observed, issued.observed)
+    assert found.digest == issued.digest
+    assert (found.inputs, found.source, found.task) == (issued.inputs, issued.source, issued.task)
+    assert kept.history.find("congestion", END - FIVE) is None
+
+
+def test_a_forecast_computed_again_replaces_the_first_until_it_is_scored(kept, city):
+    merge(kept, city.signals["speed"].between(END - pd.Timedelta(days=2), END - FIVE))
+    kept.store.merge([Partial("speed", int(END.timestamp()), np.array([0]), np.array([40], np.float32))])
+    kept.step()
+    kept.store.merge([Partial("speed", int(END.timestamp()), np.array([1]), np.array([9], np.float32))])
+    second = kept.step(touched={"speed"}).forecasts["congestion"]
+    assert kept.history.find("congestion", END).digest == second.digest
+    with transaction(kept.store.engine, write=True) as connection:
+        connection.execute(forecasts.update().values(scored=True))
+    kept.store.merge([Partial("speed", int(END.timestamp()), np.array([2]), np.array([7], np.float32))])
+    kept.step(touched={"speed"})
+    assert kept.history.find("congestion", END).digest == second.digest
+
+
+def test_scores_are_those_of_the_outcomes(kept, city):
+    first = END - pd.Timedelta(hours=2)
+    merge(kept, city.signals["speed"].between(first - pd.Timedelta(days=2), first - FIVE))
+    observe(kept, city, first, END)
+    scored = [f for f in range(25) if first + (f + 6) * FIVE <= END]
+    signal = city.signals["speed"]
+    errors, inside = [], []
+    for step in scored:
+        issued = first + step * FIVE
+        forecast = kept.history.find("congestion", issued)
+        truth = signal.between(issued + FIVE, issued + 6 * FIVE).values.T
+        errors.append(forecast.values[..., 1] - truth)
+        inside.append((forecast.values[..., 0] <= truth) & (truth <= forecast.values[..., 2]))
+    (row,) = kept.quality.table("congestion", first.date(), END.date(), "all", [])
+    assert row["count"] == np.size(errors)
+    assert row["mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-5)
+    assert row["rmse"] == pytest.approx(np.sqrt(np.square(errors).mean()), rel=1e-5)
+    assert row["bias"] == pytest.approx(np.mean(errors), abs=1e-5)
+    assert row["coverage"] == pytest.approx(np.mean(inside))
+    by_lead = kept.quality.table("congestion", first.date(), END.date(), "all", ["lead_minutes"])
+    assert [r["lead_minutes"] for r in by_lead] == [5, 10, 15, 20, 25, 30]
+    assert by_lead[2]["mae"] == pytest.approx(np.abs(np.array(errors)[..., 2]).mean(), rel=1e-5)
+    groups = {r["part"]: r["count"] for r in kept.quality.table("congestion", first.date(), END.date(), "", ["part"])}
+    assert groups["owner=west"] == groups["road_class=local"] == groups["all"] / 2
+
+
+def test_nothing_is_scored_twice_or_before_its_time(kept, city):
+    merge(kept, city.signals["speed"].between(END - pd.Timedelta(days=2), END))
+    kept.step()
+    assert kept.quality.update(END + 5 * FIVE) == 0
+    merge(kept, _ahead(city))
+    assert kept.quality.update(END + pd.Timedelta(hours=2)) == 1
+    (row,) = kept.quality.table("congestion", END.date(), END.date(), "all", [])
+    assert row["count"] == 36
+    assert kept.quality.update(END + pd.Timedelta(hours=2)) == 0
+
+
+def _ahead(city):
+    """Half an hour after the end of the city's record: its last value goes on."""
+    last = city.signals["speed"].values[-1:]
+    return Signal("speed", "road", END + FIVE, FIVE, np.repeat(last, 6, axis=0))
+
+
+def test_outcomes_move_the_quantiles_and_are_remembered(kept, city, bundles, location):
+    first = END - pd.Timedelta(hours=2)
+    fitted = kept.cycle.forecasters["congestion"].calibration.shift.copy()
+    merge(kept, city.signals["speed"].between(first - pd.Timedelta(days=2), first - FIVE))
+    observe(kept, city, first, END)
+    moved = kept.cycle.forecasters["congestion"].calibration.shift
+    assert (moved[:, [0, 2]] != fitted[:, [0, 2]]).all()
+    assert (moved[:, 1] == 0).all()
+    again = Service(bundles.values(), Settings(store=location, clock="observations"))
+    np.testing.assert_allclose(again.cycle.forecasters["congestion"].calibration.shift, moved, atol=1e-6)
+    again.close()
+
+
+def test_adaptive_conformal_inference_finds_the_nominal_coverage():
+    rng = np.random.default_rng(3)
+    calibration = Calibration((0.1, 0.5, 0.9), np.zeros((1, 3), np.float32))
+    raw = np.tile(np.array([-0.1, 0, 0.1], np.float32), (50, 1, 1))
+    hits = []
+    for _ in range(1500):
+        published = raw + calibration.shift * 0.2
+        truth = rng.normal(0, 1, (50, 1))
+        hits.append(((published[..., 0] <= truth) & (truth <= published[..., 2])).mean())
+        calibration = calibration.updated(published, truth, 0.2)
+    assert np.mean(hits[-500:]) == pytest.approx(0.8, abs=0.02)
+
+
+def test_history_is_forgotten_and_scores_stay(kept, city):
+    merge(kept, city.signals["speed"].between(END - pd.Timedelta(days=2), END))
+    kept.step()
+    assert kept.history.forget(END) == 0
+    assert kept.history.forget(END + FIVE) == 2
+    assert kept.history.list("congestion", END - FIVE, END, 10) == []
+
+
+def test_measures_without_a_baseline():
+    sums = dict.fromkeys(("absolute", "squared", "error", "pinball", "inside", "width", "persistence"), 1.0)
+    assert measures({**sums, "count": 2, "persistence_count": 0})["skill"] is None
+    assert measures({**sums, "count": 2, "persistence_count": 2})["skill"] == 0
+
+
+def test_history_and_quality_over_http(warm, service, rows):
+    service.step()
+    listed = [IssueBody.model_validate(entry) for entry in warm.get("/v1/forecasts/congestion/history").json()]
+    assert [issue.issued for issue in listed] == ["2026-03-17T00:00:00Z"]
+    past = warm.get(listed[0].href, params={"ids": "r1"})
+    body = ForecastBody.model_validate_json(past.content)
+    assert body.ids == ["r1"]
+    assert body.values == warm.get("/v1/forecasts/congestion?ids=r1").json()["values"]
+    assert warm.get(listed[0].href + "&index=tpi").json()["index"]["id"] == "tpi"
+    quality = QualityBody.model_validate_json(warm.get("/v1/quality?task=congestion").content)
+    assert (quality.nominal_coverage, quality.rows) == (0.8, [])
+    late = [
+        {"id": "r1", "signal": "speed", "time": f"2026-03-17T0{minute // 60}:{minute % 60:02}:00Z", "value": 50}
+        for minute in range(5, 125, 5)
+    ]
+    warm.post("/v1/observations", json={"observations": late})
+    service.step()
+    rows_of = warm.get("/v1/quality?task=congestion&by=group&by=lead_minutes").json()["rows"]
+    assert {row["group"] for row in rows_of} == {"all", "owner=east", "road_class=primary"}
+    assert all(row["count"] == 1 for row in rows_of)
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("/v1/forecasts/congestion?issued=2026-03-16T00:00:00Z", 404),
+        ("/v1/forecasts/congestion?issued=2026-03-16T00:00:00", 422),
+        ("/v1/forecasts/congestion?issued=0001-01-01T00:00:00Z", 404),
+        ("/v1/forecasts/noise?issued=2026-03-16T00:00:00Z", 404),
+        ("/v1/forecasts/noise/history", 404),
+        ("/v1/forecasts/congestion/history?limit=0", 422),
+        ("/v1/forecasts/congestion/history?from=2026-03-16T00:00:00", 422),
+        ("/v1/quality", 422),
+        ("/v1/quality?task=noise", 404),
+        ("/v1/quality?task=congestion&from=2026-03-18&to=2026-03-01", 422),
+        ("/v1/quality?task=congestion&by=colour", 422),
+    ],
+)
+def test_what_cannot_be_found_or_asked(warm, address, status):
+    answer = warm.get(address)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_history_waits_for_a_store_that_is_away(kept, city, monkeypatch):
+    merge(kept, city.signals["speed"].between(END - pd.Timedelta(days=2), END))
+    keep = History.keep
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(History, "keep", away)
+    assert kept.step() is not None
+    assert kept.history.find("congestion", END) is None
+    monkeypatch.setattr(History, "keep", keep)
+    kept.step(touched=())
+    assert kept.history.find("congestion", END) is not None

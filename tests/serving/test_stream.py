@@ -1,0 +1,76 @@
+"""Listeners are told of every forecast, once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from citybrain_serving.errors import TooManyListeners
+from citybrain_serving.snapshot import Snapshot
+from citybrain_serving.stream import Stream
+
+
+def events(response: httpx.Response):
+    """Events of a stream as (name, id, data)."""
+    found: dict[str, str] = {}
+    for line in response.iter_lines():
+        if not line and found:
+            yield found.get("event"), found.get("id"), json.loads(found["data"])
+            found = {}
+        elif line and not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            found[name] = value
+
+
+def test_a_listener_is_told_now_and_with_every_forecast(warm, service):
+    service.stream.publish(service.snapshot)
+    with warm.stream("GET", "/v1/stream") as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        told = events(response)
+        first = [next(told), next(told)]
+        assert {data["task"] for _, _, data in first} == {"congestion", "pm25"}
+        assert warm.get(first[0][2]["href"]).json()["issued"] == first[0][2]["issued"]
+        late = {"id": "r0", "signal": "speed", "time": "2026-03-17T00:05:00Z", "value": 3}
+        warm.post("/v1/observations", json={"observations": [late]})
+        service.step()
+        name, digest, data = next(told)
+        assert (name, data["task"], data["issued"]) == ("forecast", "congestion", "2026-03-17T00:05:00Z")
+        assert digest == service.snapshot.forecasts["congestion"].digest
+        service.stream.close()
+        assert list(told) == []  # PM2.5 was computed again from the same hours, and came out the same
+
+
+def test_a_listener_that_comes_back_is_not_told_twice(warm, service):
+    service.stream.publish(service.snapshot)
+    seen = service.snapshot.forecasts["congestion"].digest
+    with warm.stream("GET", "/v1/stream", headers={"Last-Event-ID": seen}) as response:
+        assert next(events(response))[2]["task"] == "pm25"
+
+
+def test_no_more_listeners_than_agreed(warm, service):
+    service.stream.most = 0
+    answer = warm.get("/v1/stream")
+    assert answer.status_code == 503
+    assert answer.headers["content-type"] == "application/problem+json"
+    with pytest.raises(TooManyListeners):
+        service.stream.admit()
+
+
+def test_a_slow_listener_gets_the_newest_only():
+    async def listen() -> list[Snapshot]:
+        stream, heard = Stream(), []
+        snapshots = [Snapshot({}, None) for _ in range(3)]  # type: ignore[arg-type]  # the time is not looked at
+        stream.publish(snapshots[0])
+        async for snapshot in stream.snapshots():
+            heard.append(snapshots.index(snapshot))
+            if len(heard) == 1:
+                stream.publish(snapshots[1])
+                stream.publish(snapshots[2])
+            else:
+                stream.close()
+        return heard
+
+    assert asyncio.run(listen()) == [0, 2]
