@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint
+.PHONY: demo test lint constraints
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,3 +20,15 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+# Exact versions of everything but `peers`, whose libraries need torch extensions built on the machine.
+constraints: pyproject.toml
+	: > constraints.txt
+	$(PYTHON) -m venv $(VENV)-constraints
+	$(VENV)-constraints/bin/python -m pip install --quiet --dry-run --ignore-installed --report $(VENV)-constraints/report.json \
+	  'torch==2.13.0' '.[training,serving,scenarios,postgres,dev]'
+	$(VENV)-constraints/bin/python -c "import json, sys; \
+	  found = json.load(open('$(VENV)-constraints/report.json'))['install']; \
+	  names = sorted((p['metadata']['name'].lower().replace('_', '-'), p['metadata']['version'].partition('+')[0]) for p in found); \
+	  print('# Written by \`make constraints\`.', *('%s==%s' % n for n in names if n[0] != 'citybrain'), sep='\n')" > constraints.txt
+	rm -rf $(VENV)-constraints
