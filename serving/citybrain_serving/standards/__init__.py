@@ -1,0 +1,1 @@
+"""The formats that traffic and environment authorities already exchange: NGSI-LD, DATEX II and MQTT."""

@@ -1,0 +1,147 @@
+"""NGSI-LD in: ``TrafficFlowObserved`` and ``AirQualityObserved`` of the Smart Data Models.
+
+Normalized, concise and simplified (key-value) attributes are read alike. An entity is about the node whose id ends
+its own id (``urn:ngsi-ld:TrafficFlowObserved:<id>``), or that its reference names (``refRoadSegment``,
+``refDevice``, ``refPointOfInterest``). Its time is ``dateObservedTo``, the end of ``dateObserved`` where that is an
+interval, or ``dateObserved`` itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+
+from citybrain_datasets.signals import NodeType
+from citybrain_serving.errors import MalformedBody
+from citybrain_serving.fleet import Channel
+from citybrain_serving.standards.translation import Rows, Translated
+
+ATTRIBUTES: dict[str, tuple[NodeType, dict[str, tuple[str, str]]]] = {
+    "TrafficFlowObserved": (
+        "road",
+        {
+            "averageVehicleSpeed": ("speed", "km/h"),
+            "intensity": ("flow", "veh"),
+            "occupancy": ("occupancy", "1"),
+        },
+    ),
+    "AirQualityObserved": (
+        "air",
+        {
+            **{name: (name, "µg/m³") for name in ("pm25", "pm10", "no2", "no", "nox", "o3", "so2")},
+            "co": ("co", "mg/m³"),
+            "temperature": ("temperature", "°C"),
+            "relativeHumidity": ("humidity", "1"),
+            "pressure": ("pressure", "hPa"),
+            "windSpeed": ("wind_speed", "m/s"),
+            "windDirection": ("wind_direction", "°"),
+            "precipitation": ("precipitation", "mm"),
+        },
+    ),
+}
+"""Signal and unit of each attribute that is read; ``veh`` and ``mm`` are amounts of the observed period. A
+``unitCode`` beside the value overrules the unit; the model says none for ``co``, which is taken in the unit that
+cities publish."""
+
+UNIT_CODES = {
+    "KMH": "km/h", "HM": "mph", "MTS": "m/s", "GQ": "µg/m³", "GP": "mg/m³", "59": "ppm", "61": "ppb", "CEL": "°C",
+    "KEL": "K", "FAH": "°F", "P1": "%", "C62": "1", "DD": "°", "A97": "hPa", "PAL": "Pa", "KPA": "kPa",
+}  # fmt: skip
+"""UN/CEFACT Recommendation 20 codes of the units that are known here."""
+
+REFERENCES = ("refRoadSegment", "refDevice", "refPointOfInterest")
+
+
+def readings_from_ngsi(body: bytes, channels: Mapping[str, Channel], most: int) -> Translated:
+    """A notification, one entity or a list of entities. Raises :class:`MalformedBody`."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody(f"the body is no JSON: {error}") from None
+    entities = document
+    if isinstance(document, dict):
+        entities = document.get("data") if document.get("type") == "Notification" else [document]
+    if not isinstance(entities, list):
+        raise MalformedBody("the body must be a Notification with data, an entity or a list of entities")
+    rows = Rows(channels, most)
+    for entity in entities:
+        if isinstance(entity, dict) and isinstance(entity.get("id"), str):
+            _entity(entity, rows)
+        else:
+            rows.broken(f"entity {len(rows)}")
+    return rows.translated()
+
+
+def _entity(entity: dict[str, Any], rows: Rows) -> None:
+    kinds = entity.get("type")
+    kind = next((k for k in (kinds if isinstance(kinds, list) else [kinds]) if k in ATTRIBUTES), None)
+    if kind is None:
+        rows.ignored[f"entities of type {str(kinds)[:60]}"] += 1
+        return
+    node, attributes = ATTRIBUTES[kind]
+    first, last = _interval(entity)
+    for name, (signal, usual) in attributes.items():
+        if entity.get(name) is None:
+            continue
+        source = f"{entity['id'][:120]}#{name}"
+        value, code, observed = _attribute(entity[name])
+        place = _place(entity, kind, rows, signal)
+        channel = rows.channel(signal, node, place)
+        if channel is None:
+            continue
+        unit: str | None = UNIT_CODES.get(code, code) if code is not None else usual
+        if unit in ("veh", "mm") and type(value) in (int, float):  # an amount becomes an amount in an hour
+            hours = _hours(first, last) or channel.ticks.step.total_seconds() / 3600
+            value, unit = value / hours, None
+        if signal == "wind_direction" and unit == "°" and type(value) in (int, float):
+            value = value % 360  # the model counts from −180 to 180
+        rows.add(channel, place, observed or last, value, unit, source)
+
+
+def _attribute(given: Any) -> tuple[Any, str | None, Any]:
+    """Value, unit code and time of its own, from any of the three forms."""
+    if not isinstance(given, dict):
+        return given, None, None
+    code = given.get("unitCode")
+    return given.get("value"), code if isinstance(code, str) else None, _plain(given.get("observedAt"))
+
+
+def _plain(given: Any) -> Any:
+    """The value behind a Property, a Relationship or a JSON-LD typed value."""
+    while isinstance(given, dict):
+        given = given.get("value", given.get("object", given.get("@value")))
+    return given
+
+
+def _interval(entity: dict[str, Any]) -> tuple[Any, Any]:
+    """Start, maybe None, and end of the observation."""
+    whole = _plain(entity.get("dateObserved"))
+    first, last = _plain(entity.get("dateObservedFrom")), _plain(entity.get("dateObservedTo"))
+    if isinstance(whole, str) and "/" in whole:
+        start, _, end = whole.partition("/")
+        return first or start, last or end
+    return first, last or whole
+
+
+def _hours(first: Any, last: Any) -> float | None:
+    """Length of the observation; None where it is not said or not positive."""
+    try:
+        seconds = (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
+    except (TypeError, ValueError):
+        return None
+    return seconds / 3600 if seconds > 0 else None
+
+
+def _place(entity: dict[str, Any], kind: str, rows: Rows, signal: str) -> str:
+    """The node an entity is about; the end of its own id where no candidate is known."""
+    own = unquote(entity["id"].removeprefix("urn:ngsi-ld:").removeprefix(f"{kind}:"))
+    channel = rows.channels.get(signal)
+    named = [_plain(entity.get(reference)) for reference in REFERENCES]
+    for candidate in (own, *(unquote(name.rsplit(":", 1)[-1]) for name in named if isinstance(name, str))):
+        if channel is not None and candidate in channel.ids:
+            return candidate
+    return own

@@ -1,0 +1,166 @@
+"""``/v1/ngsi-ld`` and ``/v1/datex2``: in and out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+import orjson
+from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from citybrain_serving.errors import NothingAccepted, UnsupportedMedia
+from citybrain_serving.fleet import Channel
+from citybrain_serving.ingest import Outcome
+from citybrain_serving.negotiation import matches
+from citybrain_serving.routes.documentation import problems
+from citybrain_serving.routes.selecting import Selected
+from citybrain_serving.schemas import IngestBody
+from citybrain_serving.service import Service
+from citybrain_serving.snapshot import Forecast
+from citybrain_serving.standards import datex_out, ngsi_out
+from citybrain_serving.standards.datex_in import readings_from_datex
+from citybrain_serving.standards.ngsi_in import readings_from_ngsi
+from citybrain_serving.standards.translation import Translated
+
+JSON_LD = "application/ld+json"
+JSON = "application/json"
+XML = ("application/xml", "text/xml")
+
+Reader = Callable[[bytes, Mapping[str, Channel], int], Translated]
+
+INGEST = problems(400, 413, 415, 422, 503)
+ANSWER = {304: {"description": "What If-None-Match names is still the newest"}, **problems(404, 422, 503)}
+
+
+class TranslatedBody(IngestBody):
+    """What became of a body; each refusal says where in it the reading stood."""
+
+    ignored: dict[str, int]
+
+
+def _body(*media: str) -> dict[str, Any]:
+    kinds = {m: {"schema": {"type": "string"} if "xml" in m else {}} for m in media}
+    return {"requestBody": {"required": True, "content": kinds}}
+
+
+def router(service: Service) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["standards"])
+
+    @routes.post(
+        "/ngsi-ld/notifications",
+        summary="NGSI-LD observations in",
+        response_model=TranslatedBody,
+        responses=INGEST,
+        openapi_extra=_body(JSON, JSON_LD),
+    )
+    async def notify(request: Request) -> Response:
+        """A notification (or entities) with `TrafficFlowObserved` and `AirQualityObserved`, in any form."""
+        return await _take(service, request, (JSON, JSON_LD), readings_from_ngsi)
+
+    @routes.post(
+        "/datex2/measured-data",
+        summary="DATEX II measured data in",
+        response_model=TranslatedBody,
+        responses=INGEST,
+        openapi_extra=_body(*XML),
+    )
+    async def measured(request: Request) -> Response:
+        """A DATEX II v3 `MeasuredDataPublication`; a site is the node that has its id."""
+        return await _take(service, request, XML, readings_from_datex)
+
+    @routes.get("/ngsi-ld/entities", summary="Forecasts as NGSI-LD entities", response_class=Response, responses=ANSWER)
+    def entities(
+        request: Request,
+        places: Selected,
+        kind: Annotated[Literal["AirQualityForecast", "TrafficFlowForecast"], Query(alias="type")],
+        horizon: Annotated[str | None, Query(description="minutes ahead, separated by commas")] = None,
+        options: Annotated[Literal["normalized", "keyValues"], Query()] = "normalized",
+        limit: Annotated[int, Query(ge=1, le=1_000, description="nodes on a page")] = 100,
+        offset: Annotated[int, Query(ge=0, le=100_000_000, description="nodes before the page")] = 0,
+    ) -> Response:
+        """One entity for each node and lead. `TrafficFlowForecast` is described at
+        `/v1/ngsi-ld/schemas/TrafficFlowForecast`."""
+        forecast = service.published(ngsi_out.TASKS[kind]).answers.forecast
+        page = ngsi_out.page(service, forecast, places, horizon, limit, offset)
+        return _answer(
+            request, forecast, JSON_LD, page.more,
+            lambda: orjson.dumps(ngsi_out.entities(service, forecast, page, simplified=options == "keyValues")),
+        )  # fmt: skip
+
+    @routes.get("/ngsi-ld/schemas/TrafficFlowForecast", summary="The schema of TrafficFlowForecast")
+    def described() -> dict[str, Any]:
+        return ngsi_out.traffic_flow_forecast_schema()
+
+    @routes.get(
+        "/datex2/forecasts/{task}",
+        summary="A forecast as a DATEX II publication",
+        response_class=Response,
+        responses=ANSWER,
+    )
+    def elaborated(
+        request: Request,
+        task: Annotated[str, Path(description="`congestion` or `pm25`")],
+        places: Selected,
+        horizon: Annotated[str | None, Query(description="minutes ahead, separated by commas")] = None,
+        limit: Annotated[int, Query(ge=1, le=5_000, description="nodes on a page")] = 1_000,
+        offset: Annotated[int, Query(ge=0, le=100_000_000, description="nodes before the page")] = 0,
+    ) -> Response:
+        """A DATEX II v3.7 `ElaboratedDataPublication`: medians, with the spread as a standard deviation."""
+        forecast = service.published(task).answers.forecast
+        page = ngsi_out.page(service, forecast, places, horizon, limit, offset)
+        return _answer(request, forecast, XML[0], page.more, lambda: datex_out.publication(service, forecast, page))
+
+    return routes
+
+
+async def _take(service: Service, request: Request, media: tuple[str, ...], reader: Reader) -> Response:
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given not in media:
+        raise UnsupportedMedia(f"the body must be {' or '.join(media)}", {"supported": list(media)})
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMedia("the body must not be compressed")
+    body = await request.body()
+    document = await run_in_threadpool(ingested, service, body, reader)
+    return Response(orjson.dumps(document), media_type=JSON)
+
+
+def ingested(service: Service, body: bytes, reader: Reader) -> dict[str, Any]:
+    """Translates a body, stores what is sound and says what became of it.
+
+    Raises :class:`NothingAccepted` where there were readings and none could be taken.
+    """
+    translated = reader(body, service.fleet.channels, service.settings.max_readings)
+    outcome = service.take(translated.readings)
+    document = {**_document(outcome, translated), "ignored": dict(translated.ignored)}
+    if outcome.refused_count and not outcome.accepted and not outcome.repeated:
+        raise NothingAccepted(f"none of {outcome.refused_count} readings can be accepted", document)
+    return document
+
+
+def _document(outcome: Outcome, translated: Translated) -> dict[str, Any]:
+    return {
+        "accepted": outcome.accepted,
+        "repeated": outcome.repeated,
+        "refused": outcome.refused_count,
+        "refused_by_reason": dict(outcome.refused),
+        "refusals": [
+            {"row": r.row, "reason": str(r.reason), "detail": f"{translated.sources[r.row]}: {r.detail}"}
+            for r in outcome.refusals
+        ],
+    }
+
+
+def _answer(
+    request: Request, forecast: Forecast, media: str, more: int | None, encode: Callable[[], bytes]
+) -> Response:
+    asked = hashlib.blake2b(str(request.url.query).encode(), digest_size=6).hexdigest()
+    headers = {"ETag": f'"{forecast.digest}-{asked}"', "Cache-Control": "no-cache"}
+    if matches(request.headers.get("if-none-match"), headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    if more is not None:
+        query = urlencode({**request.query_params, "offset": more})
+        headers["Link"] = f'<{request.url.path}?{query}>; rel="next"'
+    return Response(encode(), headers=headers, media_type=media)
