@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from citybrain_datasets.city import City
 from citybrain_datasets.signals import Signal
 from citybrain_training.config import TrainConfig
+from citybrain_training.pipeline import Outcome, train
 
 QUICK = {
     "network": {"width": 16, "blocks": 1, "hubs": 2, "embedding": 4},
@@ -43,7 +46,7 @@ def make_small_city(days: int = 21, roads: int = 6, stations: int = 3, seed: int
     hour = np.arange(1, ticks + 1)[:, None] / 4 % 24
     rush = np.exp(-((hour - 8) ** 2) / 4) + np.exp(-((hour - 18) ** 2) / 4)
     slow = np.cumsum(random.normal(size=(ticks, 1)), axis=0) / 30
-    speed = 60 - 30 * rush * (1 + 0.3 * np.sin(slow)) + random.normal(size=(ticks, roads))
+    speed = 60 - 38 * rush * (1 + 0.3 * np.sin(slow)) + random.normal(size=(ticks, roads))
     speed[random.random(speed.shape) < 0.05] = np.nan
     hours = days * 24
     traffic = rush[3::4]
@@ -84,3 +87,17 @@ def small_city() -> City:
 @pytest.fixture(scope="session")
 def quick() -> TrainConfig:
     return TrainConfig.model_validate(QUICK)
+
+
+@pytest.fixture(scope="session")
+def trained(small_city: City, quick: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """A bundle of the small city, good enough to be told from a worse one; tracked nowhere."""
+    config = quick.merged({"fit": {"epochs": 6}})
+    return train(small_city, "congestion", config, tmp_path_factory.mktemp("trained"), home=None, progress=False)
+
+
+@pytest.fixture(scope="session")
+def saved_city(small_city: City, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cities") / "smallville"
+    small_city.save(folder)
+    return folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,6 +16,10 @@ from citybrain_datasets.errors import ConfigError
 from citybrain_datasets.signals import KINDS
 from citybrain_datasets.task import Task
 from citybrain_training.config import TrainConfig, read_config
+
+if TYPE_CHECKING:  # torch takes seconds to import, which a help page should not
+    from citybrain_models.forecaster import Forecaster
+    from citybrain_training.preparation import Preparation
 
 PROTOCOLS = Path(__file__).parent / "protocols"
 
@@ -77,13 +81,19 @@ def evaluate(
     city: CityArgument,
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the scores as JSON")] = False,
+    events: Annotated[
+        bool, typer.Option("--events", help="score the events instead: congestion's onset and end, PM2.5 grades")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="with --events: draw how reliable the probabilities are")] = None,
 ) -> None:
     """Score a bundle beside persistence and the weekly profile on a city's test windows."""
     from citybrain_models.bundle import Bundle
     from citybrain_models.onnx_forecaster import OnnxForecaster
-    from citybrain_training.pipeline import OURS, score
+    from citybrain_training.pipeline import OURS, beside_baselines, score
     from citybrain_training.preparation import prepare
 
+    if plot is not None and not events:
+        raise ConfigError("--plot draws the reliability of events; it needs --events")
     read = Bundle.read(bundle)
     loaded = City.load(city)
     if loaded.ids(read.task.node) != read.city.ids(read.task.node):
@@ -93,7 +103,11 @@ def evaluate(
         )
     settings = load_config(config).merged({"task": read.task.model_dump(exclude={"name", "node"})})
     preparation = prepare(loaded, read.task.name, settings)
-    tables = score(preparation, {OURS: OnnxForecaster(read, settings.threads)})
+    ours = OnnxForecaster(read, settings.threads)
+    if events:
+        tell_events({OURS: ours} | beside_baselines(preparation), preparation, as_json, plot)
+        return
+    tables = score(preparation, {OURS: ours})
     if as_json:
         typer.echo(json.dumps(tables, indent=1))
     else:
@@ -119,6 +133,30 @@ def export(
     bundle = make_bundle(module, preparation).write(out)
     console.print(f"bundle {bundle.version}, {len(bundle.model) / 1e6:.1f} MB of ONNX")
     typer.echo(out)
+
+
+def tell_events(models: dict[str, Forecaster], preparation: Preparation, as_json: bool, plot: Path | None) -> None:
+    """Scores of event forecasts, printed, and drawn to ``plot`` where given."""
+    from citybrain_training.events import save_reliability, score_events
+
+    found = {name: score_events(model, preparation) for name, model in models.items()}
+    if plot is not None:
+        save_reliability(found, plot)
+    if as_json:
+        typer.echo(json.dumps({name: vars(scores) for name, scores in found.items()}, indent=1))
+        return
+    happened = list(dict.fromkeys(event for scores in found.values() for event in scores.tables))
+    if not happened:
+        console.print("no event that we score happened in the test windows")
+    for event in happened:
+        rate = max(scores.tables[event]["base_rate"] for scores in found.values())
+        table = Table(title=f"{event}: happened in {rate:.2%} of the cases")
+        for column in ("model", "POD", "FAR", "CSI", "Brier", "Brier skill"):
+            table.add_column(column, justify="left" if column == "model" else "right")
+        for name, scores in found.items():
+            row = scores.tables[event]
+            table.add_row(name, *(f"{row[m]:.3f}" for m in ("pod", "far", "csi", "brier", "brier_skill")))
+        console.print(table)
 
 
 def load_config(name: str | None) -> TrainConfig:

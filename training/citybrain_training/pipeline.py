@@ -105,11 +105,16 @@ def finish(preparation: Preparation, fitted: Fitted, folder: Path) -> tuple[Bund
 
 def score(preparation: Preparation, models: dict[str, Forecaster]) -> Tables:
     """Test scores of ``models`` and, beside them, of persistence and the weekly profile."""
+    every = models | beside_baselines(preparation)
+    return {name: evaluate(model, preparation.source, preparation.split.test) for name, model in every.items()}
+
+
+def beside_baselines(preparation: Preparation) -> dict[str, Forecaster]:
+    """Persistence and the weekly profile by name, their spread learnt from training windows."""
     train = preparation.split.train
     thinned = train[:: max(1, len(train) // 2_000)]
     baselines = [kind(preparation.features).fit(preparation.source, thinned) for kind in (Persistence, WeeklyProfile)]
-    every = {**models, **{baseline.name: baseline for baseline in baselines}}
-    return {name: evaluate(model, preparation.source, preparation.split.test) for name, model in every.items()}
+    return {baseline.name: baseline for baseline in baselines}
 
 
 def draw(preparation: Preparation, forecaster: Forecaster, tables: Tables) -> dict[str, figures.Figure | None]:

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from citybrain_datasets.windows import WindowSource
+from citybrain_models.events import Events
 from citybrain_models.forecaster import Forecaster
 from citybrain_models.metrics import Scores
 from citybrain_training.bench.cases import Case
-from citybrain_training.bench.events import Events
 from citybrain_training.preparation import Preparation
 
 PARTS_OF_DAY = ("00–06", "06–12", "12–18", "18–24")
@@ -60,10 +60,7 @@ def score_test(forecaster: Forecaster, preparation: Preparation, case: Case, bat
             for lead in range(task.horizon)
         },
         events={name: table for name, counts in events.counts.items() if (table := counts.table())},
-        reliability={
-            name: [[float(n), float(p / n), float(o / n)] for n, p, o in counts.bins if n]
-            for name, counts in events.counts.items()
-        },
+        reliability={name: counts.reliability() for name, counts in events.counts.items()},
     )
 
 
