@@ -21,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityBrainError
 from citybrain_datasets.signals import KINDS, NodeType
@@ -40,7 +41,7 @@ def demo(
     port: Annotated[int, typer.Option(help="port of the service on 127.0.0.1")] = 8000,
     serve: Annotated[bool, typer.Option(help="leave the service running at the end")] = True,
 ) -> None:
-    """Train on the embedded city, compare, register, export, serve, replay its last day, and stay to answer."""
+    """Train on the embedded city, compare, register, export, serve, replay a day, and stay to answer."""
     _refuse_taken(port)
     loaded = City.load(city)
     console.rule(f"[bold]{loaded.title or loaded.name}" + (" — synthetic" if loaded.synthetic else ""))
@@ -52,6 +53,7 @@ def demo(
     with _service(bundles, store, port) as (process, client):
         _replay(loaded, [Bundle.read(bundle) for bundle in bundles], client)
         _tell(loaded, client)
+        _draw(loaded, client, folder / "city.png")
         console.print(
             f"\nThe service answers on [bold]http://127.0.0.1:{port}[/bold]: try /docs, /v1/city, "
             "/v1/forecasts/congestion, /v1/forecasts/pm25, /metrics."
@@ -124,9 +126,9 @@ def _until(holds: Any, process: subprocess.Popen[bytes], log: Path, seconds: flo
 
 
 def _replay(city: City, bundles: list[Bundle], client: httpx.Client) -> None:
-    """Sends what the forecasts look back on, then the last day step by step, as a live feed would."""
+    """Sends what the forecasts look back on, then the day before the last evening rush, as a live feed would."""
     names = list(dict.fromkeys(name for bundle in bundles for name in bundle.features().signals))
-    end = min(city.signals[name].end for name in names)
+    end = _last_rush(city, min(city.signals[name].end for name in names))
     live = end - REPLAYED
     back = {
         name: max(
@@ -145,7 +147,7 @@ def _replay(city: City, bundles: list[Bundle], client: httpx.Client) -> None:
                 first = last
             progress.advance(bar)
         ticks = pd.date_range(live, end, freq="1h")
-        bar = progress.add_task("last day, hour by hour", total=len(ticks) - 1)
+        bar = progress.add_task("a day, hour by hour", total=len(ticks) - 1)
         for first, last in itertools.pairwise(ticks):
             _send(city, names, first, last, client)
             progress.advance(bar)
@@ -158,6 +160,14 @@ def _replay(city: City, bundles: list[Bundle], client: httpx.Client) -> None:
     raise CityBrainError(
         f"the forecasts did not catch up with the replay within a minute; issued {issued}, replayed to {end}"
     )
+
+
+def _last_rush(city: City, end: pd.Timestamp) -> pd.Timestamp:
+    """The last 18:00 of a working day, local time, when a city has most to tell; ``end`` where there is none."""
+    ticks = pd.date_range(end - pd.Timedelta(days=14), end, freq="1h").floor("1h")
+    local = Calendar(city.timezone, city.country).of(ticks)
+    rush = ticks[(local.minute_of_day == 18 * 60) & (local.weekday < 5) & ~local.holiday]
+    return rush[-1] if len(rush) else end
 
 
 def _send(city: City, names: list[str], after: pd.Timestamp, until: pd.Timestamp, client: httpx.Client) -> None:
@@ -205,6 +215,22 @@ def _tell(city: City, client: httpx.Client) -> None:
                 f"  {at:%a %H:%M}: {mid:.0f} {kind.unit}, between {low:.0f} and {high:.0f} "
                 f"with {levels[-1] - levels[0]:.0%} probability"
             )
+
+
+def _draw(city: City, client: httpx.Client, path: Path) -> None:
+    """A map of the newest forecasts: speed half an hour ahead, PM2.5 in the same hours."""
+    from citybrain_training.figures import city_now
+
+    medians = {}
+    for task, lead in (("congestion", 5), ("pm25", 0)):
+        answer = client.get(f"/v1/forecasts/{task}").json()
+        middle = answer["quantiles"].index(0.5)
+        medians[task] = {i: row[lead][middle] for i, row in zip(answer["ids"], answer["values"], strict=True)}
+        if task == "congestion":
+            at = pd.Timestamp(answer["times"][lead]).tz_convert(city.timezone)
+    title = f"{city.name}{' (synthetic)' * city.synthetic}: forecast for {at:%a %d %b %H:%M}"
+    city_now(city, medians["congestion"], medians["pm25"], title).savefig(path, dpi=100)
+    console.print(f"\nA map of it: {path}")
 
 
 def _refuse_taken(port: int) -> None:

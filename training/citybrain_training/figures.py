@@ -11,6 +11,8 @@ import matplotlib.dates as mdates
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from citybrain_datasets.city import City
@@ -102,6 +104,42 @@ def error_map(forecaster: Forecaster, source: WindowSource, issues: pd.DatetimeI
     figure.colorbar(dots, label=f"mean absolute error, {KINDS[task.target].unit}")
     axes.set(xlabel="longitude", ylabel="latitude", title=f"{city.name}{' (synthetic)' * city.synthetic}")
     axes.set_aspect(1 / np.cos(np.deg2rad(float(table["lat"].mean()))))
+    return figure
+
+
+def city_now(city: City, speed: Mapping[str, float], pm25: Mapping[str, float], title: str) -> Figure:
+    """One map of both halves of the forecast: roads by speed as a share of free flow, stations by PM2.5 in µg/m³."""
+    roads, stations = city.nodes["road"], city.nodes["air"]
+    figure, axes = plt.subplots(figsize=(9, 6.5), layout="constrained")
+    share = pd.Series(speed).reindex(roads.index) / roads["free_speed_kmh"]
+    edges = city.edges["road-road"]
+    start, end = (
+        roads.loc[edges["source"], ["lon", "lat"]].to_numpy(),
+        roads.loc[edges["target"], ["lon", "lat"]].to_numpy(),
+    )
+    lines = LineCollection(np.stack([start, end], axis=1), cmap="RdYlGn", norm=Normalize(0.3, 1.0), linewidths=2.5)
+    lines.set_array(share.loc[edges["target"]].to_numpy())
+    axes.add_collection(lines)
+    figure.colorbar(lines, label="speed / free-flow speed", shrink=0.7)
+    values = pd.Series(pm25).reindex(stations.index)
+    dots = axes.scatter(
+        stations["lon"],
+        stations["lat"],
+        c=values,
+        s=220,
+        cmap="Purples",
+        vmin=0,
+        vmax=150,
+        edgecolors="black",
+        zorder=3,
+    )
+    figure.colorbar(dots, label="PM2.5, µg/m³", shrink=0.7)
+    for place, value in values.items():
+        position = (stations.at[place, "lon"], stations.at[place, "lat"])
+        axes.annotate(f"{value:.0f}", position, ha="center", va="center", fontsize=7, zorder=4)
+    axes.set(title=title, xlabel="longitude", ylabel="latitude")
+    axes.set_aspect(1 / np.cos(np.deg2rad(float(stations["lat"].mean()))))
+    axes.autoscale_view()
     return figure
 
 
