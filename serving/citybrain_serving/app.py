@@ -16,6 +16,7 @@ from citybrain_serving.routes import at, city, forecasts, health, history, obser
 from citybrain_serving.routes.documentation import complete
 from citybrain_serving.safety.install import install as install_safety
 from citybrain_serving.service import Service
+from citybrain_serving.standards import mqtt
 from citybrain_serving.standards import routes as standards
 
 DESCRIPTION = """
@@ -51,7 +52,7 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
         static_url="/docs/static",
     )
-    for subject in (city, places, at, history, forecasts, stream, observations, health, inference, standards):
+    for subject in (city, places, at, history, forecasts, stream, observations, health, inference, standards, mqtt):
         app.include_router(subject.router(service))
     problem_details.install(app)
     complete(app)

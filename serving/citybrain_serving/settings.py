@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -55,6 +56,11 @@ class Settings(SafetySettings, BaseSettings):
     """How long a request waits for others to share its batch, while there are others."""
     infer_queue_rows: int = Field(512, ge=1)
     """Windows that may wait; beyond them the answer is 503."""
+    mqtt_url: str = ""
+    """A broker to take observations from, ``mqtt[s]://[user@]host[:port]``; empty takes none."""
+    mqtt_topic: str = Field("citybrain", pattern=r"^[^#+]+$")
+    """Topics are ``<mqtt_topic>/observations`` (JSON), ``/arrow``, ``/ngsi-ld`` and ``/datex2``."""
+    mqtt_password_file: Path | None = None
     log_format: Literal["json", "console"] = "json"
 
 

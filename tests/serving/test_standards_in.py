@@ -288,7 +288,9 @@ def test_a_publication_is_read_quantity_by_quantity():
     assert {(row[0], row[1]): row[3] for row in table(translated)} == pytest.approx(
         {
             ("r1", "speed"): 31.5, ("r1", "flow"): 1200, ("r1", "occupancy"): 0.4,
-            ("a1", "pm25"): 42, ("a1", "co"): 0.8, ("a1", "humidity"): 54, ("a1", "wind_speed"): 3, ("a1", "wind_direction"): 90, ("a1", "precipitation"): 2,
+            ("a1", "pm25"): 42, ("a1", "co"): 0.8,
+            ("a1", "humidity"): 54, ("a1", "wind_speed"): 3, ("a1", "wind_direction"): 90,
+            ("a1", "precipitation"): 2,
             ("city", "temperature"): 12,
         }
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
@@ -11,9 +11,7 @@ import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from citybrain_serving.errors import NothingAccepted, UnsupportedMedia
-from citybrain_serving.fleet import Channel
-from citybrain_serving.ingest import Outcome
+from citybrain_serving.errors import UnsupportedMedia
 from citybrain_serving.negotiation import matches
 from citybrain_serving.routes.documentation import problems
 from citybrain_serving.routes.selecting import Selected
@@ -22,14 +20,12 @@ from citybrain_serving.service import Service
 from citybrain_serving.snapshot import Forecast
 from citybrain_serving.standards import datex_out, ngsi_out
 from citybrain_serving.standards.datex_in import readings_from_datex
+from citybrain_serving.standards.ingesting import Reader, ingested
 from citybrain_serving.standards.ngsi_in import readings_from_ngsi
-from citybrain_serving.standards.translation import Translated
 
 JSON_LD = "application/ld+json"
 JSON = "application/json"
 XML = ("application/xml", "text/xml")
-
-Reader = Callable[[bytes, Mapping[str, Channel], int], Translated]
 
 INGEST = problems(400, 413, 415, 422, 503)
 ANSWER = {304: {"description": "What If-None-Match names is still the newest"}, **problems(404, 422, 503)}
@@ -125,32 +121,6 @@ async def _take(service: Service, request: Request, media: tuple[str, ...], read
     body = await request.body()
     document = await run_in_threadpool(ingested, service, body, reader)
     return Response(orjson.dumps(document), media_type=JSON)
-
-
-def ingested(service: Service, body: bytes, reader: Reader) -> dict[str, Any]:
-    """Translates a body, stores what is sound and says what became of it.
-
-    Raises :class:`NothingAccepted` where there were readings and none could be taken.
-    """
-    translated = reader(body, service.fleet.channels, service.settings.max_readings)
-    outcome = service.take(translated.readings)
-    document = {**_document(outcome, translated), "ignored": dict(translated.ignored)}
-    if outcome.refused_count and not outcome.accepted and not outcome.repeated:
-        raise NothingAccepted(f"none of {outcome.refused_count} readings can be accepted", document)
-    return document
-
-
-def _document(outcome: Outcome, translated: Translated) -> dict[str, Any]:
-    return {
-        "accepted": outcome.accepted,
-        "repeated": outcome.repeated,
-        "refused": outcome.refused_count,
-        "refused_by_reason": dict(outcome.refused),
-        "refusals": [
-            {"row": r.row, "reason": str(r.reason), "detail": f"{translated.sources[r.row]}: {r.detail}"}
-            for r in outcome.refusals
-        ],
-    }
 
 
 def _answer(
