@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -198,6 +199,25 @@ def test_published_figures_stand_apart_with_their_reservation(runs: list[dict]) 
     text = markdown(flat_records(runs))
     assert "*AirPhyNet, as published (ICLR 2024)*" in text
     assert "gaps were filled otherwise" in text
+
+
+def test_what_reads_the_weather_to_come_stands_in_a_table_of_its_own(runs: list[dict]) -> None:
+    for run in runs:
+        run["case"] = "madrid"
+        run["subject"] = {"weekly-profile": "lightgbm-observed-weather"}.get(run["subject"], run["subject"])
+        run["scores"]["mean"]["mae"] = {"lightgbm-observed-weather": 0.1}.get(run["subject"], 1.0)
+    text = markdown(flat_records(runs))
+    before, _, after = text.partition("stand-in for a perfect weather forecast")
+    assert "LightGBM with observed weather" not in before
+    assert "| LightGBM with observed weather |" in after
+    assert "the best peer's mean MAE (persistence)" in after
+
+
+def test_a_fifth_of_the_budget_needs_a_budget(plan: MakePlan) -> None:
+    whole = plan("citynet-fifth")
+    assert run_plan(dataclasses.replace(whole, budget=Budget())) == ([], [])
+    (record,), _ = run_plan(whole)
+    assert record["budget_minutes"] == pytest.approx(0.001)
 
 
 def test_every_case_has_a_protocol_and_unknown_ones_are_named() -> None:

@@ -57,7 +57,7 @@ def best_peer(runs: Sequence[Record]) -> str | None:
     """The peer with the least mean test error over its seeds among the runs of one case."""
     errors = defaultdict(list)
     for run in runs:
-        if not SUBJECTS[run["subject"]].ours:
+        if not (SUBJECTS[run["subject"]].ours or SUBJECTS[run["subject"]].foresight):
             errors[run["subject"]].append(run["scores"]["mean"]["mae"])
     return min(errors, key=lambda name: float(np.mean(errors[name])), default=None)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,13 +66,13 @@ def run_plan(plan: Plan, tell: Callable[[str], None] = lambda _: None) -> tuple[
         city = case.load(plan.cities)
         fingerprint = city.fingerprint()
         for name, subject in plan.subjects.items():
-            config = _config(case, subject, city)
+            config = _config(case, subject, city, unlimited=plan.budget.minutes is None)
             if config is None:
                 tell(f"{case_name}: {subject.title} does not apply")
                 continue
             prepared: Preparation | None = None
             for seed in plan.seeds if subject.seeded else plan.seeds[:1]:
-                budget = dataclasses.replace(plan.budget, seed=seed)
+                budget = plan.budget.shared(subject.share, seed)
                 path = store.path(case_name, name, seed, run_digest(name, subject, budget, config, fingerprint))
                 if name in plan.again:
                     path.unlink(missing_ok=True)
@@ -124,8 +123,10 @@ def run_one(
     }
 
 
-def _config(case: Case, subject: Subject, city: City) -> TrainConfig | None:
+def _config(case: Case, subject: Subject, city: City, *, unlimited: bool) -> TrainConfig | None:
     """The protocol's configuration with the subject's change, or None where the change means nothing."""
+    if subject.share != 1 and unlimited:
+        return None
     config = case.config()
     changes = subject.changes(task_of(city, case.task, config))
     return None if changes is None else config.merged(changes)

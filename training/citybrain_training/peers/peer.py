@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +24,10 @@ class Budget:
     seed: int = 1
     threads: int = 1
     device: str = "cpu"
+
+    def shared(self, share: float, seed: int) -> Budget:
+        """A share of this budget, with a seed."""
+        return replace(self, minutes=None if self.minutes is None else share * self.minutes, seed=seed)
 
     @property
     def seconds(self) -> float:

@@ -18,13 +18,19 @@ def _as_it_is(task: Task) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, or ours with a change. ``changes`` are merged into the protocol's configuration; None where the
-    change means nothing for a task. ``seeded`` is False where the seed changes nothing."""
+    """A model, or ours with a change.
+
+    ``changes`` are merged into the protocol's configuration; None where the change means nothing for a task.
+    ``share`` of the budget is what this subject may spend. ``foresight`` marks what reads the observed weather of the
+    target time: it is compared with its like alone. ``seeded`` is False where the seed changes nothing.
+    """
 
     title: str
     place: str
     changes: Callable[[Task], dict[str, Any] | None] = _as_it_is
     ours: bool = False
+    share: float = 1.0
+    foresight: bool = False
     seeded: bool = True
     library: str = ""
 
@@ -62,8 +68,9 @@ SUBJECTS: dict[str, Subject] = {
         "CityNet without the longer history", lambda _: {"task": {"seasonal_days": (), "coarse": (0, 0)}}
     ),
     "citynet-no-traffic": _ours("CityNet without traffic among its inputs", _without_context),
-    "citynet-observed-weather": _ours(
-        "CityNet, observed weather as a stand-in for a perfect weather forecast", _perfect_weather
+    "citynet-fifth": Subject("CityNet on a fifth of the budget", "ours:CityNetPeer", ours=True, share=0.2),
+    "citynet-observed-weather": Subject(
+        "CityNet with observed weather", "ours:CityNetPeer", _perfect_weather, ours=True, foresight=True
     ),
     "graph-wavenet": Subject("Graph WaveNet", "tsl_models:GraphWaveNet", library="torch-spatiotemporal"),
     "dcrnn": Subject("DCRNN", "tsl_models:DCRNN", library="torch-spatiotemporal"),
@@ -74,6 +81,9 @@ SUBJECTS: dict[str, Subject] = {
     "itransformer": Subject("iTransformer", "basicts_models:ITransformer", library="basicts"),
     "dlinear": Subject("DLinear", "basicts_models:DLinear", library="basicts"),
     "lightgbm": Subject("LightGBM on lags", "boosted:LightGBM", library="lightgbm"),
+    "lightgbm-observed-weather": Subject(
+        "LightGBM with observed weather", "boosted:LightGBM", _perfect_weather, foresight=True, library="lightgbm"
+    ),
     "persistence": Subject("persistence", "simple:PersistencePeer", seeded=False),
     "weekly-profile": Subject("weekly profile", "simple:WeeklyProfilePeer", seeded=False),
 }
