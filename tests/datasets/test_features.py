@@ -1,0 +1,119 @@
+"""Features: the same in training and serving, blind to the future, honest about what is missing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from citybrain_datasets.calendar import Calendar
+from citybrain_datasets.city import City
+from citybrain_datasets.features import Features
+from citybrain_datasets.graph import graph_arrays
+from citybrain_datasets.signals import Signal
+from citybrain_datasets.statistics import Profile, Statistics, week_slots
+from citybrain_datasets.task import Task, default_task
+from citybrain_datasets.windows import WindowSource
+
+
+@pytest.fixture(scope="module")
+def city() -> City:
+    embedded = City.load("embedded")
+    return embedded.between(None, embedded.signals["speed"].start + pd.Timedelta(days=16))
+
+
+def build(city: City, task: Task) -> tuple[Features, WindowSource]:
+    until = city.signals[task.target].start + pd.Timedelta(days=10)
+    statistics = Statistics.fit(city, task, until)
+    placing = {name: signal.node for name, signal in city.signals.items()}
+    features = Features(task, statistics, Calendar(city.timezone, city.country), placing)
+    return features, WindowSource.of_city(features, city)
+
+
+@pytest.mark.parametrize("name", ["congestion", "pm25"])
+def test_nothing_later_than_the_issue_time_enters(city: City, name: str) -> None:
+    features, source = build(city, default_task(city, name))
+    issue = source.issues()[[-30, -10]]
+    before = features(source.window(issue))
+    wild = {
+        key: Signal(key, s.node, s.start, s.step, np.where((s.times > issue[0])[:, None], 9_999, s.values))
+        for key, s in city.signals.items()
+    }
+    later = WindowSource.of_city(features, city.replace(signals=wild))
+    after = features(later.window(issue[:1]))
+    for key, array in after.items():
+        np.testing.assert_array_equal(array, before[key][:1], err_msg=key)
+
+
+@pytest.mark.parametrize("name", ["congestion", "pm25"])
+def test_a_window_alone_and_in_a_batch_and_from_fresh_data_only_is_the_same(city: City, name: str) -> None:
+    """Training cuts batches from years; serving cuts one window from the newest steps."""
+    task = default_task(city, name)
+    features, source = build(city, task)
+    issue = source.issues()[-5:]
+    together = features(source.window(issue))
+    newest = city.between(issue[-1] - (task.lookback + 1) * task.step, issue[-1])
+    alone = features(WindowSource.of_city(features, newest).window(issue[-1:]))
+    for key, array in alone.items():
+        np.testing.assert_allclose(array, together[key][-1:], rtol=1e-6, atol=1e-6, err_msg=key)
+
+
+def test_every_feature_is_finite_and_named_shapes_hold(city: City) -> None:
+    features, source = build(city, default_task(city, "pm25"))
+    arrays = features(source.window(source.issues()[:3]))
+    assert all(np.isfinite(array).all() and array.dtype == np.float32 for array in arrays.values())
+    assert arrays["x_air"].shape[:2] == (3, len(city.ids("air")))
+    assert arrays["x_road"].shape[:2] == (3, len(city.ids("road")))
+    assert arrays["anchor"].shape == (3, len(city.ids("air")), 2 + features.task.horizon)
+    assert arrays["seen_air"].min() >= 0
+    assert arrays["seen_air"].max() <= 1
+
+
+def test_a_profile_leaves_out_the_answer_while_training() -> None:
+    random = np.random.default_rng(0)
+    times = pd.date_range("2024-01-01 01:00", periods=21 * 24, freq="1h", tz="UTC")
+    slots = week_slots(Calendar("UTC"), times, 60)
+    values = random.normal(size=(len(times), 2)).astype(np.float32)
+    profile = Profile.fit(values, slots, 60)
+    with_it = profile.at(slots[None])[0]
+    without = profile.at(slots[None], values[None])[0]
+    assert np.corrcoef(with_it.ravel(), values.ravel())[0, 1] > 0.3
+    assert abs(np.corrcoef(without.ravel(), values.ravel())[0, 1]) < 0.1
+
+
+def test_graph_arrays_keep_the_nearest_and_drop_self_loops(city: City) -> None:
+    task = default_task(city, "pm25")
+    features, _ = build(city, task)
+    arrays = graph_arrays(city, task, features.statistics, neighbours=4)
+    assert set(arrays) == {
+        "static_air", "static_road", "downstream_index", "downstream_edge", "upstream_index", "upstream_edge",
+        "between_stations_index", "between_stations_edge", "road_to_air_index", "road_to_air_edge",
+    }  # fmt: skip
+    index, edge = arrays["road_to_air_index"], arrays["road_to_air_edge"]
+    assert index.shape[1] <= 4
+    table = city.edges["road-air"]
+    for row, station in enumerate(city.ids("air")):
+        senders = [city.ids("road")[i] for i, e in zip(index[row], edge[row], strict=True) if e[0]]
+        nearest = table[table["target"] == station].nsmallest(4, "distance_m")["source"]
+        assert set(senders) == set(nearest)
+
+
+def test_a_finer_clock_holds_the_newest_value() -> None:
+    hourly = Signal(
+        "precipitation",
+        "city",
+        pd.Timestamp("2024-01-01 01:00", tz="UTC"),
+        pd.Timedelta("1h"),
+        np.array([[1.0], [2.0]]),
+    )
+    fine = hourly.at(pd.Timedelta("15min"))
+    assert fine.start == hourly.start
+    np.testing.assert_array_equal(fine.values[:, 0], [1, 1, 1, 1, 2, 2, 2, 2])
+
+
+def test_a_coarser_clock_averages_whole_intervals_only() -> None:
+    start = pd.Timestamp("2024-01-01 00:10", tz="UTC")
+    quarter = Signal("speed", "road", start, pd.Timedelta("5min"), np.arange(12, dtype=np.float32)[:, None])
+    coarse = quarter.at(pd.Timedelta("15min"))
+    assert coarse.times[0] == pd.Timestamp("2024-01-01 00:30", tz="UTC")
+    np.testing.assert_allclose(coarse.values[:, 0], [3, 6, 9])
