@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import uvicorn
 
-from citybrain_serving import logs
+from citybrain_serving import logs, tracing
 from citybrain_serving.app import create_app
 from citybrain_serving.safety.bundles import read_allow_list, read_bundle
 from citybrain_serving.safety.install import check_binding, guard_loopback
@@ -34,6 +35,9 @@ def serve(
     check_binding(settings)
     service = Service([read_bundle(folder, allowed) for folder in bundles], settings)
     app = create_app(service)
+    if settings.otlp_endpoint:
+        tracing.configure(settings.otlp_endpoint, service.fleet.city.name)
+    tracing.instrument(app)
     guard_loopback(app, settings.host)
     config = uvicorn.Config(
         app,
@@ -45,10 +49,9 @@ def serve(
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     server = _Server(config, service)
-    try:
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has drained: Ctrl-C is how a person ends this
         server.run()
-    except KeyboardInterrupt:  # uvicorn raises it again once it has drained: Ctrl-C is how a person ends this
-        pass
+    tracing.shutdown()
     if not server.started:
         raise SystemExit(3)  # uvicorn has said why: the port is taken, most often
 

@@ -9,11 +9,14 @@ from typing import Literal
 import structlog
 from structlog.typing import Processor
 
+from citybrain_serving.tracing import add_trace
+
 
 def configure(form: Literal["json", "console"] = "json", level: int = logging.INFO) -> None:
     """Sets up logging for a process that serves. Called by the command only, never by an import."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_trace,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

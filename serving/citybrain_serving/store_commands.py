@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from citybrain_serving.archive import archive as move
+from citybrain_serving.backup import backup as copy
 from citybrain_serving.database import migrate, open_engine
 from citybrain_serving.settings import load_settings
 
@@ -23,6 +24,16 @@ def upgrade(store: Store = None) -> None:
     location = load_settings({"store": store}).store
     migrate(open_engine(location))
     typer.echo("The store has the schema of this version.")
+
+
+@app.command()
+def backup(
+    out: Annotated[Path, typer.Argument(help="The copy; it must not be there yet.")],
+    store: Store = None,
+) -> None:
+    """Copy an SQLite store while the service goes on; to restore, stop the service and put the copy in its place."""
+    size = copy(open_engine(load_settings({"store": store}).store), out)
+    typer.echo(f"{out}: {size:,} bytes, checked.")
 
 
 @app.command()

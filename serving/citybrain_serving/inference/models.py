@@ -21,15 +21,9 @@ class InferenceMetrics:
     def __init__(self, registry: CollectorRegistry):
         labels = ("model", "version")
         self.rows = Counter("citybrain_inference_rows", "Rows inferred", labels, registry=registry)
-        self.requests = Counter(
-            "citybrain_inference_requests", "Requests inferred", labels, registry=registry
-        )
-        self.refused = Counter(
-            "citybrain_inference_refused", "Requests refused as too many", registry=registry
-        )
-        self.waiting = Gauge(
-            "citybrain_inference_rows_waiting", "Rows in the queue", ("model",), registry=registry
-        )
+        self.requests = Counter("citybrain_inference_requests", "Requests inferred", labels, registry=registry)
+        self.refused = Counter("citybrain_inference_refused", "Requests refused as too many", registry=registry)
+        self.waiting = Gauge("citybrain_inference_rows_waiting", "Rows in the queue", ("model",), registry=registry)
         self.batch = Histogram(
             "citybrain_inference_batch_rows", "Rows of a batch", labels, registry=registry,
             buckets=(1, 2, 4, 8, 16, 32, 64, 128),
@@ -48,9 +42,7 @@ class Models:
     ``forecasters`` gives those in use now. Baselines and test doubles among them have no network to offer.
     """
 
-    def __init__(
-        self, forecasters: Callable[[], Mapping[str, Forecaster]], limits: Limits, metrics: InferenceMetrics
-    ):
+    def __init__(self, forecasters: Callable[[], Mapping[str, Forecaster]], limits: Limits, metrics: InferenceMetrics):
         self.forecasters = forecasters
         self.limits = limits
         self.metrics = metrics
@@ -73,9 +65,7 @@ class Models:
             held = self._loaded[name] = (forecaster, self._load(forecaster))
         loaded = held[1]
         if version is not None and version != loaded.network.version:
-            raise NoSuchModel(
-                f"model {name} has no version {version[:80]!r}; {loaded.network.version} is loaded"
-            )
+            raise NoSuchModel(f"model {name} has no version {version[:80]!r}; {loaded.network.version} is loaded")
         return loaded
 
     async def close(self) -> None:

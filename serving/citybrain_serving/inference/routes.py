@@ -29,6 +29,7 @@ from citybrain_serving.inference.schemas import (
     ServerBody,
 )
 from citybrain_serving.service import Service
+from citybrain_serving.tracing import span
 
 LARGE = 256 * 1024
 """Bytes of a body above which decoding leaves the event loop."""
@@ -48,9 +49,7 @@ def router(service: Service) -> APIRouter:
         yield
         await models.close()
 
-    routes = APIRouter(
-        prefix="/v2", tags=["inference"], route_class=ProtocolRoute, lifespan=lifespan, responses=ERRORS
-    )
+    routes = APIRouter(prefix="/v2", tags=["inference"], route_class=ProtocolRoute, lifespan=lifespan, responses=ERRORS)
 
     @routes.get("", summary="The server", response_model=ServerBody)
     async def server() -> Response:
@@ -67,17 +66,13 @@ def router(service: Service) -> APIRouter:
         return _json({"ready": True})
 
     @routes.get("/models/{model}", summary="A model", response_model=ModelBody)
-    @routes.get(
-        "/models/{model}/versions/{version}", summary="One version of a model", response_model=ModelBody
-    )
+    @routes.get("/models/{model}/versions/{version}", summary="One version of a model", response_model=ModelBody)
     async def metadata(model: str, version: str | None = None) -> Response:
         network = models.get(model, version).network
         return _json(network.metadata([network.version]))
 
     @routes.get("/models/{model}/ready", summary="A model answers", response_model=ModelReady)
-    @routes.get(
-        "/models/{model}/versions/{version}/ready", summary="One version answers", response_model=ModelReady
-    )
+    @routes.get("/models/{model}/versions/{version}/ready", summary="One version answers", response_model=ModelReady)
     async def model_ready(model: str, version: str | None = None) -> Response:
         models.get(model, version)
         return _json({"name": model, "ready": True})
@@ -111,9 +106,8 @@ def router(service: Service) -> APIRouter:
         if unknown:  # told before the work, not after it
             raise InferenceError(f"there is no output {unknown[0][:80]!r}; known are {', '.join(known)}")
         try:
-            outputs = await loaded.batcher.submit(
-                asked.inputs, rows, alone=not network.shares_batch(asked.inputs)
-            )
+            with span("infer", model=network.name, rows=rows):
+                outputs = await loaded.batcher.submit(asked.inputs, rows, alone=not network.shares_batch(asked.inputs))
         except Overloaded:
             models.metrics.refused.inc()
             raise
@@ -121,14 +115,10 @@ def router(service: Service) -> APIRouter:
         if size <= LARGE:
             content, headers = wire.encode(network.name, network.version, asked, outputs)
         else:
-            content, headers = await run_in_threadpool(
-                wire.encode, network.name, network.version, asked, outputs
-            )
+            content, headers = await run_in_threadpool(wire.encode, network.name, network.version, asked, outputs)
         return Response(content, headers=headers)
 
-    @routes.api_route(
-        "/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False
-    )
+    @routes.api_route("/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
     async def nothing(request: Request) -> Response:
         raise NoSuchModel(f"{request.method} {request.url.path} is not part of the protocol")
 

@@ -22,11 +22,7 @@ DATATYPES: dict[str, np.dtype] = {
 
 _ONNX = {
     "tensor(bool)": "BOOL",
-    **{
-        f"tensor({name}{bits})": f"{name.upper()}{bits}"
-        for name in ("int", "uint")
-        for bits in (8, 16, 32, 64)
-    },
+    **{f"tensor({name}{bits})": f"{name.upper()}{bits}" for name in ("int", "uint") for bits in (8, 16, 32, 64)},
     "tensor(float16)": "FP16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
@@ -53,9 +49,7 @@ class TensorSpec:
         """``tensor`` if it fits. Raises :class:`InferenceError` naming what does not."""
         expected = DATATYPES[self.datatype]
         if tensor.dtype != expected:
-            raise InferenceError(
-                f"input {self.name!r} has datatype {_name(tensor.dtype)}, must be {self.datatype}"
-            )
+            raise InferenceError(f"input {self.name!r} has datatype {_name(tensor.dtype)}, must be {self.datatype}")
         fits = tensor.ndim == len(self.shape) and all(
             want in (-1, have) for want, have in zip(self.shape, tensor.shape, strict=True)
         )
@@ -116,9 +110,7 @@ def to_bytes(tensor: np.ndarray) -> bytes:
 def _dtype(name: str, datatype: str) -> np.dtype:
     found = DATATYPES.get(datatype)
     if found is None:
-        raise InferenceError(
-            f"input {name!r}: datatype {datatype[:20]!r} is not among {', '.join(DATATYPES)}"
-        )
+        raise InferenceError(f"input {name!r}: datatype {datatype[:20]!r} is not among {', '.join(DATATYPES)}")
     return found
 
 

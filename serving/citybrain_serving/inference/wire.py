@@ -133,11 +133,7 @@ def _input(entry: Any, tail: _Tail) -> tuple[str, np.ndarray]:
     if not isinstance(name, str) or not isinstance(datatype, str):
         raise InferenceError("an input needs name and datatype, both strings")
     name = name[:80]
-    sizes = (
-        isinstance(shape, list)
-        and len(shape) <= MOST_DIMENSIONS
-        and all(type(n) is int and n >= 0 for n in shape)
-    )
+    sizes = isinstance(shape, list) and len(shape) <= MOST_DIMENSIONS and all(type(n) is int and n >= 0 for n in shape)
     if not sizes:
         raise InferenceError(f"input {name!r}: shape must be a list of at most {MOST_DIMENSIONS} sizes")
     if math.prod(shape) >= 2**40:
@@ -149,9 +145,7 @@ def _input(entry: Any, tail: _Tail) -> tuple[str, np.ndarray]:
     if "data" in entry:
         raise InferenceError(f"input {name!r} has both data and binary_data_size")
     if type(size) is not int or not 0 <= size <= tail.left:
-        raise InferenceError(
-            f"input {name!r}: binary_data_size {size!r}, {tail.left} bytes are left in the body"
-        )
+        raise InferenceError(f"input {name!r}: binary_data_size {size!r}, {tail.left} bytes are left in the body")
     return name, from_bytes(name, datatype, tuple(shape), tail.take(size))
 
 
