@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from torch import Tensor, nn
 
@@ -101,9 +103,18 @@ def test_city_wide_inputs_reach_every_node_and_wind_is_a_vector(air: Preparation
     np.testing.assert_allclose((other[..., wind : wind + 2] ** 2).sum(axis=-1), 1, rtol=1e-5)
 
 
-def test_edges_are_weighted_by_dcrnn_s_kernel_and_lonely_nodes_loop(traffic: Preparation) -> None:
-    edges, weight = adjacency(traffic, np.arange(5))
-    table = traffic.city.edges["road-road"]
+def test_links_of_the_road_weigh_one_and_lonely_nodes_loop(traffic: Preparation) -> None:
+    edges, weight = adjacency(traffic, np.array([0, 1, 3]))
+    assert edges.T.tolist() == [[0, 1], [2, 2]]
+    assert weight.tolist() == [1, 1]
+
+
+def test_a_table_of_distances_is_weighted_by_dcrnn_s_kernel(traffic: Preparation) -> None:
+    ids = [f"r{i}" for i in range(6)]
+    pairs = [(a, b) for a in ids for b in ids if a != b]
+    table = pd.DataFrame(pairs, columns=["source", "target"]).assign(distance_m=np.arange(30) * 100.0, bearing_deg=0.0)
+    city = traffic.city.replace(edges={**traffic.city.edges, "road-road": table})
+    edges, weight = adjacency(dataclasses.replace(traffic, city=city), np.arange(5))
     distance = table["distance_m"].to_numpy()
     kernel = np.exp(-((distance / distance.std()) ** 2))
     inside = (kernel >= KERNEL_THRESHOLD) & table[["source", "target"]].ne("r5").all(axis=1).to_numpy()

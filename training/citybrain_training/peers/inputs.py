@@ -14,6 +14,10 @@ from citybrain_training.preparation import Preparation
 KERNEL_THRESHOLD = 0.1
 """Edges with less weight are left out, as in DCRNN (Li et al. 2018)."""
 
+LINKS_ONLY = 4
+"""A table with fewer edges a node lists the links of the road itself. Sets published so (PEMS08, SZ-taxi) are used
+with 0/1 weights in the field: the kernel would cut half the links."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -98,8 +102,9 @@ class InputMaker:
 def adjacency(preparation: Preparation, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Edges among ``nodes``: int64 ``[2, edge]`` from source to target, and float32 weights ``[edge]``.
 
-    The weight is DCRNN's kernel, exp(−(d/σ)²) with σ the standard deviation of the distances; 1 for every edge
-    where all distances are the same. A node without any edge gets a loop, so that no library meets an empty graph.
+    The weight is DCRNN's kernel, exp(−(d/σ)²) with σ the standard deviation of the distances, without the edges
+    below :data:`KERNEL_THRESHOLD`; 1 for every edge of a table that lists links alone. A node
+    without any edge gets a loop, so that no library meets an empty graph.
     """
     node = preparation.task.node
     table = preparation.city.edges.get(f"{node}-{node}")
@@ -111,7 +116,8 @@ def adjacency(preparation: Preparation, nodes: np.ndarray) -> tuple[np.ndarray, 
         ends = np.stack([place[ids.get_indexer(pd.Index(table[side].astype(str)))] for side in ("source", "target")])
         distance = table["distance_m"].to_numpy(float)
         spread = distance.std()
-        weight = np.exp(-((distance / spread) ** 2)) if spread > 0 else np.ones(len(distance))
+        links = spread == 0 or len(table) < LINKS_ONLY * len(place)
+        weight = np.ones(len(distance)) if links else np.exp(-((distance / spread) ** 2))
         keep = (ends >= 0).all(axis=0) & (ends[0] != ends[1]) & (weight >= KERNEL_THRESHOLD)
         ends, weight = ends[:, keep], weight[keep]
     alone = np.setdiff1d(np.arange(len(nodes)), ends)
