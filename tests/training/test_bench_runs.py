@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -247,6 +248,19 @@ def test_the_command_writes_records_page_and_plots(
     assert "### small, mph" in Path("docs/benchmarks.md").read_text()
     result = CliRunner().invoke(app, [*arguments, "--seeds", "one"])
     assert isinstance(result.exception, ConfigError)
+
+
+def test_ctrl_c_is_answered_with_how_to_go_on(cities: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CASES, "small", CASE)
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
+    app.command()(bench)
+    for interruption in (KeyboardInterrupt, SystemExit(1)):
+        monkeypatch.setattr(PersistencePeer, "fit", Mock(side_effect=interruption))
+        result = CliRunner().invoke(app, ["--cases", "small", "--subjects", "persistence", "--cities", str(cities)])
+        assert result.exit_code == 130
+        assert "goes on after the last finished run" in result.stderr
+        assert not list(tmp_path.rglob("*"))
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the published data are not here (CITYBRAIN_DATA)")

@@ -52,7 +52,7 @@ def bench(
     )
     try:
         runs, failures = run_plan(plan, console.print)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
         console.print("stopped; the same command goes on after the last finished run")
         raise typer.Exit(130) from None
     if runs:

@@ -103,15 +103,15 @@ def adjacency(preparation: Preparation, nodes: np.ndarray) -> tuple[np.ndarray, 
     """Edges among ``nodes``: int64 ``[2, edge]`` from source to target, and float32 weights ``[edge]``.
 
     The weight is DCRNN's kernel, exp(−(d/σ)²) with σ the standard deviation of the distances, without the edges
-    below :data:`KERNEL_THRESHOLD`; 1 for every edge of a table that lists links alone. A node
-    without any edge gets a loop, so that no library meets an empty graph.
+    below :data:`KERNEL_THRESHOLD`; 1 for every edge of a table that lists links alone. A node without any edge gets
+    a loop, so that no library meets an empty graph.
     """
     node = preparation.task.node
     table = preparation.city.edges.get(f"{node}-{node}")
     place = np.full(len(preparation.city.ids(node)), -1)
     place[nodes] = np.arange(len(nodes))
     ends, weight = np.zeros((2, 0), np.int64), np.zeros(0)
-    if table is not None and preparation.config.network.graph:
+    if table is not None:
         ids = pd.Index(preparation.city.ids(node))
         ends = np.stack([place[ids.get_indexer(pd.Index(table[side].astype(str)))] for side in ("source", "target")])
         distance = table["distance_m"].to_numpy(float)
