@@ -12,7 +12,7 @@ from citybrain_datasets import __version__
 from citybrain_serving import problem_details
 from citybrain_serving.inference import routes as inference
 from citybrain_serving.middleware import RequestScope
-from citybrain_serving.routes import at, city, forecasts, health, history, observations, places, stream
+from citybrain_serving.routes import at, cases, city, forecasts, health, history, observations, places, problems, stream
 from citybrain_serving.routes.documentation import complete
 from citybrain_serving.safety.install import install as install_safety
 from citybrain_serving.service import Service
@@ -52,7 +52,21 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
         static_url="/docs/static",
     )
-    for subject in (city, places, at, history, forecasts, stream, observations, health, inference, standards, mqtt):
+    for subject in (
+        city,
+        places,
+        at,
+        history,
+        forecasts,
+        stream,
+        problems,
+        cases,
+        observations,
+        health,
+        inference,
+        standards,
+        mqtt,
+    ):
         app.include_router(subject.router(service))
     problem_details.install(app)
     complete(app)

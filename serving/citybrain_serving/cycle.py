@@ -98,7 +98,7 @@ class Cycle:
         values, source, reason, replaced = self._doubted(forecaster, window)
         if source == "fallback":
             log.warning("forecast fell back to the weekly profile", task=name, reason=reason, issued=str(issue))
-        observed, age = last_seen(features, window)
+        observed, age = last_seen(features, window, features.task.target)
         return Forecast(
             task=features.task,
             issued=issue,
@@ -111,6 +111,7 @@ class Cycle:
             source=source,
             reason=reason,
             replaced=replaced,
+            latest={signal: last_seen(features, window, signal)[0] for signal in features.signals},
         )
 
     def _doubted(self, forecaster: FeaturedForecaster, window: Window) -> tuple[np.ndarray, Source, str, int]:

@@ -61,6 +61,14 @@ class UnknownIssue(ServingError):
     """No forecast was kept that was issued at a time."""
 
 
+class UnknownCase(ServingError):
+    """There is no case of this number."""
+
+
+class NotNow(ServingError):
+    """An action that the state of a case does not allow."""
+
+
 class TooManyListeners(ServingError):
     """As many streams are open as one service keeps."""
 

@@ -1,4 +1,4 @@
-"""What follows from a snapshot once it is published: listeners, history, scores, what outcomes teach."""
+"""What follows from a snapshot once it is published: problems, listeners, history, cases, scores, learning."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import pandas as pd
 import structlog
 
 from citybrain_models.onnx_forecaster import OnnxForecaster
+from citybrain_serving.cases.watch import Watch
 from citybrain_serving.cycle import FeaturedForecaster
 from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.fleet import Fleet
 from citybrain_serving.history import History
+from citybrain_serving.problems.finding import Finder, Problem
 from citybrain_serving.quality import Quality
 from citybrain_serving.snapshot import Forecast, Snapshot
 from citybrain_serving.stream import Stream
@@ -31,6 +33,8 @@ class Followup:
         quality: Quality,
         forecasters: Mapping[str, FeaturedForecaster],
         fleet: Fleet,
+        finder: Finder,
+        watch: Watch,
         keep_for: pd.Timedelta,
     ):
         self.stream = stream
@@ -38,7 +42,12 @@ class Followup:
         self.quality = quality
         self.forecasters = forecasters
         self.fleet = fleet
+        self.finder = finder
+        self.watch = watch
         self.keep_for = keep_for
+        self.problems: Mapping[str, list[Problem]] = {}
+        """By task, of the newest snapshot; replaced as a whole."""
+        self._watched: dict[str, pd.Timestamp] = {}
         self._kept: dict[str, Forecast] = {}
         self._forgotten: pd.Timestamp | None = None
         self._told: Snapshot | None = None
@@ -46,13 +55,15 @@ class Followup:
     def __call__(self, snapshot: Snapshot) -> None:
         if snapshot is not self._told:
             self._told = snapshot
+            self.problems = self.finder.find(snapshot)
             self.stream.publish(snapshot)
         try:
             self._keep(snapshot)
+            self._watch(snapshot)
             self._learn(snapshot.computed)
         except StoreUnavailable:
-            # What was not kept is kept with the next snapshot; what was not scored is still due.
-            log.warning("history and scores wait for the store", exc_info=True)
+            # What was not kept is kept with the next snapshot; what was not scored or watched is still due.
+            log.warning("history, cases and scores wait for the store", exc_info=True)
 
     def _keep(self, snapshot: Snapshot) -> None:
         for name, forecast in snapshot.forecasts.items():
@@ -63,6 +74,13 @@ class Followup:
         if self._forgotten is None or now - self._forgotten >= FORGET_EVERY:
             self.history.forget(now - self.keep_for)
             self._forgotten = now
+
+    def _watch(self, snapshot: Snapshot) -> None:
+        """Only what was issued later counts: a forecast computed again from late data is not a second sign."""
+        issued = {n: f.issued for n, f in snapshot.forecasts.items() if f.issued != self._watched.get(n)}
+        if issued:
+            self.watch.update({name: self.problems[name] for name in issued}, snapshot.computed)
+            self._watched |= issued
 
     def _learn(self, now: pd.Timestamp) -> None:
         if self.quality.update(now):

@@ -16,17 +16,12 @@ from citybrain_serving.indices import air, traffic
 from citybrain_serving.indices.catalogue import INDICES, probability_below
 from citybrain_serving.languages import AIR_ADVICE, AIR_LEVELS, TRAFFIC_LEVELS, Language, say
 from citybrain_serving.places import Places
+from citybrain_serving.problems.trouble import CONGESTED, POLLUTED
 from citybrain_serving.service import Service
 from citybrain_serving.snapshot import Forecast
 
 REACH_M: dict[NodeType, float] = {"road": 1_000, "air": 15_000}
 """How far a road or a station speaks for a place."""
-
-CONGESTED = 6.0
-"""TPI from which a road counts as congested: moderately, by GB/T 33171-2016."""
-
-POLLUTED = 115.0
-"""PM2.5, µg/m³, above which the air is at least moderately polluted, by HJ 633."""
 
 LIKELY = 0.5
 """Probability from which a warning is given."""

@@ -46,10 +46,10 @@ def health(features: Features, window: Window) -> InputHealth:
     return InputHealth(float(measured.any(axis=0).mean()), newest, share)
 
 
-def last_seen(features: Features, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """Newest measured target of each node, float32 ``[node]``, NaN for none in the history, and its age
+def last_seen(features: Features, window: Window, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Newest measured value of a signal at each node, float32 ``[node]``, NaN for none in the history, and its age
     in steps."""
-    history = window.values[features.task.target][0, : features.task.history]
+    history = window.values[name][0, : features.task.history]
     seen = np.isfinite(history)
     age = np.argmax(seen[::-1], axis=0)
     return history[len(history) - 1 - age, np.arange(history.shape[1])], age

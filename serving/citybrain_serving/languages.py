@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 Language = Literal["en", "zh"]
@@ -80,6 +80,33 @@ MESSAGES: Mapping[str, Words] = {
 }
 
 
+CAUSES: Mapping[str, Words] = {
+    "spillback": {"en": "the queue ahead reaches back", "zh": "前方排队回溢"},
+    "upstream": {"en": "congestion arrives from upstream", "zh": "上游拥堵传播"},
+    "usual": {"en": "usual at this hour", "zh": "此时段常态"},
+    "unusual_drop": {"en": "unusually slow, perhaps an incident", "zh": "速度异常下降，疑似事件"},
+    "rain": {"en": "rain", "zh": "降雨"},
+    "stagnation": {"en": "little wind or a shallow mixed layer", "zh": "静稳天气，扩散条件差"},
+    "transport": {"en": "carried here by the wind", "zh": "上风向输送"},
+    "traffic_nearby": {"en": "congested roads nearby", "zh": "周边道路拥堵排放"},
+}
+"""Probable causes of a problem."""
+
+PROBLEMS: Mapping[tuple[str, bool], Words] = {
+    ("road", True): {"en": "{name} is congested", "zh": "{name} 拥堵"},
+    ("road", False): {
+        "en": "{name} will probably be congested at {time} ({probability:.0%})",
+        "zh": "{name} 预计 {time} 拥堵（概率 {probability:.0%}）",
+    },
+    ("air", True): {"en": "The air at {name} is polluted", "zh": "{name} 空气污染"},
+    ("air", False): {
+        "en": "The air at {name} will probably be polluted at {time} ({probability:.0%})",
+        "zh": "{name} 预计 {time} 空气污染（概率 {probability:.0%}）",
+    },
+}
+"""A problem in a sentence, by node type and whether it is there already."""
+
+
 def preferred_language(accept: str | None) -> Language:
     """``zh`` where ``Accept-Language`` ranks Chinese before English, else ``en``."""
     best: dict[Language, float] = {"en": 0.0, "zh": 0.0}
@@ -98,3 +125,12 @@ def preferred_language(accept: str | None) -> Language:
 
 def say(key: str, language: Language, **values: object) -> str:
     return MESSAGES[key][language].format(**values)
+
+
+def summary(node: str, now: bool, causes: Iterable[str], language: Language, **values: object) -> str:
+    """A problem and its causes in one sentence."""
+    said = PROBLEMS[node, now][language].format(**values)
+    why = ("; " if language == "en" else "、").join(CAUSES[cause][language] for cause in causes)
+    if language == "zh":
+        return f"{said}：{why}。" if why else f"{said}。"
+    return f"{said}: {why}." if why else f"{said}."

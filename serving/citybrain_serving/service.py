@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import pandas as pd
+import structlog
 
 from citybrain_models.bundle import Bundle
 from citybrain_models.onnx_forecaster import OnnxForecaster
+from citybrain_serving.cases.casebook import Case, Casebook
+from citybrain_serving.cases.documents import case_document
+from citybrain_serving.cases.watch import Watch
+from citybrain_serving.cases.webhooks import Webhooks, checked_targets
 from citybrain_serving.clock import Clock, ObservationClock, SystemClock
 from citybrain_serving.cycle import Cycle, FeaturedForecaster
+from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.fleet import Fleet
 from citybrain_serving.followup import Followup
 from citybrain_serving.history import History
 from citybrain_serving.ingest import Ingest, Outcome
+from citybrain_serving.problems.finding import Finder, Problem, as_document
 from citybrain_serving.publication import Board, Published
 from citybrain_serving.quality import Learning, Quality
 from citybrain_serving.readings import Readings
@@ -23,6 +31,10 @@ from citybrain_serving.snapshot import Forecast, Snapshot
 from citybrain_serving.store import SqlStore
 from citybrain_serving.stream import Stream
 from citybrain_serving.telemetry import Telemetry
+from citybrain_serving.tracing import span
+
+
+log = structlog.get_logger(__name__)
 
 
 class Service:
@@ -53,8 +65,20 @@ class Service:
         self.history = History(self.store.engine, self.store.node_layouts)
         learning = Learning(settings.learning_rate, pd.Timedelta(minutes=settings.patience_minutes))
         self.quality = Quality(self.store.engine, self.history, self.store, self.board.places, learning)
+        self.webhooks = Webhooks(
+            self.store.engine, checked_targets(settings.webhook_targets), settings.webhook_secret()
+        )
+        self.casebook = Casebook(self.store.engine)
+        watch = Watch(self.casebook, self.describe, self.tell, settings.hysteresis())
         self.followup = Followup(
-            self.stream, self.history, self.quality, forecasters, self.fleet, pd.Timedelta(days=settings.history_days)
+            self.stream,
+            self.history,
+            self.quality,
+            forecasters,
+            self.fleet,
+            Finder(self.fleet, self.board),
+            watch,
+            pd.Timedelta(days=settings.history_days),
         )
         self.followup.recall()
         self.runner = Runner(self.step, self.until_due, settings.debounce_seconds, self.telemetry.cycle)
@@ -67,7 +91,8 @@ class Service:
 
     def take(self, readings: Readings) -> Outcome:
         """Stores readings and lets the cycle know."""
-        outcome = self._ingest.take(readings)
+        with span("ingest", readings=len(readings)):
+            outcome = self._ingest.take(readings)
         self.telemetry.ingested(outcome)
         if outcome.by_signal:
             self.clock.refresh()
@@ -76,10 +101,11 @@ class Service:
 
     def step(self, touched: Collection[str] | None = None) -> Snapshot | None:
         """One cycle: computes what is due, publishes it, and does what follows from it."""
-        snapshot = self.cycle.run(touched)
-        if snapshot is not None:
-            self.followup(snapshot)
-        return snapshot
+        with span("cycle"):
+            snapshot = self.cycle.run(touched)
+            if snapshot is not None:
+                self.followup(snapshot)
+            return snapshot
 
     def until_due(self) -> float | None:
         """Seconds to the next tick, None while the present is unknown."""
@@ -94,16 +120,33 @@ class Service:
         """A forecast of the history. Raises :class:`~citybrain_serving.errors.UnknownIssue` where none is kept."""
         return self.board.past(self.history.find, task, issued, index)
 
+    @property
+    def problems(self) -> Mapping[str, list[Problem]]:
+        """Problems of the newest snapshot by task, the worst first."""
+        return self.followup.problems
+
+    def describe(self, problem: Problem) -> dict[str, Any]:
+        return as_document(problem, self.board)
+
+    def tell(self, event: str, case: Case) -> None:
+        """Lets other systems know what became of a case. What was done about it stands, also where they are not told."""
+        try:
+            self.webhooks.send(event, case_document(case))
+        except StoreUnavailable:
+            log.exception("a message was lost", event_type=event, case=case.number)
+
     def stale(self, forecast: Forecast) -> bool:
         now = self.clock.now()
         return now is None or forecast.stale(now, self.settings.stale_steps)
 
     def start(self) -> None:
         self.runner.start()
+        self.webhooks.start()
 
     def close(self) -> None:
         self.stream.close()
         self.runner.stop()
+        self.webhooks.stop()
         self.store.close()
 
     def _clock(self) -> Clock:

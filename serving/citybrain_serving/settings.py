@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from citybrain_datasets.errors import ConfigError
+from citybrain_serving.cases.watch import Hysteresis
 from citybrain_serving.safety.settings import SafetySettings
 
 PREFIX = "CITYBRAIN_SERVE_"
+SHORTEST_SECRET = 24
 
 
 class Settings(SafetySettings, BaseSettings):
@@ -50,6 +52,16 @@ class Settings(SafetySettings, BaseSettings):
     """How long after its last step a forecast waits for late observations before it is scored."""
     learning_rate: float = Field(0.02, ge=0, le=1)
     """How fast outcomes move the quantiles of a model; 0 leaves them as trained."""
+    case_open_at: float = Field(0.6, gt=0, le=1)
+    case_close_at: float = Field(0.3, ge=0, le=1)
+    """Probabilities of trouble from which a case opens and below which it ends."""
+    case_rise: int = Field(2, ge=1)
+    case_fall: int = Field(3, ge=1)
+    """Forecasts in a row that it takes for either, so that cases do not flap."""
+    webhook_targets: str = ""
+    """https addresses that are told of cases, separated by commas."""
+    webhook_secret_file: Path | None = None
+    """A file with the secret that messages to them are signed with."""
     infer_rows: int = Field(32, ge=1)
     """Windows in one inference request, and in a batch of several."""
     infer_delay_ms: float = Field(2, ge=0, le=1_000)
@@ -61,7 +73,30 @@ class Settings(SafetySettings, BaseSettings):
     mqtt_topic: str = Field("citybrain", pattern=r"^[^#+]+$")
     """Topics are ``<mqtt_topic>/observations`` (JSON), ``/arrow``, ``/ngsi-ld`` and ``/datex2``."""
     mqtt_password_file: Path | None = None
+    otlp_endpoint: str = ""
+    """Where traces go, OTLP over HTTP (``http://collector:4318/v1/traces``); empty traces nothing."""
     log_format: Literal["json", "console"] = "json"
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.case_close_at >= self.case_open_at:
+            raise ValueError("case_close_at must be below case_open_at, or cases flap")
+        return self
+
+    def hysteresis(self) -> Hysteresis:
+        return Hysteresis(self.case_open_at, self.case_close_at, self.case_rise, self.case_fall)
+
+    def webhook_secret(self) -> bytes:
+        """Raises :class:`ConfigError` where the file cannot be read or holds too little."""
+        if self.webhook_secret_file is None:
+            return b""
+        try:
+            secret = self.webhook_secret_file.read_bytes().strip()
+        except OSError as error:
+            raise ConfigError(f"setting webhook_secret_file: cannot be read ({error.strerror})") from None
+        if len(secret) < SHORTEST_SECRET:
+            raise ConfigError(f"setting webhook_secret_file: needs at least {SHORTEST_SECRET} bytes")
+        return secret
 
 
 def load_settings(given: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Settings:

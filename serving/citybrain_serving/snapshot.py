@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -38,9 +38,12 @@ class Forecast:
     source: Source
     reason: str = ""
     replaced: int = 0
+    latest: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Newest value of every signal that the forecast was made from, float32 ``[node]``; what is said of causes is
+    said from these. Empty for a forecast of the history."""
 
     def __post_init__(self) -> None:
-        for array in (self.values, self.observed, self.observed_age):
+        for array in (self.values, self.observed, self.observed_age, *self.latest.values()):
             array.setflags(write=False)
 
     @property

@@ -1,0 +1,1 @@
+"""Warnings that somebody deals with: discovered, filed, dispatched, closed."""

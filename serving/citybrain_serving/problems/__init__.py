@@ -1,0 +1,1 @@
+"""Where the city is in trouble or soon will be, how much it costs, and why."""

@@ -1,0 +1,149 @@
+"""Problems of one snapshot, ranked: where, how likely, from when, at what cost, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from citybrain_datasets.statistics import week_slots
+from citybrain_serving.encoding import utc
+from citybrain_serving.features import plain
+from citybrain_serving.fleet import Fleet
+from citybrain_serving.indices.standards import Standard
+from citybrain_serving.problems.causes import Cause, Causes, Scene
+from citybrain_serving.problems.trouble import Trouble, trouble
+from citybrain_serving.publication import Board
+from citybrain_serving.snapshot import Forecast, Snapshot
+
+FAINT = 0.2
+"""Probability below which nothing is a problem."""
+
+MOST = 500
+"""Problems of a task that are looked into; the costliest first."""
+
+LIKELY = 0.5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Trouble at one node. ``onset`` and ``until`` are the first and last step at which it is likely, None where no
+    step is; ``peak`` the step at which it is most probable."""
+
+    task: str
+    node: str
+    row: int
+    now: bool
+    probability: float
+    peak: pd.Timestamp
+    onset: pd.Timestamp | None
+    until: pd.Timestamp | None
+    observed: float | None
+    limit: float
+    cost: float
+    unit: str
+    standard: Standard
+    issued: pd.Timestamp
+    bundle: str
+    causes: list[Cause]
+
+    @property
+    def severity(self) -> float:
+        """What ranks problems of a task: expected cost, certain where it is there already."""
+        return self.cost * (1.0 if self.now else self.probability)
+
+
+class Finder:
+    """Finds problems in snapshots of one city."""
+
+    def __init__(self, fleet: Fleet, board: Board):
+        self.fleet = fleet
+        self.board = board
+        self.causes = Causes(fleet.city)
+        self.placing = {name: channel.node for name, channel in fleet.channels.items()}
+
+    def find(self, snapshot: Snapshot) -> Mapping[str, list[Problem]]:
+        """Problems by task, the worst first."""
+        latest: dict[str, np.ndarray] = {}
+        # Of a signal that several tasks read, the one on the finest clock knows the newest value.
+        for forecast in sorted(snapshot.forecasts.values(), key=lambda f: -f.task.step_minutes):
+            latest |= forecast.latest
+        return {name: self._of(forecast, latest) for name, forecast in snapshot.forecasts.items()}
+
+    def _of(self, forecast: Forecast, latest: Mapping[str, np.ndarray]) -> list[Problem]:
+        places = self.board.places[forecast.task.node]
+        found = trouble(forecast, places.table, self.board.free_speeds)
+        if found is None:
+            return []
+        chance = found.chance.max(axis=1)
+        rows = np.flatnonzero(found.now | (chance >= FAINT))
+        rows = rows[np.argsort(-(found.cost * np.where(found.now, 1, chance))[rows], kind="stable")][:MOST]
+        if not len(rows):
+            return []
+        scene = Scene(self.fleet.city, latest, self.placing, self.board.free_speeds, self._usual(forecast))
+        return [self._problem(forecast, found, int(row), places.ids[row], scene) for row in rows]
+
+    def _problem(self, forecast: Forecast, found: Trouble, row: int, node: str, scene: Scene) -> Problem:
+        chance = found.chance[row]
+        likely = np.flatnonzero(chance >= LIKELY)
+        seen = float(forecast.observed[row])
+        look = self.causes.of_road if forecast.task.node == "road" else self.causes.of_station
+        return Problem(
+            task=forecast.task.name,
+            node=node,
+            row=row,
+            now=bool(found.now[row]),
+            probability=float(chance.max()),
+            peak=forecast.times[int(chance.argmax())],
+            onset=forecast.times[likely[0]] if len(likely) else None,
+            until=forecast.times[likely[-1]] if len(likely) else None,
+            observed=seen if np.isfinite(seen) else None,
+            limit=float(found.limit[row]),
+            cost=float(found.cost[row]),
+            unit=found.unit,
+            standard=found.standard,
+            issued=forecast.issued,
+            bundle=forecast.bundle,
+            causes=look(node, scene),
+        )
+
+    def _usual(self, forecast: Forecast) -> np.ndarray:
+        """The weekly profile of the target at the issue time, ``[node]``."""
+        bundle = self.fleet.bundles[forecast.task.name]
+        profile = bundle.statistics.profiles[forecast.task.target]
+        calendar = bundle.features().calendar
+        return profile.mean[week_slots(calendar, pd.DatetimeIndex([forecast.issued]), profile.slot_minutes)[0]]
+
+
+def as_document(problem: Problem, board: Board) -> dict[str, Any]:
+    """A problem as it is answered and filed."""
+    onset = problem.issued if problem.now else problem.onset
+    places = board.places[board.fleet.bundles[problem.task].task.node]
+    lat, lon = (plain(column[problem.row]) for column in places.coordinates)
+    return {
+        "task": problem.task,
+        "id": problem.node,
+        "name": places.text("name")[problem.row],
+        "name_zh": places.text("name_zh")[problem.row],
+        "owner": places.text("owner")[problem.row],
+        "cell": places.text("cell")[problem.row],
+        "lat": lat,
+        "lon": lon,
+        "now": problem.now,
+        "probability": round(problem.probability, 3),
+        "peak": utc(problem.peak),
+        "onset": None if problem.onset is None else utc(problem.onset),
+        "until": None if problem.until is None else utc(problem.until),
+        "lead_minutes": None if onset is None else int((onset - problem.issued) / pd.Timedelta(minutes=1)),
+        "observed": None if problem.observed is None else round(problem.observed, 2),
+        "limit": round(problem.limit, 2),
+        "standard": problem.standard.id,
+        "cost": float(f"{problem.cost:.4g}"),
+        "cost_unit": problem.unit,
+        "causes": [{"kind": cause.kind, "inputs": cause.inputs} for cause in problem.causes],
+        "issued": utc(problem.issued),
+        "bundle": problem.bundle,
+    }

@@ -1,0 +1,119 @@
+"""``/v1/cases``: warnings that somebody deals with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from citybrain_serving.cases.casebook import Case, State, Wanted
+from citybrain_serving.cases.documents import case_document
+from citybrain_serving.errors import NotNow
+from citybrain_serving.routes.documentation import problems
+from citybrain_serving.safety.roles import LOCAL, Principal
+from citybrain_serving.schemas import CaseBody
+from citybrain_serving.service import Service
+
+Number = Annotated[int, Path(ge=1, le=2**62)]
+EVENTS = {"file": "case.filed", "dispatch": "case.dispatched", "close": "case.closed", "note": "case.noted"}
+
+
+class NewCase(BaseModel):
+    """A place that somebody has seen to be in trouble."""
+
+    model_config = ConfigDict(extra="forbid")
+    task: str = Field(max_length=20)
+    id: str = Field(max_length=200, description="of the road segment or air station")
+    note: str = Field("", max_length=4_000)
+
+
+class Step(BaseModel):
+    """What is done about a case."""
+
+    model_config = ConfigDict(extra="forbid")
+    action: Literal["file", "dispatch", "close", "note"]
+    note: str = Field("", max_length=4_000)
+    expected: State | None = Field(None, description="refused where the case is in another state by now")
+
+
+def router(service: Service) -> APIRouter:
+    routes = APIRouter(prefix="/v1/cases", tags=["decisions"])
+    book = service.casebook
+
+    @routes.get("", summary="Cases, the newest first", response_model=list[CaseBody], responses=problems(422, 503))
+    def cases(
+        request: Request,
+        state: State | None = None,
+        task: Annotated[str | None, Query(max_length=20)] = None,
+        owner: Annotated[str | None, Query(max_length=200)] = None,
+        cell: Annotated[str | None, Query(max_length=40)] = None,
+        limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+        offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+    ) -> list[dict[str, Any]]:
+        """Without their notes. Whoever acts for certain owners sees the cases of those alone."""
+        wanted = Wanted(state, task, owner, cell, _who(request).owners)
+        return [case_document(case) for case in book.find(wanted, limit, offset)]
+
+    @routes.get(
+        "/{number}", summary="One case with its notes", response_model=CaseBody, responses=problems(403, 404, 422, 503)
+    )
+    def case(request: Request, number: Number) -> dict[str, Any]:
+        return case_document(_mine(request, book.get(number)))
+
+    @routes.post(
+        "",
+        summary="Open a case",
+        status_code=201,
+        response_model=CaseBody,
+        responses=problems(403, 404, 409, 422, 503),
+    )
+    def open_case(request: Request, new: NewCase) -> dict[str, Any]:
+        """For what somebody has seen; what the forecast sees opens cases by itself."""
+        service.board.known(new.task)
+        places = service.board.places[service.fleet.bundles[new.task].task.node]
+        (row,) = places.rows([new.id])
+        owner = places.text("owner")[row]
+        who = _who(request)
+        who.require_owner(owner, f"{places.node} node {new.id!r}")
+        found = next((p for p in service.problems.get(new.task, []) if p.node == new.id), None)
+        cell = places.text("cell")[row]
+        problem = service.describe(found) if found else {"task": new.task, "id": new.id, "owner": owner, "cell": cell}
+        opened = book.open(problem, _now(), who.name, new.note)
+        if opened is None:
+            raise NotNow(f"a case of {new.task} at {new.id!r} is open already")
+        service.tell("case.discovered", opened)
+        return case_document(opened)
+
+    @routes.post(
+        "/{number}/steps",
+        summary="File, dispatch, close or note",
+        response_model=CaseBody,
+        responses=problems(403, 404, 409, 422, 503),
+    )
+    def act(request: Request, number: Number, step: Step) -> dict[str, Any]:
+        """discovered → filed → dispatched → closed. A step that the state does not allow is refused with 409."""
+        _mine(request, book.get(number))
+        done = book.act(number, step.action, _who(request).name, step.note, _now(), step.expected)
+        service.tell(EVENTS[step.action], done)
+        return case_document(done)
+
+    return routes
+
+
+def _who(request: Request) -> Principal:
+    """Whom the gate let in; where there is none, in front of a local service, whoever started it."""
+    principal = getattr(request.state, "principal", LOCAL)
+    assert isinstance(principal, Principal)
+    return principal
+
+
+def _mine(request: Request, case: Case) -> Case:
+    _who(request).require_owner(case.owner, f"case {case.number}")
+    return case
+
+
+def _now() -> pd.Timestamp:
+    """When a person acts is told by the clock on the wall, also in a replay."""
+    return pd.Timestamp.now("UTC")

@@ -1,0 +1,262 @@
+"""Warnings become cases: opened once, followed to their end, told to others, acted on by those who may."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from types import SimpleNamespace
+
+import httpx
+import orjson
+import pandas as pd
+import pytest
+
+from citybrain_datasets.errors import ConfigError
+from citybrain_serving.cases.casebook import Casebook, Wanted
+from citybrain_serving.cases.watch import Hysteresis, Watch
+from citybrain_serving.cases.webhooks import WAITS_S, Webhooks, checked_targets
+from citybrain_serving.database import migrate, open_engine
+from citybrain_serving.errors import FleetError, NotNow, UnknownCase
+from citybrain_serving.schemas import CaseBody
+from citybrain_serving.settings import load_settings
+
+NOW = pd.Timestamp("2026-03-17T12:00:00Z")
+PROBLEM = {"task": "congestion", "id": "r1", "owner": "east", "cell": "cell0", "probability": 0.9}
+SECRET = b"a secret of at least twenty-four bytes"
+
+
+@pytest.fixture
+def engine(location: str):
+    made = open_engine(location)
+    migrate(made)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def book(engine) -> Casebook:
+    return Casebook(engine)
+
+
+def test_a_case_goes_its_way_and_every_step_is_noted(book):
+    case = book.open(PROBLEM, NOW)
+    assert (case.number, case.state, case.problem) == (1, "discovered", PROBLEM)
+    book.act(1, "file", "ann", "looking into it", NOW)
+    book.act(1, "dispatch", "ann", "crew 7", NOW)
+    book.act(1, "note", "bob", "cones set up", NOW)
+    closed = book.act(1, "close", "ann", "", NOW + pd.Timedelta(minutes=40))
+    assert closed.state == "closed"
+    assert closed.closed - closed.discovered == pd.Timedelta(minutes=40)
+    assert [(n.who, n.action) for n in closed.notes] == [
+        ("citybrain", "discover"), ("ann", "file"), ("ann", "dispatch"), ("bob", "note"), ("ann", "close"),
+    ]  # fmt: skip
+    assert book.act(1, "note", "bob", "afterthought", NOW).notes[-1].text == "afterthought"
+
+
+@pytest.mark.parametrize(("before", "action"), [((), "nothing"), (("file",), "file"), (("close",), "dispatch")])
+def test_a_step_that_the_state_does_not_allow_changes_nothing(book, before, action):
+    book.open(PROBLEM, NOW)
+    for step in before:
+        book.act(1, step, "ann", "", NOW)
+    held = book.get(1)
+    if action != "nothing":
+        with pytest.raises(NotNow, match="not possible"):
+            book.act(1, action, "ann", "", NOW)
+    with pytest.raises(NotNow, match="by now"):
+        book.act(1, "note", "ann", "", NOW, expected="filed" if held.state != "filed" else "closed")
+    assert book.get(1) == held
+
+
+def test_one_open_case_for_a_place(book):
+    assert book.open(PROBLEM, NOW) is not None
+    assert book.open(PROBLEM, NOW) is None
+    assert book.open({**PROBLEM, "id": "r2"}, NOW).number == 2
+    book.act(1, "close", "ann", "", NOW)
+    assert book.open(PROBLEM, NOW).number == 3
+    assert [case.number for case in book.find(Wanted(state="discovered"), 10)] == [3, 2]
+    assert [case.number for case in book.find(Wanted(owners=["nobody"]), 10)] == []
+    assert [case.number for case in book.find(Wanted(owner="east"), 1, 1)] == [2]
+
+
+def test_no_such_case(book):
+    with pytest.raises(UnknownCase):
+        book.get(7)
+
+
+def watch(book: Casebook, told: list) -> Watch:
+    describe = lambda p: {**PROBLEM, "id": p.node}  # noqa: E731  a stand-in of one line
+    return Watch(book, describe, lambda event, case: told.append((event, case.number)), Hysteresis())
+
+
+def seen(node: str, probability: float, now: bool = False) -> SimpleNamespace:
+    return SimpleNamespace(task="congestion", node=node, now=now, probability=probability, severity=probability)
+
+
+def test_what_flickers_about_the_limit_makes_one_case(book):
+    told: list = []
+    follow = watch(book, told)
+    for tick in range(40):
+        probability = 0.7 if tick % 2 else 0.5
+        follow.update({"congestion": [seen("r1", probability)]}, NOW)
+    assert told == []  # never twice in a row above
+    for probability in [0.7, 0.7, *[0.5, 0.7] * 10, *[0.1, 0.1, 0.4] * 10]:
+        follow.update({"congestion": [seen("r1", probability)]}, NOW)
+    assert told == [("case.discovered", 1)]
+    for _ in range(3):
+        follow.update({"congestion": []}, NOW)
+    assert told == [("case.discovered", 1), ("case.closed", 1)]
+    assert book.get(1).notes[-1].who == "citybrain"
+
+
+def test_a_case_that_somebody_deals_with_is_marked_and_not_closed(book):
+    told: list = []
+    follow = watch(book, told)
+    for _ in range(2):
+        follow.update({"congestion": [seen("r1", 0.0, now=True)]}, NOW)
+    book.act(1, "file", "ann", "", NOW)
+    for _ in range(9):
+        follow.update({"congestion": []}, NOW)
+    assert book.get(1).state == "filed"
+    assert book.get(1).over == NOW
+    for _ in range(2):
+        follow.update({"congestion": [seen("r1", 0.9)]}, NOW)
+    assert book.get(1).over is None
+    assert [event for event, _ in told] == ["case.discovered", "case.over", "case.back"]
+
+
+def test_a_task_that_was_not_forecast_again_is_left_alone(book):
+    told: list = []
+    follow = watch(book, told)
+    for _ in range(2):
+        follow.update({"congestion": [seen("r1", 0.9)]}, NOW)
+    for _ in range(5):
+        follow.update({"pm25": []}, NOW)
+    assert book.get(1).state == "discovered"
+
+
+def test_after_a_restart_no_case_opens_twice(book):
+    told: list = []
+    for _ in range(2):
+        follow = watch(book, told)
+        for _ in range(3):
+            follow.update({"congestion": [seen("r1", 0.9)]}, NOW)
+    assert told == [("case.discovered", 1)]
+
+
+class Target:
+    """The other system: answers as told, and remembers what it got."""
+
+    def __init__(self, *answers: int):
+        self.answers = list(answers)
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        status = self.answers.pop(0) if self.answers else 200
+        if status == 0:
+            raise httpx.ConnectError("refused")
+        return httpx.Response(status, headers={"location": "https://elsewhere.example/"})
+
+
+def webhooks(engine, target: Target, clock: list[float]) -> Webhooks:
+    transport = httpx.MockTransport(target)
+    return Webhooks(engine, ["https://desk.example/hook"], SECRET, lambda: clock[0], transport)
+
+
+def test_a_message_is_signed_by_the_standard(engine):
+    target, clock = Target(), [1_773_748_800.0]
+    hooks = webhooks(engine, target, clock)
+    hooks.send("case.filed", {"number": 1})
+    assert hooks.deliver() == 1
+    assert hooks.deliver() == 0
+    (request,) = target.requests
+    signed = f"{request.headers['webhook-id']}.{request.headers['webhook-timestamp']}.".encode() + request.content
+    expected = base64.b64encode(hmac.new(SECRET, signed, hashlib.sha256).digest()).decode()
+    assert request.headers["webhook-signature"] == f"v1,{expected}"
+    assert orjson.loads(request.content) == {"type": "case.filed", "data": {"number": 1}}
+    hooks.stop()
+
+
+def test_a_message_is_retried_until_it_arrives_and_keeps_its_id(engine):
+    target, clock = Target(500, 0, 302), [0.0]
+    hooks = webhooks(engine, target, clock)
+    hooks.send("case.filed", {})
+    for wait in WAITS_S[:3]:
+        assert hooks.deliver() == 0
+        assert hooks.deliver() == 0  # not before its time
+        clock[0] += wait
+    assert hooks.deliver() == 1
+    assert len(target.requests) == 4
+    assert len({request.headers["webhook-id"] for request in target.requests}) == 1
+    assert {str(request.url) for request in target.requests} == {"https://desk.example/hook"}
+    hooks.stop()
+
+
+def test_a_message_is_given_up_in_the_end(engine):
+    target, clock = Target(*[500] * 50), [0.0]
+    hooks = webhooks(engine, target, clock)
+    hooks.send("case.filed", {})
+    for _ in range(30):
+        hooks.deliver()
+        clock[0] += WAITS_S[-1]
+    assert len(target.requests) == len(WAITS_S) + 1
+    hooks.stop()
+
+
+def test_a_target_that_is_no_longer_allowed_gets_nothing(engine):
+    target, clock = Target(), [0.0]
+    hooks = webhooks(engine, target, clock)
+    hooks.send("case.filed", {})
+    hooks.targets = ["https://other.example/"]
+    assert hooks.deliver() == 0
+    assert target.requests == []
+    hooks.stop()
+
+
+@pytest.mark.parametrize("text", ["http://desk.example/", "ftp://x", "https://me:pw@desk.example/", "desk"])
+def test_targets_that_are_refused(text):
+    with pytest.raises(FleetError, match="webhook"):
+        checked_targets(text)
+
+
+def test_settings_of_cases(tmp_path):
+    assert checked_targets("https://a.example/x, http://127.0.0.1:9/") == ("https://a.example/x", "http://127.0.0.1:9/")
+    with pytest.raises(ConfigError, match="case_close_at"):
+        load_settings({"case_open_at": 0.3, "case_close_at": 0.3}, {})
+    short = tmp_path / "secret"
+    short.write_bytes(b"short")
+    with pytest.raises(ConfigError, match="at least 24"):
+        load_settings({"webhook_secret_file": short}, {}).webhook_secret()
+
+
+def test_cases_over_http(warm, service):
+    opened = warm.post("/v1/cases", json={"task": "congestion", "id": "r3", "note": "a lorry"})
+    assert opened.status_code == 201
+    case = CaseBody.model_validate_json(opened.content)
+    assert (case.number, case.owner, case.notes[0].text) == (1, "east", "a lorry")
+    assert warm.post("/v1/cases", json={"task": "congestion", "id": "r3"}).status_code == 409
+    assert warm.post("/v1/cases", json={"task": "congestion", "id": "r99"}).status_code == 404
+    assert warm.post("/v1/cases", json={"task": "noise", "id": "r3"}).status_code == 404
+    assert warm.post("/v1/cases", json={"task": "congestion", "id": "r3", "more": 1}).status_code == 422
+    stepped = warm.post("/v1/cases/1/steps", json={"action": "file", "expected": "discovered", "note": "n"})
+    assert stepped.json()["state"] == "filed"
+    refused = warm.post("/v1/cases/1/steps", json={"action": "file"})
+    assert refused.status_code == 409
+    assert refused.json()["state"] == "filed"
+    assert warm.post("/v1/cases/1/steps", json={"action": "burn"}).status_code == 422
+    assert warm.get("/v1/cases/2").status_code == 404
+    assert warm.get("/v1/cases/1").json()["notes"][1]["action"] == "file"
+    assert [c["number"] for c in warm.get("/v1/cases?state=filed&owner=east").json()] == [1]
+    assert warm.get("/v1/cases?state=lost").status_code == 422
+
+
+def test_trouble_that_lasts_opens_a_case_by_itself(warm, service):
+    for minute in range(5, 30, 5):
+        time = f"2026-03-17T12:{minute:02}:00Z"
+        slow = {"observations": [{"id": "r1", "signal": "speed", "time": time, "value": 3.0}]}
+        warm.post("/v1/observations", json=slow)
+        service.step()
+    (case,) = warm.get("/v1/cases").json()
+    assert (case["id"], case["state"], case["owner"]) == ("r1", "discovered", "east")
+    assert case["problem"]["now"]

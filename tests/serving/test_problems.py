@@ -1,0 +1,127 @@
+"""Problems are found where the numbers say so, ranked by cost, with causes that can be traced."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from citybrain_datasets.city import City
+from citybrain_serving.languages import summary
+from citybrain_serving.problems.causes import Causes, Scene
+from citybrain_serving.schemas import ProblemsBody
+
+NOON = pd.Timestamp("2026-03-17T12:00:00Z")
+
+
+def jam(ids: list[str], speed: float = 4.0) -> list[dict]:
+    """An hour of crawling at noon UTC, when these roads are slow already."""
+    return [
+        {"id": node, "signal": "speed", "time": (NOON + pd.Timedelta(minutes=minute)).isoformat(), "value": speed}
+        for node in ids
+        for minute in range(5, 60, 5)
+    ]
+
+
+@pytest.fixture
+def jammed(warm, service):
+    free = [f"r{i}" for i in range(2, 6)]
+    assert warm.post("/v1/observations", json={"observations": jam(["r0", "r1"]) + jam(free, 55.0)}).status_code == 200
+    service.step()
+    return warm
+
+
+def test_hot_spots_are_ranked_and_complete(jammed, service):
+    body = ProblemsBody.model_validate_json(jammed.get("/v1/problems?task=congestion").content)
+    assert [spot.id for spot in body.problems["congestion"]] == ["r0", "r1"]
+    worst = body.problems["congestion"][0]
+    assert worst.now
+    assert worst.observed == 4.0
+    assert worst.limit == pytest.approx(24.0)  # TPI 6 is a delay of 0.6 at 60 km/h
+    assert (worst.standard, worst.cost_unit) == ("GB/T 33171-2016", "s/km/veh")
+    assert worst.lead_minutes == 0
+    forecast = service.snapshot.forecasts["congestion"]
+    speeds = np.maximum(forecast.values[0], 1)
+    mean = np.maximum(1 / speeds - 1 / 60, 0) @ np.array([0.3, 0.4, 0.3])
+    assert worst.cost == pytest.approx(mean.mean() * 3600, rel=1e-3)
+    assert worst.owner == "west"
+
+
+def test_a_queue_reaches_back_and_the_inputs_are_told(jammed):
+    spots = {s["id"]: s for s in jammed.get("/v1/problems?task=congestion").json()["problems"]["congestion"]}
+    causes = {c["kind"]: c["inputs"] for c in spots["r0"]["causes"]}
+    assert causes["spillback"] == [{"signal": "speed", "id": "r1", "value": 4.0, "unit": "km/h", "distance_m": 500}]
+    assert "upstream" in {c["kind"] for c in spots["r1"]["causes"]}
+    assert "unusual_drop" in {c["kind"] for c in spots["r1"]["causes"]}
+
+
+def test_filters_and_languages(jammed):
+    assert jammed.get("/v1/problems?owner=east&task=congestion").json()["problems"]["congestion"][0]["id"] == "r1"
+    assert jammed.get("/v1/problems?class=local").json()["problems"] == {"congestion": [], "pm25": []}
+    assert jammed.get("/v1/problems?limit=1&task=congestion").json()["problems"]["congestion"][0]["id"] == "r0"
+    chinese = jammed.get("/v1/problems?task=congestion", headers={"Accept-Language": "zh"})
+    assert chinese.headers["content-language"] == "zh"
+    assert chinese.json()["problems"]["congestion"][0]["summary"] == "地点r0 拥堵：前方排队回溢。"
+    assert jammed.get("/v1/problems?task=noise").status_code == 404
+    assert jammed.get("/v1/problems?probability=2").status_code == 422
+
+
+def test_polluted_air_with_its_exposure(warm, service):
+    foul = [
+        {"id": "a1", "signal": "pm25", "time": f"2026-03-17T{hour:02}:00:00Z", "value": 400.0} for hour in range(1, 7)
+    ]
+    warm.post("/v1/observations", json={"observations": foul})
+    service.step()
+    (spot,) = warm.get("/v1/problems?task=pm25").json()["problems"]["pm25"]
+    assert (spot["id"], spot["now"], spot["limit"], spot["cost_unit"]) == ("a1", True, 115.0, "µg/m³·h")
+    assert spot["standard"] == "HJ 633-2026"
+    assert spot["cost"] > 0
+
+
+def test_before_a_snapshot_there_is_nothing_to_say(client):
+    assert client.get("/v1/problems").status_code == 503
+
+
+def station_scene(city: City, **latest: list[float]) -> Scene:
+    placing = {"pm25": "air", "wind_direction": "city", "wind_speed": "city", "mixing_height": "city", "speed": "road"}
+    values = {name: np.array(row, np.float32) for name, row in latest.items()}
+    return Scene(city, values, placing, np.full(6, 60.0), np.array([50.0, 50.0, 50.0]))
+
+
+@pytest.fixture
+def windy(city: City) -> City:
+    """a1 lies north-east of a0: the edge from a0 to a1 points to 45°."""
+    edges = {**city.edges}
+    edges["air-air"] = pd.DataFrame(
+        {"source": ["a0", "a1"], "target": ["a1", "a0"], "distance_m": [1500.0, 1500.0], "bearing_deg": [45.0, 225.0]}
+    )
+    return city.replace(edges=edges)
+
+
+@pytest.mark.parametrize(("wind", "carried"), [(225.0, True), (190.0, True), (170.0, False), (45.0, False)])
+def test_transport_comes_from_where_the_wind_comes_from(windy, wind, carried):
+    scene = station_scene(windy, pm25=[180.0, 120.0, 30.0], wind_direction=[wind], wind_speed=[4.0])
+    causes = {c.kind: c.inputs for c in Causes(windy).of_station("a1", scene)}
+    assert ("transport" in causes) == carried
+    if carried:
+        assert [entry["id"] for entry in causes["transport"]] == ["a1", "a0"]
+        assert causes["transport"][1]["value"] == 180.0
+
+
+def test_stagnation_and_traffic_nearby(windy):
+    scene = station_scene(
+        windy, pm25=[20, 150, 30], wind_speed=[0.8], mixing_height=[200], speed=[50, 50, 50, 5, 50, 50]
+    )
+    causes = {c.kind: c.inputs for c in Causes(windy).of_station("a1", scene)}
+    assert [entry["signal"] for entry in causes["stagnation"]] == ["wind_speed", "mixing_height"]
+    assert [entry["id"] for entry in causes["traffic_nearby"]] == ["r3"]
+    assert "transport" not in causes
+
+
+def test_nothing_known_names_no_cause(windy):
+    assert Causes(windy).of_station("a2", station_scene(windy, pm25=[1, 1, 200])) == []
+
+
+def test_a_summary_says_when_and_why():
+    said = summary("road", False, ["rain", "usual"], "en", name="Ring", time="03-02 08:00", probability=0.7)
+    assert said == "Ring will probably be congested at 03-02 08:00 (70%): rain; usual at this hour."
