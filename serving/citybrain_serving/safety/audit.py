@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,12 @@ class AuditLog:
 def canonical(entry: Mapping[str, Any]) -> str:
     """JSON that is the same text for the same content."""
     return json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def entry(who: str, what: str, **details: Any) -> dict[str, Any]:
+    """An entry as it is appended, with the time of now."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {"at": at, "who": who, "what": what, **details}
 
 
 def read_secret(path: Path | str) -> bytes:

@@ -12,10 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from citybrain_serving.errors import SafetyError
-from citybrain_serving.safety.audit import Broken, Head
-from citybrain_serving.safety.install import audit_of, open_store
+from citybrain_serving.safety.audit import Broken, Head, entry
 from citybrain_serving.safety.keys import KeyRing
-from citybrain_serving.safety.ledger import entry
+from citybrain_serving.safety.opening import audit_of, open_store
 from citybrain_serving.safety.roles import Role
 from citybrain_serving.settings import Settings, load_settings
 

@@ -10,16 +10,17 @@ from typing import Any
 
 import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI
+from prometheus_client import Counter
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from citybrain_serving.database import migrate, open_engine
+from citybrain_serving.database import migrate
 from citybrain_serving.errors import SafetyError
-from citybrain_serving.safety.audit import AuditLog, read_secret
 from citybrain_serving.safety.callers import Callers
 from citybrain_serving.safety.gate import Gate
 from citybrain_serving.safety.keys import KeyRing
 from citybrain_serving.safety.ledger import Ledger
 from citybrain_serving.safety.limits import Buckets
+from citybrain_serving.safety.opening import audit_of, open_store
 from citybrain_serving.safety.settings import SafetySettings
 from citybrain_serving.safety.tokens import ALGORITHMS, Tokens, key_source
 from citybrain_serving.service import Service
@@ -35,18 +36,26 @@ class Safety:
     ledger: Ledger
 
     @staticmethod
-    def of(settings: SafetySettings, engine: sa.Engine, snapshot: Callable[[], Snapshot | None]) -> Safety:
+    def of(
+        settings: SafetySettings,
+        engine: sa.Engine,
+        snapshot: Callable[[], Snapshot | None],
+        failed: Callable[[], None] = lambda: None,
+    ) -> Safety:
         """Raises :class:`SafetyError` for settings that cannot be kept to."""
         ring = KeyRing(engine)
         callers = Callers(ring, tokens_of(settings), open_to_public=settings.open_to_public)
-        return Safety(ring, callers, Ledger(audit_of(settings, engine), snapshot, settings.audit_seconds))
+        return Safety(ring, callers, Ledger(audit_of(settings, engine), snapshot, settings.audit_seconds, failed))
 
 
 def install(app: FastAPI, service: Service) -> None:
     """Puts the gate in front of every route of ``app``; the ledger lives as long as ``app`` does."""
     settings = service.settings
     engine = service.store.engine if isinstance(service.store, SqlStore) else _passing_engine()
-    safety = Safety.of(settings, engine, lambda: service.snapshot)
+    failures = Counter(
+        "citybrain_audit_failures", "Times the audit log could not be written", registry=service.telemetry.registry
+    )
+    safety = Safety.of(settings, engine, lambda: service.snapshot, failures.inc)
 
     @asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[None]:
@@ -86,10 +95,6 @@ def tokens_of(settings: SafetySettings) -> Tokens | None:
     )
 
 
-def audit_of(settings: SafetySettings, engine: sa.Engine) -> AuditLog:
-    return AuditLog(engine, b"" if settings.audit_key is None else read_secret(settings.audit_key))
-
-
 def check_binding(settings: Settings) -> None:
     """Raises :class:`SafetyError` where the service would listen beyond this machine and know no caller."""
     if is_loopback(settings.host) or settings.oidc_issuer:
@@ -116,13 +121,6 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def open_store(settings: Settings) -> sa.Engine:
-    """The store of ``settings``, its schema up to date."""
-    engine = open_engine(settings.store)
-    migrate(engine)
-    return engine
 
 
 def _passing_engine() -> sa.Engine:

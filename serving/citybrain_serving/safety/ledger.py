@@ -9,14 +9,13 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import structlog
 
 from citybrain_serving.encoding import utc
 from citybrain_serving.errors import StoreUnavailable
-from citybrain_serving.safety.audit import AuditLog
+from citybrain_serving.safety.audit import AuditLog, entry
 from citybrain_serving.snapshot import Forecast, Snapshot
 
 MOST_KINDS = 10_000
@@ -39,10 +38,18 @@ class Asked(NamedTuple):
 class Ledger:
     """Collects entries and writes them in a thread of its own."""
 
-    def __init__(self, audit: AuditLog, snapshot: Callable[[], Snapshot | None], seconds: float):
+    def __init__(
+        self,
+        audit: AuditLog,
+        snapshot: Callable[[], Snapshot | None],
+        seconds: float,
+        failed: Callable[[], None] = lambda: None,
+    ):
+        """``failed`` is told each time that the log could not be written."""
         self.audit = audit
         self.snapshot = snapshot
         self.seconds = seconds
+        self.failed = failed
         self._asked: Counter[Asked] = Counter()
         self._published: dict[str, dict[str, Any]] = {}
         self._told: set[str] = set()
@@ -73,7 +80,11 @@ class Ledger:
     def record(self, who: str, what: str, **details: Any) -> None:
         """Writes one entry now. Raises :class:`StoreUnavailable`."""
         with self._writing:
-            self.audit.append([entry(who, what, **details)])
+            try:
+                self.audit.append([entry(who, what, **details)])
+            except StoreUnavailable:
+                self.failed()
+                raise
 
     def flush(self) -> None:
         """Writes what was summed; what cannot be written now is kept for the next time."""
@@ -92,6 +103,7 @@ class Ledger:
                 with self._lock:
                     self._asked.update(asked)
                     self._published = {**published, **self._published}
+                self.failed()
                 log.warning("the audit log cannot be written now", entries=len(entries))
             else:
                 log.info("audit head", number=head.number, seal=head.seal)
@@ -115,12 +127,6 @@ class Ledger:
     def _loop(self) -> None:
         while not self._stop.wait(self.seconds):
             self.flush()
-
-
-def entry(who: str, what: str, **details: Any) -> dict[str, Any]:
-    """An entry of the log."""
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return {"at": at, "who": who, "what": what, **details}
 
 
 def _told(asked: Asked) -> Mapping[str, Any]:
