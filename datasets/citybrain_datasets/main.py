@@ -26,10 +26,14 @@ SUMMARIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "evaluate": ("Measure a model against what happened.", ("torch", "lightning", "mlflow")),
     "export": ("Write a trained model as a bundle.", ("torch", "onnx")),
     "bench": ("Compare our models with others'.", ("torch", "lightning", "mlflow")),
-    "keys": ("Make, list and revoke API keys.", ("fastapi", "argon2")),
-    "audit": ("Read and verify the audit log.", ("fastapi", "argon2")),
+    "retrain": ("Train a challenger on new data and hold it against the champion.", ("torch", "lightning", "mlflow")),
+    "promote": ("Make a registered model the champion.", ("mlflow",)),
+    "rollback": ("Give the champion's place back.", ("mlflow",)),
+    "fetch": ("Bring a registered bundle to a server.", ("mlflow",)),
     "serve": ("Serve forecasts over HTTP.", ("fastapi", "uvicorn", "onnxruntime")),
     "store": ("Look after the store of observations.", ("sqlalchemy", "alembic", "pyarrow")),
+    "keys": ("Make, list and revoke API keys.", ("fastapi", "argon2")),
+    "audit": ("Read and verify the audit log.", ("fastapi", "argon2")),
     "demo": ("Everything once, on the embedded city.", ("torch", "lightning", "mlflow", "fastapi")),
 }
 

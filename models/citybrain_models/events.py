@@ -154,11 +154,11 @@ class Events:
 
     def _grades(self, forecast: np.ndarray, truth: np.ndarray) -> dict[str, Occasion]:
         """The standard rounds a concentration to a whole number first: above 35 begins at 35.5."""
-        known = np.isfinite(truth)
+        known, whole = np.isfinite(truth), truth.round()
         found = {}
         for limit in PM25_LIMITS:
             above = 1 - probability_below(forecast, self.levels, np.asarray(limit + 0.5))
-            found[f"PM2.5 above {limit}"] = Occasion(above, np.rint(truth) > limit, known)
+            found[f"PM2.5 above {limit}"] = Occasion(above, np.greater(whole, limit), known)
         return found
 
     def _congestion(self, window: Window, forecast: np.ndarray, truth: np.ndarray) -> dict[str, Occasion]:

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 from citybrain_training.batches import Windows
 from citybrain_training.module import ForecastModule, build_network
 from citybrain_training.preparation import Preparation
+from citybrain_training.weights import start_from
 
 # Its notes on hardware and products are nothing a person can act on; warnings and errors stay.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -51,14 +52,15 @@ def fit(
 ) -> Fitted:
     """Trains into ``folder``, which receives ``last.ckpt`` after every epoch and ``best.ckpt``.
 
-    ``resume`` goes on from ``last.ckpt`` if there is one; ``warm_start`` begins with another training's weights.
+    ``resume`` goes on from ``last.ckpt`` if there is one; ``warm_start`` begins with another training's weights, as
+    :func:`~citybrain_training.weights.start_from` takes them.
     """
     config = preparation.config
     torch.set_num_threads(config.threads)
     pl.seed_everything(config.seed, verbose=False)
     module = ForecastModule(build_network(preparation), preparation)
     if warm_start is not None:
-        load_weights(module, warm_start)
+        start_from(module, preparation, warm_start)
     folder.mkdir(parents=True, exist_ok=True)
     best = ModelCheckpoint(folder, "best", monitor="val_mae", save_last=True, enable_version_counter=False)
     trainer = pl.Trainer(

@@ -86,13 +86,26 @@ def _train(
         )
         fitted = fit(preparation, folder, logger=logger, **options)  # type: ignore[arg-type]  # as above
         bundle, tables = finish(preparation, fitted, folder / "bundle")
-        tracking.scores(tables)
-        forecaster = OnnxForecaster(bundle, preparation.config.threads)
-        tracking.figures(draw(preparation, forecaster, tables))
-        example = forecaster.features(preparation.source.window(preparation.split.test[:1]))
-        inputs = {name: bundle.graph.get(name, example.get(name)) for name in forecaster.inputs}
-        registered = tracking.register(bundle, folder / "bundle", inputs)  # type: ignore[arg-type]  # one of both is there
-    return Outcome(bundle, folder / "bundle", fitted, tables, registered)
+        outcome = Outcome(bundle, folder / "bundle", fitted, tables, None)
+        registered = log_outcome(tracking, preparation, outcome, preparation.config)
+    return dataclasses.replace(outcome, registered=registered)
+
+
+def log_outcome(
+    tracking: Tracking, preparation: Preparation, outcome: Outcome, config: TrainConfig
+) -> tuple[str, str, str]:
+    """Logs scores, figures, weights and bundle in the active run and registers the bundle: name, version, alias.
+
+    ``config`` is what a later training goes by.
+    """
+    bundle, tables = outcome.bundle, outcome.tables
+    tracking.scores(tables)
+    forecaster = OnnxForecaster(bundle, preparation.config.threads)
+    tracking.figures(draw(preparation, forecaster, tables))
+    tracking.start_of_another(preparation, outcome.fitted.module, config)
+    example = forecaster.features(preparation.source.window(preparation.split.test[:1]))
+    inputs = {name: bundle.graph.get(name, example.get(name)) for name in forecaster.inputs}
+    return tracking.register(bundle, outcome.folder, inputs)  # type: ignore[arg-type]  # one of both is there
 
 
 def finish(preparation: Preparation, fitted: Fitted, folder: Path) -> tuple[Bundle, Tables]:

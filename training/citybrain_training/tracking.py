@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,10 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from citybrain_models.bundle import Bundle
+from citybrain_training.config import TrainConfig
+from citybrain_training.module import ForecastModule
+from citybrain_training.preparation import Preparation
+from citybrain_training.weights import save_weights
 
 # A control room's network is closed: MLflow must not report usage home.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -29,21 +34,29 @@ for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # what was registered is told by the command itself
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+BUNDLE, WEIGHTS, CONFIG = "bundle", "weights.pt", "config.json"
+"""Artifacts of a run: what serving takes, what a later training starts from, and how this one was told to train."""
+
+
+def connect(home: Path) -> str:
+    """Points MLflow at ``MLFLOW_TRACKING_URI`` where set, else at the database under ``home``; returns the address."""
+    home = home.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", uri))
+    return uri
 
 
 class Tracking:
     """One training's run. Uses ``MLFLOW_TRACKING_URI`` where set, else SQLite and artifacts under ``home``."""
 
     def __init__(self, home: Path, experiment: str):
-        home = home.resolve()
-        home.mkdir(parents=True, exist_ok=True)
-        given = os.environ.get("MLFLOW_TRACKING_URI")
-        self.uri = given or f"sqlite:///{home / 'mlflow.db'}"
-        mlflow.set_tracking_uri(self.uri)
-        mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", self.uri))
+        self.uri = connect(home)
         found = mlflow.get_experiment_by_name(experiment)
         if found is None:
-            place = None if given else (home / "artifacts" / experiment).as_uri()
+            given = os.environ.get("MLFLOW_TRACKING_URI")
+            place = None if given else (home.resolve() / "artifacts" / experiment).as_uri()
             mlflow.create_experiment(experiment, artifact_location=place)
         mlflow.set_experiment(experiment)
         self.experiment = experiment
@@ -80,13 +93,22 @@ class Tracking:
                 plt.close(figure)
 
     @staticmethod
+    def start_of_another(preparation: Preparation, module: ForecastModule, config: TrainConfig) -> None:
+        """Logs what a later training needs to start from this one: weights and configuration."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / WEIGHTS
+            save_weights(module, preparation, path)
+            mlflow.log_artifact(str(path))
+        mlflow.log_dict(config.model_dump(mode="json", by_alias=True), CONFIG)
+
+    @staticmethod
     def register(bundle: Bundle, folder: Path, example: Mapping[str, np.ndarray]) -> tuple[str, str, str]:
         """Logs the bundle's files and its network in the ONNX flavour, and registers it.
 
         The first version of a model becomes ``champion``, later ones ``challenger`` until someone promotes them.
         Returns the registered name, its version and the alias.
         """
-        mlflow.log_artifacts(str(folder), "bundle")
+        mlflow.log_artifacts(str(folder), BUNDLE)
         name = registered_name(bundle)
         inputs = Schema([TensorSpec(a.dtype, (-1, *a.shape[1:]), n) for n, a in example.items()])
         outputs = Schema(
@@ -103,7 +125,7 @@ class Tracking:
         )
         client = MlflowClient()
         version = str(logged.registered_model_version)
-        client.set_model_version_tag(name, version, "bundle", bundle.digest)
+        client.set_model_version_tag(name, version, BUNDLE, bundle.digest)
         alias = CHALLENGER if alias_version(name, CHAMPION) else CHAMPION
         client.set_registered_model_alias(name, alias, version)
         return name, version, alias

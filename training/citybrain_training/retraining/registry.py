@@ -1,0 +1,153 @@
+"""The registry of models: who is champion, how it became so, and the way back. Aliases move; nothing is deleted."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from citybrain_datasets.errors import CityBrainError
+from citybrain_models.bundle import MANIFEST, Bundle, BundleError
+from citybrain_training.tracking import BUNDLE, CHALLENGER, CHAMPION, alias_version
+
+URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+PASSED, FAILED = "passed", "failed"
+
+
+class RegistryError(CityBrainError):
+    """The registry has no such model, version or way back."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """The champion's alias went from ``previous`` (None: there was none) to ``version``."""
+
+    name: str
+    version: str
+    previous: str | None
+
+
+def version_of(uri: str) -> ModelVersion:
+    """The model version that ``models:/name@alias`` or ``models:/name/version`` names."""
+    match = URI.fullmatch(uri)
+    if match is None:
+        raise RegistryError(f"{uri!r} is neither models:/NAME@ALIAS nor models:/NAME/VERSION")
+    client, name = MlflowClient(), match["name"]
+    try:
+        if match["alias"]:
+            return client.get_model_version_by_alias(name, match["alias"])
+        return client.get_model_version(name, match["version"])
+    except MlflowException:
+        raise RegistryError(f"{uri}: the registry has no such model") from None
+
+
+def promote(name: str, version: str | None = None, *, by: str, reason: str, anyway: bool = False) -> Move:
+    """Makes a version, the challenger if none is named, the champion.
+
+    Raises :class:`RegistryError` for one that the gate refused, unless ``anyway``.
+    """
+    wanted = version or alias_version(name, CHALLENGER)
+    if wanted is None:
+        raise RegistryError(f"{name}: has no challenger; name a version")
+    found = version_of(f"models:/{name}/{wanted}")
+    previous = alias_version(name, CHAMPION)
+    if previous == wanted:
+        raise RegistryError(f"{name}: version {wanted} is the champion already")
+    if found.tags.get("gate") == FAILED and not anyway:
+        raise RegistryError(
+            f"{name}: version {wanted} did not pass the gate: {found.tags.get('gate_reasons', 'no reasons kept')}"
+        )
+    client = MlflowClient()
+    # The way back is written first: moving the alias is what makes it so.
+    client.set_model_version_tag(name, wanted, "promoted_from", previous or "")
+    _move(name, wanted, previous, "promote", by, reason)
+    if alias_version(name, CHALLENGER) == wanted:
+        client.delete_registered_model_alias(name, CHALLENGER)
+    return Move(name, wanted, previous)
+
+
+def rollback(name: str, *, by: str, reason: str) -> Move:
+    """Gives the champion's place back to the version from which the present one took it."""
+    present = version_of(f"models:/{name}@{CHAMPION}")
+    before = present.tags.get("promoted_from", "")
+    if not before:
+        raise RegistryError(f"{name}: version {present.version} took the place of none; there is no way back")
+    _move(name, before, str(present.version), "rollback", by, reason)
+    return Move(name, before, str(present.version))
+
+
+def history(name: str) -> list[str]:
+    """Every move of the champion's alias, the oldest first, in words."""
+    try:
+        tags = MlflowClient().get_registered_model(name).tags
+    except MlflowException:
+        raise RegistryError(f"{name}: the registry has no such model") from None
+    return [tags[key] for key in sorted(tags) if key.startswith("history.")]
+
+
+def _move(name: str, version: str, previous: str | None, what: str, by: str, reason: str) -> None:
+    client, now = MlflowClient(), datetime.now(UTC).isoformat(timespec="seconds")
+    told = f"{now} {what}: {previous or 'none'} → {version}, by {by}: {reason}"
+    client.set_registered_model_tag(name, f"history.{len(history(name)):05d}", told[:5_000])
+    client.set_model_version_tag(name, version, what, told[:5_000])
+    client.set_registered_model_alias(name, CHAMPION, version)
+
+
+@contextmanager
+def artifacts(found: ModelVersion, path: str, beside: Path | None = None) -> Iterator[Path]:
+    """A run's artifacts under ``path``, in a folder that lasts as long as the body; next to ``beside`` if given."""
+    parent = None if beside is None else beside.parent
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".fetch.", dir=parent))
+    try:
+        try:
+            yield Path(download_artifacts(run_id=found.run_id, artifact_path=path, dst_path=str(work)))
+        except MlflowException as error:
+            raise RegistryError(f"{found.name} version {found.version}: its run holds no {path} ({error})") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def registered_bundle(found: ModelVersion) -> Bundle:
+    """The bundle of a version, verified. Raises :class:`BundleError` where it is not the one that was registered."""
+    with artifacts(found, BUNDLE) as folder:
+        return _verified(found, folder)
+
+
+def fetch(uri: str, out: Path) -> Bundle:
+    """Brings a registered bundle to ``out``, verified and whole, or leaves what was there.
+
+    Raises :class:`BundleError` where ``out`` exists and is no bundle.
+    """
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise BundleError(f"{out}: exists and is no bundle; it is left as it is")
+    found = version_of(uri)
+    with artifacts(found, BUNDLE, beside=out) as folder:
+        bundle = _verified(found, folder)
+        for file in folder.iterdir():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+        old = folder.parent / "old"
+        if out.exists():
+            out.rename(old)
+        folder.rename(out)
+    return bundle
+
+
+def _verified(found: ModelVersion, folder: Path) -> Bundle:
+    bundle = Bundle.read(folder)
+    if bundle.digest != found.tags.get(BUNDLE):
+        raise BundleError(f"{found.name} version {found.version}: its bundle is not the one that was registered")
+    return bundle
