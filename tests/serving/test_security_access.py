@@ -42,6 +42,12 @@ def ring(settings) -> KeyRing:
     return KeyRing(opened(settings.store))
 
 
+@pytest.fixture
+def ring_of():
+    """The key ring of a service. Its keys must be made before the application is."""
+    return lambda service: KeyRing(service.store.engine)
+
+
 def client_of(bundles, settings) -> TestClient:
     """A client of a service that has not computed anything; refusals come before that."""
     return TestClient(create_app(Service(bundles.values(), settings)))
@@ -122,10 +128,36 @@ def test_a_scoped_operator_acts_for_its_own_segments_only():
     Principal.of("centre", [Role.OPERATOR]).require_owner(None, "case 3")
 
 
+def test_a_scoped_operator_sees_and_acts_on_the_cases_of_its_owner_alone(service, ring_of):
+    """r1 is east's, r2 west's (OWASP API1)."""
+    ring = ring_of(service)
+    centre, west = (
+        {"Authorization": f"Bearer {ring.create('desk', Role.OPERATOR, owners)[1]}"} for owners in (None, ["west"])
+    )
+    with TestClient(create_app(service)) as client:
+        for road in ("r1", "r2"):
+            opened = client.post("/v1/cases", json={"task": "congestion", "id": road}, headers=centre)
+            assert opened.status_code == 201, opened.text
+        east, own = (
+            next(c["number"] for c in client.get("/v1/cases", headers=centre).json() if c["id"] == road)
+            for road in ("r1", "r2")
+        )
+        assert [case["number"] for case in client.get("/v1/cases", headers=west).json()] == [own]
+        assert client.get("/v1/cases?owner=east", headers=west).json() == []
+        assert client.get(f"/v1/cases/{own}", headers=west).status_code == 200
+        assert client.get(f"/v1/cases/{east}", headers=west).status_code == 403
+        step = {"action": "file"}
+        assert client.post(f"/v1/cases/{east}/steps", json=step, headers=west).status_code == 403
+        assert client.get(f"/v1/cases/{east}", headers=centre).json()["state"] == "discovered"
+        assert client.post(f"/v1/cases/{own}/steps", json=step, headers=west).json()["state"] == "filed"
+        stolen = client.post("/v1/cases", json={"task": "congestion", "id": "r3"}, headers=west)
+        assert stolen.status_code == 403
+
+
 def test_a_key_is_kept_as_a_hash_and_shown_once(ring, settings):
     key, text = ring.create("gate 7", Role.INGEST)
     stored = ring.engine.connect().execute(sa.text("select * from api_keys")).one()
-    assert text.rsplit("_", 1)[1] not in str(stored)
+    assert text.split("_", 2)[2] not in str(stored)
     assert stored.hash.startswith("$argon2id$")
     assert text not in str(ring.list())
     assert ring.verify(text) == key
@@ -133,7 +165,7 @@ def test_a_key_is_kept_as_a_hash_and_shown_once(ring, settings):
 
 @pytest.mark.parametrize("spoil", [
     lambda text: "", lambda text: "Bearer", lambda text: text[:-1], lambda text: text + "x",
-    lambda text: text.swapcase(), lambda text: "cb_000000000000_" + text.rsplit("_", 1)[1],
+    lambda text: text.swapcase(), lambda text: "cb_000000000000_" + text.split("_", 2)[2],
     lambda text: "' or 1=1 --", lambda text: "cb__", lambda text: "schlüssel",
 ])  # fmt: skip
 def test_what_is_no_key_is_refused(bundles, settings, ring, spoil):

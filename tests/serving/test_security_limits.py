@@ -1,9 +1,11 @@
 """Limits and hardening: rate, load, time, size, headers, hosts, bundles (OWASP API4, API6, API7, API8, API10)."""
 
+import re
 import shutil
 import socket
 import threading
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -177,3 +179,15 @@ def test_a_bundle_off_the_list_is_not_even_parsed(written, tmp_path, monkeypatch
     shutil.rmtree(tmp_path / "bundle")
     with pytest.raises(BundleError, match="no manifest"):
         read_bundle(tmp_path / "bundle", frozenset())
+
+
+def test_every_test_that_the_security_walk_names_exists():
+    root = Path(__file__).parents[2]
+    named = set(re.findall(r"`(test_\w+)`", (root / "docs" / "security.md").read_text(encoding="utf-8")))
+    written = {
+        name
+        for path in (root / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
+    }
+    assert len(named) > 20
+    assert named <= written

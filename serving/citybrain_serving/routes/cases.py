@@ -12,7 +12,7 @@ from citybrain_serving.cases.casebook import Case, State, Wanted
 from citybrain_serving.cases.documents import case_document
 from citybrain_serving.errors import NotNow
 from citybrain_serving.routes.documentation import problems
-from citybrain_serving.safety.roles import LOCAL, Principal
+from citybrain_serving.safety.gate import principal_of
 from citybrain_serving.schemas import CaseBody
 from citybrain_serving.service import Service
 
@@ -53,7 +53,7 @@ def router(service: Service) -> APIRouter:
         offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
     ) -> list[dict[str, Any]]:
         """Without their notes. Whoever acts for certain owners sees the cases of those alone."""
-        wanted = Wanted(state, task, owner, cell, _who(request).owners)
+        wanted = Wanted(state, task, owner, cell, principal_of(request).owners)
         return [case_document(case) for case in book.find(wanted, limit, offset)]
 
     @routes.get(
@@ -75,7 +75,7 @@ def router(service: Service) -> APIRouter:
         places = service.board.places[service.fleet.bundles[new.task].task.node]
         (row,) = places.rows([new.id])
         owner = places.text("owner")[row]
-        who = _who(request)
+        who = principal_of(request)
         who.require_owner(owner, f"{places.node} node {new.id!r}")
         found = next((p for p in service.problems.get(new.task, []) if p.node == new.id), None)
         cell = places.text("cell")[row]
@@ -95,22 +95,15 @@ def router(service: Service) -> APIRouter:
     def act(request: Request, number: Number, step: Step) -> dict[str, Any]:
         """discovered → filed → dispatched → closed. A step that the state does not allow is refused with 409."""
         _mine(request, book.get(number))
-        done = book.act(number, step.action, _who(request).name, step.note, _now(), step.expected)
+        done = book.act(number, step.action, principal_of(request).name, step.note, _now(), step.expected)
         service.tell(EVENTS[step.action], done)
         return case_document(done)
 
     return routes
 
 
-def _who(request: Request) -> Principal:
-    """Whom the gate let in; where there is none, in front of a local service, whoever started it."""
-    principal = getattr(request.state, "principal", LOCAL)
-    assert isinstance(principal, Principal)
-    return principal
-
-
 def _mine(request: Request, case: Case) -> Case:
-    _who(request).require_owner(case.owner, f"case {case.number}")
+    principal_of(request).require_owner(case.owner, f"case {case.number}")
     return case
 
 
