@@ -1,0 +1,133 @@
+"""Simulated interventions on disk: what a surrogate is trained on and judged against.
+
+One folder holds ``base-RRR-W.npz`` for each replication and kind of day, ``run-NNNNNN.npz`` for each scenario, and
+``runs.json`` with what they share. Arrays are float32 ``[step, segment]``: ``speed``, ``flow``, ``emission`` in the
+units of :class:`~citybrain_datasets.scenarios.outcomes.Traffic`, segments in the node order of the city. A file is
+written whole or not at all; a second call goes on where the first was broken off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from citybrain_datasets.errors import CityError, Problem
+from citybrain_datasets.scenarios.actions import Window, compile_actions
+from citybrain_datasets.scenarios.language import Scenario
+from citybrain_datasets.scenarios.mesoscopic import run
+from citybrain_datasets.scenarios.mixed import random_scenario
+from citybrain_datasets.scenarios.outcomes import Traffic
+from citybrain_datasets.scenarios.site import Site
+from citybrain_datasets.scenarios.trips import apply_to_trips
+
+BASES = 24
+"""Replications that the runs are spread over; every sixth is a day off."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One simulated scenario and its base, on the same trips and drivers."""
+
+    scenario: Scenario
+    replication: int
+    window: Window
+    traffic: Traffic
+    base: Traffic
+
+
+def simulate(site: Site, scenario: Scenario, replication: int, window: Window) -> Traffic:
+    """Traffic of ``scenario`` on the demand of ``replication``: ``[step, segment]`` of ``window``."""
+    actions = compile_actions(scenario, site.city, window)
+    trips = apply_to_trips(site.trips(replication, window), actions, site.segments)
+    return run(site.network, site.segments, site.city.edges["road-road"], trips, actions)
+
+
+def generate(
+    site: Site,
+    folder: Path,
+    count: int,
+    *,
+    first: int = 0,
+    seed: int = 1,
+    window: Window | None = None,
+    progress: Callable[[int], None] = lambda number: None,
+) -> None:
+    """Simulates runs ``first`` … ``first + count − 1`` of mixed random measures into ``folder``.
+
+    Raises :class:`CityError` where ``folder`` holds runs of another city or seed.
+    """
+    window = window or Window()
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, {"format": 1, "city": site.city.name, "site": site.key, "seed": seed,
+                    "segments": site.city.ids("road"), "window": window.model_dump(mode="json")})  # fmt: skip
+    for number in range(first, first + count):
+        replication = number % BASES
+        day = window.model_copy(update={"off": replication % 6 == 5})
+        path = folder / f"run-{number:06d}.npz"
+        if not path.exists():
+            base = folder / f"base-{replication:03d}.npz"
+            if not base.exists():
+                nothing = Scenario(id="base")
+                save_traffic(base, simulate(site, nothing, replication, day), nothing, replication, day)
+            scenario = random_scenario(site.city, day, seed, number)
+            save_traffic(path, simulate(site, scenario, replication, day), scenario, replication, day)
+        progress(number)
+
+
+def read_runs(folder: Path | str) -> Iterator[Run]:
+    """The finished runs of ``folder``, in order of their number."""
+    folder = Path(folder)
+    bases: dict[int, Traffic] = {}
+    for path in sorted(folder.glob("run-*.npz")):
+        scenario, replication, window, traffic = load_traffic(path)
+        if replication not in bases:
+            bases[replication] = load_traffic(folder / f"base-{replication:03d}.npz")[3]
+        yield Run(scenario, replication, window, traffic, bases[replication])
+
+
+def save_traffic(path: Path, traffic: Traffic, scenario: Scenario, replication: int, window: Window) -> None:
+    """Writes one simulated window to ``path``, whole or not at all."""
+    about = {
+        "scenario": scenario.model_dump(mode="json"),
+        "replication": replication,
+        "window": window.model_dump(mode="json"),
+    }
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        np.savez_compressed(
+            file, about=np.array(json.dumps(about, ensure_ascii=False)), speed=traffic.speed, flow=traffic.flow,
+            emission=traffic.emission,
+        )  # fmt: skip
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def load_traffic(path: Path) -> tuple[Scenario, int, Window, Traffic]:
+    """Reads one simulated window; :class:`CityError` names a file that is cut short."""
+    try:
+        with np.load(path) as kept:
+            about = json.loads(str(kept["about"]))
+            traffic = Traffic(kept["speed"], kept["flow"], kept["emission"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise CityError([Problem(str(path), f"cannot be read: {error}")]) from error
+    scenario, window = Scenario.model_validate(about["scenario"]), Window.model_validate(about["window"])
+    return scenario, int(about["replication"]), window, traffic
+
+
+def _claim(folder: Path, about: dict[str, object]) -> None:
+    """Writes what the runs of ``folder`` share, or checks that it is what they share already."""
+    path = folder / "runs.json"
+    if path.exists():
+        if json.loads(path.read_text(encoding="utf-8")) != about:
+            raise CityError([Problem(str(path), "holds runs of another city, window or seed")])
+        return
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
+    part.replace(path)

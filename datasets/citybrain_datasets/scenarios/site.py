@@ -1,0 +1,113 @@
+"""A place where scenarios are simulated: a city, its SUMO network, and who travels there on a given morning."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import ValidationError
+
+from citybrain_datasets.city import City
+from citybrain_datasets.errors import CityError, ConfigError, Problem
+from citybrain_datasets.scenarios.actions import STEP_MINUTES, WARM_UP, Window
+from citybrain_datasets.scenarios.trips import endow
+from citybrain_datasets.simulation.demand import Day, draw_trips
+from citybrain_datasets.simulation.network import read_segments
+from citybrain_datasets.simulation.plan import Plan
+from citybrain_datasets.store import CITIES, EMBEDDED, schema_problems
+
+WARM_UP_S = WARM_UP * STEP_MINUTES * 60
+_FAR = 1000
+"""Replications draw days far from those of the city's own record."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """``city`` and the SUMO ``network`` it stands on, node order and edge order being one.
+
+    ``draw`` gives the trips of replication ``r`` in a window: columns ``depart`` (s from the start of the warm-up),
+    ``origin``, ``destination``, ``type``, ``purpose``, sorted. ``traffic_scale`` is the factor on traffic's primary
+    PM2.5 before dispersion. ``key`` is a digest of all that a run depends on besides scenario, window and replication.
+    """
+
+    city: City
+    network: Path
+    segments: pd.DataFrame
+    draw: Callable[[int, Window], pd.DataFrame] = field(repr=False)
+    key: str
+    seed: int = 7
+    informed_share: float = 0.7
+    traffic_scale: float = 1.0
+    latitude: float = 0.0
+    longitude: float = 0.0
+    """The point whose network coordinates are (0, 0)."""
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """Ends of the segments, metres: ``[segment, 4]``."""
+        return self.segments[["x0", "y0", "x1", "y1"]].to_numpy(float)
+
+    def trips(self, replication: int, window: Window) -> pd.DataFrame:
+        """Trips with their drivers (:func:`endow`)."""
+        trips = self.draw(replication, window)
+        return endow(trips, self.seed * 1000 + replication, self.informed_share)
+
+
+def open_site(source: Path | str) -> Site:
+    """A simulated city from its folder, or ``embedded``.
+
+    Raises :class:`CityError` where the folder has no ``network.net.xml.gz`` and ``plan.yaml``: a city that was
+    measured has no trips to send through a simulator.
+    """
+    folder = CITIES / EMBEDDED if str(source) == EMBEDDED else Path(source)
+    city = City.load(folder)
+    network, plan = folder / "network.net.xml.gz", folder / "plan.yaml"
+    absent = [p.name for p in (network, plan) if not p.is_file()]
+    if absent:
+        what = f"lacks {' and '.join(absent)}: only a simulated city, or --network with --demand, can be simulated"
+        raise CityError([Problem(str(folder), what)])
+    parameters = _plan(plan)
+    segments = read_segments(network)
+    if list(segments.index) != city.ids("road"):
+        raise CityError([Problem(str(network), "its edges are not the roads of the city")])
+    zones = city.nodes["road"]["owner"]
+
+    def draw(replication: int, window: Window) -> pd.DataFrame:
+        day = Day(_FAR * (replication + 1) + int(window.off), window.off, np.zeros(24))
+        trips = draw_trips(parameters, segments, zones, day, WARM_UP_S)
+        return cut(trips, window.begin * 60, window)
+
+    return Site(
+        city=city,
+        network=network.absolute(),
+        segments=segments,
+        draw=draw,
+        key=hashlib.sha256(network.read_bytes() + parameters.digest().encode()).hexdigest()[:16],
+        seed=parameters.seed,
+        informed_share=parameters.informed_share,
+        traffic_scale=parameters.traffic_scale,
+        latitude=parameters.latitude,
+        longitude=parameters.longitude,
+    )
+
+
+def cut(trips: pd.DataFrame, begin_s: float, window: Window) -> pd.DataFrame:
+    """Trips that depart in the warm-up or the window; ``begin_s`` is the second of ``depart`` the warm-up begins at."""
+    depart = trips["depart"] - begin_s
+    inside = (depart >= 0) & (depart < (WARM_UP + window.steps) * STEP_MINUTES * 60)
+    return trips.assign(depart=depart)[inside].reset_index(drop=True)
+
+
+def _plan(path: Path) -> Plan:
+    try:
+        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except ValidationError as error:
+        raise CityError(schema_problems(path, error)) from error
