@@ -188,6 +188,7 @@ def test_the_page_is_generated_between_its_marks_and_nowhere_else(runs: list[dic
     assert "old" not in text
     assert "| **CityNet** |" in text
     assert "of the best peer's mean MAE" in text
+    assert "Learning from outcomes as the service does: coverage" in text
     assert "(../benchmarks/plots/small-lead.png)" in text
     assert {plot.name for plot in plots} == {"small-lead.png", "small-cost.png", "small-reliability.png"}
     write_table(page, flat_records(runs), plots)

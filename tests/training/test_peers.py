@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,13 @@ from torch import Tensor, nn
 
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import ConfigError
+from citybrain_datasets.features import Window
 from citybrain_datasets.signals import Signal
+from citybrain_models.calibration import Calibration
 from citybrain_training.config import TrainConfig
 from citybrain_training.peers.inputs import KERNEL_THRESHOLD, InputMaker, adjacency
 from citybrain_training.peers.network import NetworkPeer, Recipe
+from citybrain_training.peers.online import OnlineForecaster
 from citybrain_training.peers.peer import Budget, Peer
 from citybrain_training.peers.registry import SUBJECTS, Subject, chosen
 from citybrain_training.preparation import Preparation, prepare
@@ -175,6 +179,33 @@ def test_our_own_subjects_fit_a_budget(name: str, small_city: City, quick: Train
     assert math.isfinite(cost.seconds)
     assert (cost.parameters > 0) == name.startswith("citynet")
     _check(peer, preparation)
+
+
+class Stubborn:
+    """Stands in for an exported network: always says 10, with an interval far too narrow."""
+
+    def __init__(self, preparation: Preparation):
+        self.task = preparation.task
+        self.calibration = Calibration.none(self.task)
+        self.nodes = len(preparation.city.ids(self.task.node))
+
+    def raw(self, window: Window) -> np.ndarray:
+        quantiles = 10 + np.linspace(-0.5, 0.5, len(self.task.quantiles), dtype=np.float32)
+        return np.broadcast_to(quantiles, (len(window.issue), self.nodes, self.task.horizon, len(quantiles)))
+
+
+def test_intervals_learn_only_from_outcomes_that_have_arrived(traffic: Preparation) -> None:
+    model: Any = Stubborn(traffic)
+    online = OnlineForecaster(model, traffic.source)
+    reach = traffic.task.horizon
+    forecast = online.forecast(traffic.source.window(traffic.split.test[: reach + 40]))
+    width = forecast[:, 0, 0, -1] - forecast[:, 0, 0, 0]
+    np.testing.assert_array_equal(width[:reach], width[0])
+    assert (width[reach + 1 :] > width[0]).all()
+    np.testing.assert_array_equal(forecast[..., traffic.task.median], 10)
+    later = OnlineForecaster(model, traffic.source)
+    parts = [later.forecast(traffic.source.window(traffic.split.test[i : i + 13])) for i in range(0, reach + 40, 13)]
+    np.testing.assert_array_equal(np.concatenate(parts), forecast)
 
 
 @pytest.mark.parametrize("name", [name for name, subject in SUBJECTS.items() if subject.library])

@@ -19,6 +19,9 @@ from citybrain_training.peers.registry import Subject
 
 Record = dict[str, Any]
 
+FORMAT = 2
+"""Raised when a record holds more or other things than before, so that older ones are not taken for finished."""
+
 
 def run_digest(name: str, subject: Subject, budget: Budget, config: TrainConfig, fingerprint: str) -> str:
     """Twelve hex digits that change with anything a run depends on, except the code.
@@ -28,7 +31,7 @@ def run_digest(name: str, subject: Subject, budget: Budget, config: TrainConfig,
     settings = config.model_dump(mode="json", by_alias=True)
     if not subject.ours:
         settings = {key: settings[key] for key in ("task", "split")}
-    what = [name, budget.minutes, budget.seed, budget.threads, budget.device, settings, fingerprint]
+    what = [FORMAT, name, budget.minutes, budget.seed, budget.threads, budget.device, settings, fingerprint]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +39,23 @@ def _of_run(run: Record) -> list[Record]:
         ("parameters", run["cost"]["parameters"], "1"),
     ):
         found.append(record(metric, value, unit, "mean"))
-    groups = [share for parts in run["coverage"].values() for share in parts.values()]
-    found.append(record("coverage_lowest_group", min(groups), "1", "mean"))
-    found.append(record("coverage_highest_group", max(groups), "1", "mean"))
+    for name, low, high in _groups(run):
+        found.append(record(f"{name}coverage_lowest_group", low, "1", "mean"))
+        found.append(record(f"{name}coverage_highest_group", high, "1", "mean"))
+    for metric in ("coverage", "width", "pinball") if run["online"] else ():
+        value, unit = run["online"]["scores"][metric], UNITS.get(metric, str(run["unit"]))
+        found.append(record(f"online_{metric}", value, unit, "mean"))
     for event, table in run["events"].items():
         found += [record(f"{metric}: {event}", value, "1", "mean") for metric, value in table.items()]
     return found
+
+
+def _groups(run: Record) -> Iterator[tuple[str, float, float]]:
+    """Least and greatest coverage of a group of lead and part of the day: as calibrated, and learning online."""
+    for name, table in (("", run["coverage"]), ("online_", (run["online"] or {}).get("coverage"))):
+        if table:
+            shares = [share for parts in table.values() for share in parts.values()]
+            yield name, min(shares), max(shares)
 
 
 def _note(run: Record) -> str:

@@ -14,7 +14,7 @@ from citybrain_training.bench.cases import Case
 from citybrain_training.bench.records import Record, RunStore, circumstances, run_digest, write_atomically
 from citybrain_training.bench.scoring import score_test
 from citybrain_training.config import TrainConfig
-from citybrain_training.peers.peer import Budget
+from citybrain_training.peers.peer import Budget, LearnsOnline
 from citybrain_training.peers.registry import Subject
 from citybrain_training.preparation import Preparation, prepare, task_of
 
@@ -101,6 +101,11 @@ def run_one(
     peer = subject.make()
     cost = peer.fit(preparation, budget)
     result = score_test(peer, preparation, case)
+    online = None
+    if isinstance(peer, LearnsOnline):
+        # The medians are the same; only what the intervals came to is kept.
+        learnt = score_test(peer.online(preparation.source), preparation, case)
+        online = {"scores": learnt.scores["mean"], "coverage": learnt.coverage}
     task = preparation.task
     return {
         "case": case_name,
@@ -117,6 +122,7 @@ def run_one(
         "windows": {part: len(issues) for part, issues in vars(preparation.split).items()},
         "cost": vars(cost),
         "note": peer.note,
+        "online": online,
         "command": command,
         **circumstances(),
         **result.plain(),

@@ -134,8 +134,21 @@ def _groups(values: dict[str, Values]) -> list[str]:
     own = values.get(OURS)
     if not own:
         return []
-    low, high = (float(np.mean(own[f"coverage_{end}_group", "mean"])) for end in ("lowest", "highest"))
-    return ["", f"Our coverage by horizon and part of the day lies between {100 * low:.1f} % and {100 * high:.1f} %."]
+    lines = []
+    for name, said in (
+        ("", "As calibrated on the validation windows"),
+        ("online_", "Learning from outcomes as the service does"),
+    ):
+        if (f"{name}coverage_lowest_group", "mean") not in own:
+            continue
+        keys = ("coverage", "coverage_lowest_group", "coverage_highest_group")
+        whole, low, high = (f"{100 * np.mean(own[f'{name}{key}', 'mean']):.1f} %" for key in keys)
+        width, pinball = (_number(own[f"{name}{key}", "mean"]) for key in ("width", "pinball"))
+        lines.append(
+            f"- {said}: coverage {whole}, by horizon and part of the day between {low} and {high}, "
+            f"width {width}, pinball loss {pinball}."
+        )
+    return ["", "Our intervals:", "", *lines]
 
 
 def _events(values: dict[str, Values], order: Sequence[str]) -> list[str]:

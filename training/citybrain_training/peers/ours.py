@@ -11,11 +11,13 @@ import numpy as np
 import torch
 
 from citybrain_datasets.features import Window
+from citybrain_datasets.windows import WindowSource
 from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_training.batches import Collate
 from citybrain_training.export import make_bundle
 from citybrain_training.fitting import NetworkForecaster, fit
 from citybrain_training.module import ForecastModule, build_network
+from citybrain_training.peers.online import OnlineForecaster
 from citybrain_training.peers.peer import Budget, Cost
 from citybrain_training.preparation import Preparation
 
@@ -49,6 +51,10 @@ class CityNetPeer:
 
     def forecast(self, window: Window) -> np.ndarray:
         return self.model.forecast(window)
+
+    def online(self, source: WindowSource) -> OnlineForecaster:
+        """The same network with intervals that learn from the outcomes in ``source`` as they arrive."""
+        return OnlineForecaster(self.model, source)
 
     def _plan(self, preparation: Preparation, budget: Budget) -> dict[str, int]:
         """Epochs that fit into the budget, with fewer windows in each where not even two whole ones would."""

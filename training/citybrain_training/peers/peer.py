@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from citybrain_datasets.features import Window
 from citybrain_datasets.task import Task
+from citybrain_datasets.windows import WindowSource
+from citybrain_models.forecaster import Forecaster
 from citybrain_training.preparation import Preparation
 
 
@@ -42,6 +44,13 @@ class Cost:
     epochs: float
     parameters: int
     details: dict[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class LearnsOnline(Protocol):
+    """A peer that can also go on learning its intervals while it is tested."""
+
+    def online(self, source: WindowSource) -> Forecaster: ...
 
 
 class Peer(Protocol):
