@@ -1,0 +1,197 @@
+"""Scenario files: YAML or JSON Lines, every mistake with its file, line and field.
+
+A YAML file is ``version: 1`` and a list ``scenarios``; a JSON Lines file has one scenario a line. An entry with
+``grid`` or ``sample`` is a sweep and stands for many.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from citybrain_datasets.errors import CityError, Problem
+from citybrain_datasets.scenarios.language import AIR_LEVERS, TRAFFIC_LEVERS, VERSION, Scenario
+from citybrain_datasets.scenarios.sweeps import Sweep
+
+_TAGS = {*AIR_LEVERS, *TRAFFIC_LEVERS, "Uniform", "Integer", "Choice", "Subset"}
+_MOST_PROBLEMS = 200
+
+
+@dataclass(frozen=True)
+class Source:
+    """One entry of a file: a scenario, or a sweep of many."""
+
+    entry: Scenario | Sweep
+    path: Path
+    line: int
+
+    def __len__(self) -> int:
+        return len(self.entry) if isinstance(self.entry, Sweep) else 1
+
+
+class Scenarios(Sequence[Scenario]):
+    """All scenarios of one or more files, made when they are asked for; 10 million cost no more memory than one.
+
+    Making one raises :class:`CityError` where a sweep's values do not make a valid scenario.
+    """
+
+    def __init__(self, sources: list[Source]):
+        self.sources = sources
+        self._ends = list(accumulate(map(len, sources)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        for source, end in zip(self.sources, self._ends, strict=True):
+            if 0 <= index < end:
+                return _made(source, index - end + len(source))
+        raise IndexError(f"there are {len(self)} scenarios")
+
+    def __iter__(self) -> Iterator[Scenario]:
+        return (_made(source, i) for source in self.sources for i in range(len(source)))
+
+
+def read_scenarios(*paths: Path | str) -> Scenarios:
+    """Reads and checks scenario files (``.yaml``, ``.yml`` or ``.jsonl``).
+
+    Raises :class:`CityError` with file, line and field of everything that is wrong: unreadable, unknown keys, wrong
+    values, ids that stand twice, sweeps whose first scenario is none.
+    """
+    problems: list[Problem] = []
+    sources: list[Source] = []
+    for path in map(Path, paths):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CityError([Problem(str(path), f"cannot be read: {error}")]) from error
+        parse = _json_lines if path.suffix in (".jsonl", ".ndjson") else _yaml
+        for document, lines in parse(path, text, problems):
+            _take(path, document, lines, sources, problems)
+            if len(problems) > _MOST_PROBLEMS:
+                raise CityError(problems)
+    seen: dict[str, Source] = {}
+    for source in sources:
+        if (first := seen.setdefault(source.entry.id, source)) is not source:
+            what = f"the id {source.entry.id!r} stands already in {first.path.name}, line {first.line}"
+            problems.append(_problem(source.path, source.line, what, "id"))
+    if problems:
+        raise CityError(problems)
+    return Scenarios(sources)
+
+
+Lines = dict[tuple[str | int, ...], int]
+"""Line of each value, by the keys and positions that lead to it; of a JSON line, of the whole alone."""
+
+
+def _json_lines(path: Path, text: str, problems: list[Problem]) -> Iterator[tuple[Any, Lines]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line), {(): number}
+        except json.JSONDecodeError as error:
+            problems.append(_problem(path, number, f"is no JSON: {error.msg}, at character {error.colno}"))
+
+
+def _yaml(path: Path, text: str, problems: list[Problem]) -> Iterator[tuple[Any, Lines]]:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = f"is no YAML: {getattr(error, 'problem', None) or error}"
+        problems.append(_problem(path, mark.line + 1 if mark else 1, what))
+        return
+    if not isinstance(content, dict) or not isinstance(content.get("scenarios"), list):
+        problems.append(_problem(path, 1, "must be a mapping with `version` and a list `scenarios`"))
+        return
+    lines: Lines = {}
+    _mark(node, (), lines)
+    unknown = [key for key in content if key not in ("version", "scenarios")]
+    problems += [_problem(path, lines.get((key,), 1), "unknown key", str(key)) for key in unknown]
+    if content.get("version", VERSION) != VERSION:
+        what = f"version {content['version']!r} is not known; this program reads version {VERSION}"
+        problems.append(_problem(path, lines[("version",)], what, "version"))
+        return
+    for number, document in enumerate(content["scenarios"]):
+        prefix = ("scenarios", number)
+        yield document, {at[2:]: line for at, line in lines.items() if at[:2] == prefix}
+
+
+def _mark(node: yaml.Node | None, at: tuple[str | int, ...], lines: Lines) -> None:
+    if node is None:
+        return
+    lines[at] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            _mark(value, (*at, key.value), lines)
+            lines[(*at, key.value)] = key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            _mark(value, (*at, number), lines)
+
+
+def _take(path: Path, document: Any, lines: Lines, sources: list[Source], problems: list[Problem]) -> None:
+    """Checks one entry; a sweep by its first scenario as well."""
+    first = lines.get((), 1)
+    if not isinstance(document, dict):
+        problems.append(_problem(path, first, "a scenario must be a mapping"))
+        return
+    kind = Sweep if {"grid", "sample"} & document.keys() else Scenario
+    try:
+        entry = kind.model_validate(document)
+    except ValidationError as error:
+        problems += _problems(path, error, lines)
+        return
+    if isinstance(entry, Sweep):
+        try:
+            entry.scenario(0)
+        except ValidationError as error:
+            problems += _problems(path, error, {(): first}, note="in the sweep's first scenario, ")
+            return
+        except ValueError as error:
+            problems.append(_problem(path, first, str(error)))
+            return
+    sources.append(Source(entry, path, first))
+
+
+def _problems(path: Path, error: ValidationError, lines: Lines, note: str = "") -> Iterator[Problem]:
+    for found in error.errors(include_url=False):
+        # pydantic names the member of a union it tried; that is no key of the file.
+        at = tuple(key for key in found["loc"] if key not in _TAGS)
+        near = at
+        while near and near not in lines:
+            near = near[:-1]
+        yield _problem(path, lines.get(near, 1), note + _said(found["msg"]), ".".join(map(str, at)))
+
+
+def _problem(path: Path, line: int, what: str, field: str = "") -> Problem:
+    return Problem(f"{path}, line {line}{f', {field}' if field else ''}", what)
+
+
+def _said(message: str) -> str:
+    return {"Extra inputs are not permitted": "unknown key", "Field required": "is missing"}.get(
+        message, message.removeprefix("Value error, ")
+    )
+
+
+def _made(source: Source, index: int) -> Scenario:
+    if isinstance(source.entry, Scenario):
+        return source.entry
+    try:
+        return source.entry.scenario(index)
+    except ValidationError as error:
+        note = f"in scenario {index} of the sweep {source.entry.id}, "
+        raise CityError(_problems(source.path, error, {(): source.line}, note)) from error

@@ -1,0 +1,171 @@
+"""Sweeps: one description that stands for many scenarios, expanded one at a time and in a fixed order.
+
+A sweep's measures may hold ``$name`` where a value stands. ``grid`` runs through every combination of the values
+given, the last name fastest; ``sample`` draws ``count`` times. Scenario ``i`` of a sweep depends on the sweep and on
+``i`` alone, so that any one of them can be made without the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, TypeAdapter, model_validator
+
+from citybrain_datasets.scenarios.language import Scenario
+from citybrain_datasets.scenarios.places import Strict
+
+Name = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")]
+
+
+class Uniform(Strict):
+    """A number between the two, rounded to ``digits``."""
+
+    uniform: tuple[float, float]
+    digits: Annotated[int, Field(ge=0, le=9)] = 3
+
+    def draw(self, rng: np.random.Generator) -> float:
+        return round(float(rng.uniform(*self.uniform)), self.digits)
+
+
+class Integer(Strict):
+    """A whole number from the first to the second, both included."""
+
+    integer: tuple[int, int]
+
+    def draw(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(self.integer[0], self.integer[1] + 1))
+
+    @model_validator(mode="after")
+    def _rising(self) -> Integer:
+        if self.integer[1] < self.integer[0]:
+            raise ValueError("the second number is below the first")
+        return self
+
+
+class Choice(Strict):
+    """One of the values."""
+
+    choice: Annotated[tuple[Any, ...], Field(min_length=1)]
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        return self.choice[int(rng.integers(len(self.choice)))]
+
+
+class Subset(Strict):
+    """Some of the values, from ``size[0]`` to ``size[1]`` of them, in their order; they stand in a list one by one."""
+
+    subset: Annotated[tuple[Any, ...], Field(min_length=1)]
+    size: tuple[Annotated[int, Field(ge=0)], int] = (1, 1)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Subset:
+        if not self.size[0] <= self.size[1] <= len(self.subset):
+            raise ValueError(f"size must rise and be at most {len(self.subset)}")
+        return self
+
+    def draw(self, rng: np.random.Generator) -> list[Any]:
+        size = int(rng.integers(self.size[0], self.size[1] + 1))
+        return [self.subset[i] for i in sorted(rng.choice(len(self.subset), size, replace=False))]
+
+
+class Sample(Strict):
+    """``count`` independent draws of every name."""
+
+    count: Annotated[int, Field(ge=1, le=10_000_000)]
+    seed: Annotated[int, Field(ge=0)] = 0
+    draw: dict[Name, Uniform | Integer | Choice | Subset]
+
+
+class Sweep(Strict):
+    """Many scenarios with the ids ``ID/000000``, ``ID/000001`` and so on."""
+
+    version: Literal[1] = 1
+    id: Annotated[str, Field(pattern=r"^[^\s$/][^\n$/]*$", max_length=180)]
+    title: str = ""
+    grid: dict[Name, Annotated[tuple[Any, ...], Field(min_length=1)]] | None = None
+    sample: Sample | None = None
+    measures: Annotated[tuple[Any, ...], Field(min_length=1)]
+    weather: Any = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> Sweep:
+        if (self.grid is None) == (self.sample is None):
+            raise ValueError("give grid or sample, and not both")
+        names = set(self.grid or ()) | set(self.sample.draw if self.sample else ())
+        used = set(_names((self.measures, self.weather, self.grid, self.sample and self.sample.model_dump()["draw"])))
+        if unknown := sorted(used - names):
+            raise ValueError(f"${unknown[0]} stands for nothing; known are {', '.join(sorted(names)) or 'none'}")
+        if unused := sorted(names - used):
+            raise ValueError(f"{unused[0]} is given values, but ${unused[0]} stands nowhere")
+        return self
+
+    def __len__(self) -> int:
+        if self.sample is not None:
+            return self.sample.count
+        return math.prod(len(values) for values in (self.grid or {}).values())
+
+    def document(self, index: int) -> dict[str, Any]:
+        """Scenario ``index`` as a person would have written it."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sweep {self.id} has {len(self)} scenarios")
+        values = self._values(index)
+        document = {
+            "id": f"{self.id}/{index:06d}",
+            "title": self.title,
+            "measures": _filled(list(self.measures), values, 0),
+        }
+        return document if self.weather is None else document | {"weather": _filled(self.weather, values, 0)}
+
+    def scenario(self, index: int) -> Scenario:
+        """Scenario ``index``; pydantic's ``ValidationError`` where the values do not make one."""
+        return _SCENARIO.validate_python(self.document(index))
+
+    def __iter__(self) -> Iterator[Scenario]:  # type: ignore[override]  # a sweep is its scenarios, not its fields
+        return (self.scenario(i) for i in range(len(self)))
+
+    def _values(self, index: int) -> dict[str, Any]:
+        if self.sample is not None:
+            rng = np.random.default_rng([self.sample.seed, index])
+            return {name: draw.draw(rng) for name, draw in sorted(self.sample.draw.items())}
+        values = {}
+        for name, choices in reversed((self.grid or {}).items()):
+            index, position = divmod(index, len(choices))
+            values[name] = choices[position]
+        return values
+
+
+_SCENARIO = TypeAdapter(Scenario)
+_DEEPEST = 8
+
+
+def _filled(value: Any, values: Mapping[str, Any], depth: int) -> Any:
+    """``value`` with every ``$name`` replaced; what replaces it may hold names of its own."""
+    if depth > _DEEPEST * 4:
+        raise ValueError("names refer to each other in a circle")
+    if isinstance(value, str) and value.startswith("$"):
+        return _filled(values[value[1:]], values, depth + 4)
+    if isinstance(value, Mapping):
+        return {k: _filled(v, values, depth + 1) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        result: list[Any] = []
+        for item in value:
+            filled = _filled(item, values, depth + 1)
+            spliced = isinstance(item, str) and item.startswith("$") and isinstance(filled, list)
+            result.extend(filled if spliced else [filled])
+        return result
+    return value
+
+
+def _names(value: Any) -> Iterator[str]:
+    """Every ``$name`` in ``value``."""
+    if isinstance(value, str) and value.startswith("$"):
+        yield value[1:]
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _names(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _names(item)
