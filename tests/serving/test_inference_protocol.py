@@ -136,7 +136,7 @@ def test_a_caller_may_bring_a_graph_of_its_own(client, graphed, feed):
         ("/v2/models/nothing", 404, "there is no model 'nothing'"),
         ("/v2/models/nothing/ready", 404, "there is no model"),
         ("/v2/models/congestion/versions/2", 404, "no version '2'"),
-        ("/v2/models/congestion/infer", 404, "not part of the protocol"),
+        ("/v2/models/congestion/infer", 405, "GET is not possible"),
         ("/v2/anything/else", 404, "not part of the protocol"),
     ],
 )
@@ -161,6 +161,13 @@ def test_what_does_not_fit_the_model_is_named(client, feed, changes, status, sai
     answer = client.post("/v2/models/congestion/infer", json=body(feed, **changes))
     assert answer.status_code == status
     assert said in answer.json()["error"]
+
+
+def test_a_method_that_an_address_does_not_take_is_refused(client):
+    answer = client.put("/v2/health/live")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET"
+    assert set(answer.json()) == {"error"}
 
 
 def test_an_unknown_output_is_refused(client, feed):

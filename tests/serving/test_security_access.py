@@ -76,6 +76,13 @@ def test_the_documentation_says_what_each_operation_takes(service):
     assert paths["/v1/observations"]["post"]["x-permission"] == "ingest"
     assert {"401", "403", "429"} <= set(paths["/v1/observations"]["post"]["responses"])
     assert "security" not in paths["/livez"]["get"]
+    assert {} in paths["/v1/city"]["get"]["security"]  # there are no keys yet
+
+
+def test_the_documentation_says_where_a_key_is_needed(bundles, settings, ring):
+    ring.create("root", Role.ADMIN)
+    paths = create_app(Service(bundles.values(), settings)).openapi()["paths"]
+    assert paths["/v1/city"]["get"]["security"] == [{"bearer": []}]
 
 
 def test_an_address_that_is_not_in_the_table_is_the_administrators(bundles, settings, ring):

@@ -146,6 +146,7 @@ def test_a_node_whose_id_needs_quoting_is_found():
     ("entity", "fault"),
     [
         ({"no": "id"}, "malformed"),
+        ({"id": "urn:1"}, "malformed"),
         ("text", "malformed"),
         (traffic(averageVehicleSpeed="fast"), "malformed"),
         (traffic(averageVehicleSpeed=prop("50")), "malformed"),

@@ -17,6 +17,16 @@ class NoSuchModel(InferenceError):
     status = 404
 
 
+class NotAllowed(InferenceError):
+    """A method that an address does not take."""
+
+    status = 405
+
+    def __init__(self, message: str, methods: list[str]):
+        super().__init__(message)
+        self.methods = methods
+
+
 class RequestTooLarge(InferenceError):
     """More rows or bytes than one request may have."""
 

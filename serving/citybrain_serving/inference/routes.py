@@ -18,7 +18,7 @@ from citybrain_datasets import __version__
 from citybrain_serving.errors import BodyTooLarge, NotReady, ServingError
 from citybrain_serving.inference import wire
 from citybrain_serving.inference.batching import Limits
-from citybrain_serving.inference.errors import InferenceError, NoSuchModel, Overloaded
+from citybrain_serving.inference.errors import InferenceError, NoSuchModel, NotAllowed, Overloaded
 from citybrain_serving.inference.models import InferenceMetrics, Models
 from citybrain_serving.inference.schemas import (
     ERRORS,
@@ -120,6 +120,10 @@ def router(service: Service) -> APIRouter:
 
     @routes.api_route("/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
     async def nothing(request: Request) -> Response:
+        known = (route for route in routes.routes if isinstance(route, APIRoute) and route.name != "nothing")
+        allowed = {m for route in known if route.path_regex.match(request.url.path) for m in route.methods or ()}
+        if allowed:
+            raise NotAllowed(f"{request.method} is not possible at {request.url.path}", sorted(allowed))
         raise NoSuchModel(f"{request.method} {request.url.path} is not part of the protocol")
 
     return routes
@@ -136,6 +140,8 @@ class ProtocolRoute(APIRoute):
                 return await handle(request)
             except Overloaded as error:
                 return _error(error.status, str(error), {"Retry-After": str(error.retry_after)})
+            except NotAllowed as error:
+                return _error(error.status, str(error), {"Allow": ", ".join(error.methods)})
             except InferenceError as error:
                 return _error(error.status, str(error))
             except BodyTooLarge as error:

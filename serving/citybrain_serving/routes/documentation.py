@@ -49,7 +49,7 @@ def complete(app: FastAPI) -> None:
             )
             components = document.setdefault("components", {}).setdefault("schemas", {})
             components.update(shapes["$defs"])
-            describe(document)
+            describe(document, getattr(app.state, "free", ()))
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -54,7 +54,7 @@ class Callers:
         self.tokens = tokens
         self.now = now
         self.guarded = tokens is not None or ring.any()
-        self._stranger = ANYONE if open_to_public else NOBODY
+        self.stranger = LOCAL if not self.guarded else ANYONE if open_to_public else NOBODY
         self._known: LRUCache[bytes, _Known] = LRUCache(MOST_CALLERS)
         # Checking an unknown key costs CPU: few at a time, and few for each address.
         self._attempts = Buckets(2, 20, now)
@@ -65,10 +65,8 @@ class Callers:
 
         Raises :class:`TooManyAttempts`, or :class:`StoreUnavailable` for a key that is not known yet.
         """
-        if not self.guarded:
-            return LOCAL
-        if authorization is None:
-            return self._stranger
+        if not self.guarded or authorization is None:
+            return self.stranger
         scheme, _, text = authorization.decode("latin-1").partition(" ")
         text = text.strip()
         if scheme.lower() != "bearer" or not text or not text.isascii():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from citybrain_serving.problem_details import MEDIA
@@ -18,8 +19,8 @@ SCHEME = {
 REFUSALS = {"401": "Without a key or token that is valid", "403": "Not permitted", "429": "More than agreed"}
 
 
-def describe(document: dict[str, Any]) -> None:
-    """Adds it to ``document``, in place."""
+def describe(document: dict[str, Any], free: Collection[Permission] = ()) -> None:
+    """Adds it to ``document``, in place. What takes a permission in ``free`` needs no key here and now."""
     document.setdefault("components", {}).setdefault("securitySchemes", {})["bearer"] = SCHEME
     for path, operations in document["paths"].items():
         example = path.replace("{", "").replace("}", "")
@@ -28,7 +29,7 @@ def describe(document: dict[str, Any]) -> None:
             operation["x-permission"] = str(permission)
             if permission is Permission.PROBE:
                 continue
-            operation["security"] = [{"bearer": []}]
+            operation["security"] = [{"bearer": []}, {}] if permission in free else [{"bearer": []}]
             media, shape = ("application/json", "ErrorBody") if path.startswith("/v2") else (MEDIA, "ProblemBody")
             content = {media: {"schema": {"$ref": f"#/components/schemas/{shape}"}}}
             for status, text in REFUSALS.items():

@@ -69,7 +69,8 @@ def readings_from_ngsi(body: bytes, channels: Mapping[str, Channel], most: int) 
         raise MalformedBody("the body must be a Notification with data, an entity or a list of entities")
     rows = Rows(channels, most)
     for entity in entities:
-        if isinstance(entity, dict) and isinstance(entity.get("id"), str):
+        sound = isinstance(entity, dict) and isinstance(entity.get("id"), str)
+        if sound and isinstance(entity.get("type"), (str, list)):
             _entity(entity, rows)
         else:
             rows.broken(f"entity {len(rows)}")

@@ -9,11 +9,12 @@ from urllib.parse import urlencode
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from citybrain_serving.errors import UnsupportedMedia
 from citybrain_serving.negotiation import matches
-from citybrain_serving.routes.documentation import problems
+from citybrain_serving.routes.documentation import problems, schema
 from citybrain_serving.routes.selecting import Selected
 from citybrain_serving.schemas import IngestBody
 from citybrain_serving.service import Service
@@ -37,9 +38,26 @@ class TranslatedBody(IngestBody):
     ignored: dict[str, int]
 
 
-def _body(*media: str) -> dict[str, Any]:
-    kinds = {m: {"schema": {"type": "string"} if "xml" in m else {}} for m in media}
-    return {"requestBody": {"required": True, "content": kinds}}
+class EntityBody(BaseModel):
+    """An NGSI-LD entity; attributes in normalized, concise or simplified form."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    type: str
+
+
+class NotificationBody(BaseModel):
+    """An NGSI-LD notification."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["Notification"]
+    data: list[EntityBody]
+
+
+def _body(schema: dict[str, Any], *media: str) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in media}}}
 
 
 def router(service: Service) -> APIRouter:
@@ -50,7 +68,7 @@ def router(service: Service) -> APIRouter:
         summary="NGSI-LD observations in",
         response_model=TranslatedBody,
         responses=INGEST,
-        openapi_extra=_body(JSON, JSON_LD),
+        openapi_extra=_body(schema(NotificationBody), JSON, JSON_LD),
     )
     async def notify(request: Request) -> Response:
         """A notification (or entities) with `TrafficFlowObserved` and `AirQualityObserved`, in any form."""
@@ -61,7 +79,7 @@ def router(service: Service) -> APIRouter:
         summary="DATEX II measured data in",
         response_model=TranslatedBody,
         responses=INGEST,
-        openapi_extra=_body(*XML),
+        openapi_extra=_body({"type": "string"}, *XML),
     )
     async def measured(request: Request) -> Response:
         """A DATEX II v3 `MeasuredDataPublication`; a site is the node that has its id."""
