@@ -22,9 +22,11 @@ from citybrain_training.bench import runner
 from citybrain_training.bench.cases import CASES, MEASURED, Case, chosen_cases
 from citybrain_training.bench.commands import bench
 from citybrain_training.bench.plots import draw
+from citybrain_training.bench.records import run_digest
 from citybrain_training.bench.results import PER_RUN, flat_records, merge, read
 from citybrain_training.bench.runner import Plan, run_plan
 from citybrain_training.bench.table import BEGIN, END, markdown, write_table
+from citybrain_training.config import TrainConfig
 from citybrain_training.evaluation import evaluate
 from citybrain_training.peers.peer import Budget
 from citybrain_training.peers.registry import SUBJECTS
@@ -92,6 +94,19 @@ def test_finished_runs_are_not_repeated_unless_asked_for(plan: MakePlan, monkeyp
 def test_another_budget_or_seed_is_another_run_but_not_for_what_knows_no_seed(plan: MakePlan, tmp_path: Path) -> None:
     run_plan(plan("persistence", seeds=(1, 2)))
     assert len(list((tmp_path / "work" / "small").iterdir())) == 1
+
+
+def test_tuning_our_network_leaves_the_peers_runs_valid(small_city: City) -> None:
+    plain, print_ = CASE.config(), small_city.fingerprint()
+    tuned, moved = plain.merged({"network": {"width": 24}}), plain.merged({"split": {"train": 0.6}})
+
+    def digest(name: str, config: TrainConfig, minutes: float = 1, seed: int = 1) -> str:
+        return run_digest(name, SUBJECTS[name], Budget(minutes, seed), config, print_)
+
+    assert digest("stid", plain) == digest("stid", tuned)
+    changed = [("citynet", tuned), ("citynet", moved), ("stid", moved)]
+    assert all(digest(name, plain) != digest(name, config) for name, config in changed)
+    assert len({digest("stid", plain), digest("stid", plain, 2), digest("stid", plain, 1, 2)}) == 3
 
 
 def test_stopping_loses_the_run_in_progress_alone(

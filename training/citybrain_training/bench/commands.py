@@ -27,7 +27,8 @@ def bench(
     device: Annotated[str, typer.Option(help="torch device that networks train on")] = "cpu",
     cities: Annotated[Path, typer.Option(help="folder with the imported cities")] = Path("cities"),
     work: Annotated[Path, typer.Option(help="folder of finished runs, one JSON each")] = Path("runs/bench"),
-    out: Annotated[Path, typer.Option(help="folder of accuracy.json and the plots")] = Path("benchmarks"),
+    out: Annotated[Path, typer.Option(help="folder of the records and the plots")] = Path("benchmarks"),
+    name: Annotated[str, typer.Option(help="of the file of records, without .json")] = "accuracy",
     docs: Annotated[Path, typer.Option(help="page whose accuracy chapter is written")] = Path("docs/benchmarks.md"),
     again: Annotated[str, typer.Option(help="subjects to run anew though finished, after their code changed")] = "",
 ) -> None:
@@ -56,10 +57,10 @@ def bench(
         console.print("stopped; the same command goes on after the last finished run")
         raise typer.Exit(130) from None
     if runs:
-        records = merge(out / "accuracy.json", flat_records(runs))
+        records = merge(out / f"{name}.json", flat_records(runs))
         draw(runs, out / "plots")
         write_table(docs, records, sorted((out / "plots").glob("*.png")))
-        console.print(f"wrote {out / 'accuracy.json'} and {docs}")
+        console.print(f"wrote {out / f'{name}.json'} and {docs}")
     for failure in failures:
         console.print(f"failed: {failure.case}, {failure.subject}, seed {failure.seed}: {failure.reason}")
     if failures:

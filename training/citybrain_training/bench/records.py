@@ -19,19 +19,17 @@ from citybrain_training.peers.registry import Subject
 
 Record = dict[str, Any]
 
-FORMAT = 2
-"""Raised when a record holds more or other things than before, so that older ones are not taken for finished."""
-
 
 def run_digest(name: str, subject: Subject, budget: Budget, config: TrainConfig, fingerprint: str) -> str:
     """Twelve hex digits that change with anything a run depends on, except the code.
 
     Of the configuration, a peer depends on the task and the split alone: tuning our network leaves its runs valid.
     """
-    settings = config.model_dump(mode="json", by_alias=True)
+    # Without defaults: a field that a later version adds must not cost days of runs that it left as they were.
+    settings = config.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     if not subject.ours:
-        settings = {key: settings[key] for key in ("task", "split")}
-    what = [FORMAT, name, budget.minutes, budget.seed, budget.threads, budget.device, settings, fingerprint]
+        settings = {key: settings.get(key) for key in ("task", "split")}
+    what = [name, budget.minutes, budget.seed, budget.threads, budget.device, settings, fingerprint]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 

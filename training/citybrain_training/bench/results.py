@@ -42,8 +42,9 @@ def _of_run(run: Record) -> list[Record]:
     for name, low, high in _groups(run):
         found.append(record(f"{name}coverage_lowest_group", low, "1", "mean"))
         found.append(record(f"{name}coverage_highest_group", high, "1", "mean"))
-    for metric in ("coverage", "width", "pinball") if run["online"] else ():
-        value, unit = run["online"]["scores"][metric], UNITS.get(metric, str(run["unit"]))
+    online = run.get("online")
+    for metric in ("coverage", "width", "pinball") if online else ():
+        value, unit = online["scores"][metric], UNITS.get(metric, str(run["unit"]))
         found.append(record(f"online_{metric}", value, unit, "mean"))
     for event, table in run["events"].items():
         found += [record(f"{metric}: {event}", value, "1", "mean") for metric, value in table.items()]
@@ -52,7 +53,7 @@ def _of_run(run: Record) -> list[Record]:
 
 def _groups(run: Record) -> Iterator[tuple[str, float, float]]:
     """Least and greatest coverage of a group of lead and part of the day: as calibrated, and learning online."""
-    for name, table in (("", run["coverage"]), ("online_", (run["online"] or {}).get("coverage"))):
+    for name, table in (("", run["coverage"]), ("online_", (run.get("online") or {}).get("coverage"))):
         if table:
             shares = [share for parts in table.values() for share in parts.values()]
             yield name, min(shares), max(shares)
