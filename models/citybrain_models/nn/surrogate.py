@@ -41,6 +41,7 @@ class SurrogateNet(nn.Module):
         super().__init__()
         self.slots, self.median, self.quantiles = slots, list(quantiles).index(0.5), len(quantiles)
         self.form: Form = "gather"
+        self.scale: Tensor
         self.register_buffer("scale", torch.tensor(list(scale), dtype=torch.float32), persistent=False)
         self.place = nn.Sequential(nn.Linear(context, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.enter = nn.Linear(slots * levers, width, bias=False)
@@ -56,9 +57,10 @@ class SurrogateNet(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """``levers [batch, segment, slot, channel]``, ``closed [batch, segment, slot]`` 1 where wholly closed,
-        ``context [segment, attribute]``, ``base`` and ``unit [segment, slot, signal]`` (usual traffic, and the size
-        that each signal is measured by), ``relation [kind, segment, segment]``, ``downstream_index`` …
-        ``upstream_edge`` → ``[batch, segment, slot, signal, quantile]``, rising along the quantiles."""
+        ``context [batch or 1, segment, attribute]``, ``base`` and ``unit [batch or 1, segment, slot, signal]``
+        (traffic without measures, and the size that each signal is measured by), ``relation [kind, segment, segment]``,
+        ``downstream_index`` … ``upstream_edge`` → ``[batch, segment, slot, signal, quantile]``, rising along the
+        quantiles."""
         levers = inputs["levers"]
         context = self.place(inputs["context"])
         state = self.enter(levers.flatten(2)) * torch.sigmoid(self.meet(context))
@@ -100,7 +102,7 @@ class SurrogateBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, state: Tensor, context: Tensor, inputs: Mapping[str, Tensor], form: Form) -> Tensor:
-        """``state [batch, segment, width]``, ``context [segment, width]`` → as ``state``."""
+        """``state [batch, segment, width]``, ``context [batch or 1, segment, width]`` → as ``state``."""
         # Large effects are tamed as a norm would, small ones pass as they are, and zero stays zero.
         calm = state * torch.rsqrt(1 + state.square().mean(dim=-1, keepdim=True))
         trust = torch.ones_like(calm[..., 0])

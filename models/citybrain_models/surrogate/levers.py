@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
-from citybrain_datasets.scenarios import language as say
-from citybrain_models.surrogate.network import Base, RoadNetwork
+from citybrain_datasets.city import City
+from citybrain_datasets.scenarios.actions import WARM_UP, Actions, TripRule, Window, compile_actions
+from citybrain_datasets.scenarios.language import Scenario
+from citybrain_models.surrogate.network import RoadNetwork
 
 CHANNELS = (
     "lanes_closed",  # share of the lanes, 1 where wholly closed
@@ -23,7 +24,7 @@ CHANNELS = (
     "diverted",  # vehicles that come here because their way is closed or barred, part of the capacity
     "informed",  # share of drivers here who newly choose their way by current travel times
 )
-EXHAUST = {"car": 0.004, "diesel_car": 0.03, "electric_car": 0.0, "van": 0.05, "truck": 0.12}
+EXHAUST = {"car": 0.004, "diesel_car": 0.03, "van": 0.05, "truck": 0.12}
 """PM in g/km, round figures of the order of HBEFA 3 for Euro 4. They only weigh one type against another in what the
 network is shown; how much is emitted it learns from the simulation."""
 USUALLY_INFORMED = 0.7
@@ -32,174 +33,118 @@ USUALLY_INFORMED = 0.7
 
 @dataclass(frozen=True)
 class LeverArrays:
-    """``levers`` float32 ``[batch, segment, slot, channel]`` and ``closed`` float32 ``[batch, segment, slot]``, 1
-    where the segment is wholly closed for some of the slot."""
+    """``levers`` float32 ``[batch, segment, slot, channel]``; ``closed``, same axes but the last, 1 where the
+    segment is wholly closed; and what acts only on what is emitted, not on who drives: ``exhaust`` float32
+    ``[batch, segment, slot]`` and ``sectors`` ``[batch, slot]`` by name, factors both."""
 
     levers: np.ndarray
     closed: np.ndarray
+    exhaust: np.ndarray
+    sectors: dict[str, np.ndarray]
 
 
 class Levers:
-    """Turns scenarios into :class:`LeverArrays` for one network and its usual traffic.
+    """Turns scenarios into :class:`LeverArrays` for one network in ``window``."""
 
-    ``resolve`` finds the segments of a :class:`~citybrain_datasets.scenarios.places.Where`, bool ``[segment]``, and
-    raises where it names something unknown.
-    """
-
-    def __init__(self, network: RoadNetwork, base: Base, resolve: Callable[[say.Where], np.ndarray]):
-        self.network, self.base = network, base
-        self.resolve = lru_cache(maxsize=4096)(lambda where: np.asarray(resolve(where), bool))
-        self.share = lru_cache(maxsize=4096)(self._share)
-        self.ends = lru_cache(maxsize=4096)(self._ends)
+    def __init__(self, city: City, network: RoadNetwork, window: Window):
+        self.city, self.network, self.window = city, network, window
         zones = network.route.shape[0]
-        self._route = network.route.reshape(zones * zones, -1)
-        exhaust = np.array([EXHAUST.get(kind, 0.03) for _, kind in network.classes])
-        # Rows: every trip counts one; every trip counts what it emits.
-        self._weights = np.stack([np.ones_like(exhaust), exhaust])
-        self._usual = np.einsum("wc,cts->wst", self._weights, network.demand)
+        self._route = network.route.reshape(zones * zones, -1).astype(np.float32)
+        self._trips = network.trips.astype(np.float32)
+        self._diversion = network.diversion.T.astype(np.float32)
+        self._exhaust = np.array([EXHAUST.get(kind, 0.0) for _, kind in network.classes], np.float32)
+        demand = network.demand
+        self._by_type = {kind: demand[self._of([kind])].sum(axis=0) for _, kind in network.classes}
+        self._flow = np.maximum(demand.sum(axis=0).T, 1e-6)
+        self._emitted = np.maximum(np.einsum("c,cts->st", self._exhaust, demand), 1e-9)
 
-    def __call__(self, scenarios: Sequence[say.Scenario]) -> LeverArrays:
-        segments, slots = self.base.flow.shape
+    def __call__(self, scenarios: Sequence[Scenario], flow: np.ndarray, off: bool | None = None) -> LeverArrays:
+        """``flow`` veh/h ``[segment, slot]`` is the traffic that the measures meet; ``off`` a day off, as the window
+        says where it is None. Raises :class:`CityError` where a scenario names what the city does not have."""
+        segments, slots = flow.shape
+        window = self.window if off is None else self.window.model_copy(update={"off": off})
         levers = np.zeros((len(scenarios), segments, slots, len(CHANNELS)), np.float32)
-        spared = np.zeros((len(scenarios), 3, slots, len(self._route)))
-        for row, scenario in enumerate(scenarios):
-            self._measures(scenario, levers[row], spared[row])
-        self._follow(levers, spared)
-        return LeverArrays(levers, (levers[..., 1] > 0).astype(np.float32))
-
-    def _measures(self, scenario: say.Scenario, out: np.ndarray, spared: np.ndarray) -> None:
-        """Fills what stands where the measures stand, and what becomes of the trips between zones."""
-        demand = _Demand(self)
-        free = self.network.free_speed_kmh[:, None]
-        limit = np.ones(out.shape[:2])
-        for m in scenario.measures:
-            if m.lever in say.AIR_LEVERS:
-                continue
-            here = self.resolve(m.where)[:, None] * self.share(m.when)[None, :]
-            if isinstance(m, say.Closure | say.LaneClosure):
-                lanes = self.network.lanes if isinstance(m, say.Closure) else np.float64(m.lanes)
-                part = np.minimum(lanes / self.network.lanes, 1.0)[:, None]
-                out[..., 0] = np.maximum(out[..., 0], here * part)
-                out[..., 1] = np.maximum(out[..., 1], here * (part >= 1))
-            elif isinstance(m, say.SpeedLimit):
-                new = limit * m.factor if m.kmh is None else np.minimum(limit, (m.kmh or 0) / free)
-                limit = limit + here * (new - limit)
-            elif isinstance(m, say.SignalRetiming):
-                out[..., 3] = 1 - (1 - out[..., 3]) * (1 - here * m.reduction)
-            elif isinstance(m, say.HeavyBan | say.LowEmissionZone):
-                out[..., 7] += here * demand.barred(m)
-            else:
-                demand.change(m)
-        out[..., 2] = np.log(np.maximum(limit, 1e-3))
-        demand.spare(spared)
-
-    def _follow(self, levers: np.ndarray, spared: np.ndarray) -> None:
-        """What follows elsewhere: along usual routes, and on the ways around."""
-        capacity = self.network.capacity_veh_h[:, None]
-        batch, kinds, slots, pairs = spared.shape
-        on_road = (spared.reshape(-1, pairs) @ self._route).reshape(batch, kinds, slots, -1).transpose(1, 0, 3, 2)
-        usual = np.maximum(self._usual, 1e-9)
-        levers[..., 4] = on_road[0] / capacity
-        levers[..., 5] = on_road[0] / usual[0]
-        levers[..., 6] = on_road[1] / usual[1]
-        levers[..., 9] = on_road[2] / usual[0]
-        turned_away = np.minimum(levers[..., 1] + levers[..., 7] / np.maximum(self.base.flow, 1.0), 1) * self.base.flow
-        levers[..., 7] /= capacity
-        diverted = self.network.diversion.T @ turned_away
-        levers[..., 8] = diverted / capacity
-
-    def _share(self, when: say.When) -> np.ndarray:
-        """Part of each slot that ``when`` covers, 0–1 ``[slot]``, on a working day."""
-        minutes = self.base.slot_seconds // 60
-        covered = [when.covers(self.base.begin + i, off=False) for i in range(self.base.slots * minutes)]
-        return np.reshape(covered, (self.base.slots, minutes)).mean(axis=1)
-
-    def _ends(self, where: say.Where) -> tuple[np.ndarray, np.ndarray]:
-        """Share of each zone's trips that begin, and that end, in the place: ``[zone, 1]`` and ``[1, zone]``."""
-        mask = self.resolve(where).astype(float)
-        return (self.network.starts @ mask)[:, None], (self.network.ends @ mask)[None, :]
-
-
-class _Demand:
-    """The trips of one scenario: what part of each class is made still, between which zones, when."""
-
-    def __init__(self, levers: Levers):
-        self.levers = levers
-        self.classes = levers.network.classes
-        self.kept: np.ndarray | None = None
-        self.electric: np.ndarray | None = None
-        self.informed: np.ndarray | None = None
-
-    def change(self, m: say.Measure) -> None:
-        """Takes up a measure on who drives, and with what."""
-        start, end = self.levers.ends(m.where)
-        when = self.levers.share(m.when)
-        if isinstance(m, say.Demand):
-            place = {"origin": start + 0 * end, "destination": end + 0 * start, "either": _either(start, end)}[m.end]
-            self._keep(self._of(purposes=m.purposes), place * (1 - m.factor), when)
-        elif isinstance(m, say.OddEven):
-            types = ("car", "diesel_car") if m.exempt_electric else ("car", "diesel_car", "electric_car")
-            self._keep(self._of(types=types), _either(start, end) * 0.5 * m.compliance, when)
-        elif isinstance(m, say.ChargeZone):
-            types = ("electric_car",) if m.exempt_electric else ()
-            self._keep(~self._of(types=types) if types else self._of(), end * (1 - start) * m.reduction, when)
-        elif isinstance(m, say.ElectricShare):
-            self._electrify(m, start + 0 * end, when)
-        elif isinstance(m, say.ReroutingAdvice):
-            more = max(0.0, m.share - USUALLY_INFORMED) * (start + 0 * end)
-            change = more[..., None] * when
-            self.informed = change if self.informed is None else np.maximum(self.informed, change)
-
-    def barred(self, m: say.HeavyBan | say.LowEmissionZone) -> np.ndarray:
-        """Vehicles an hour that may not pass, ``[segment, slot]``; their trips to and from the place are given up or
-        made by an electric vehicle."""
-        if isinstance(m, say.HeavyBan):
-            types, replaced = ("truck", "van") if m.vans else ("truck",), 0.0
-        else:
-            types, replaced = m.barred, m.replaced
-        chosen = self._of(types=types)
-        ends = _either(*self.levers.ends(m.where)) * m.compliance
-        when = self.levers.share(m.when)
-        self._keep(chosen, ends * (1 - replaced), when)
-        if replaced:
-            self._cleaned(chosen, ends * replaced, when)
-        return m.compliance * self.levers.network.demand[chosen].sum(axis=0).T
-
-    def spare(self, out: np.ndarray) -> None:
-        """Trips an hour not made, exhaust not made and trips newly informed, into ``out [3, slot, zone pair]``."""
-        trips = self.levers.network.trips
-        if self.kept is not None:
-            gone = trips * (1 - self.kept)
-            out[:2] += np.einsum("wc,cabt->wtab", self.levers._weights, gone).reshape(2, out.shape[1], -1)
-        if self.electric is not None:
-            clean = trips * self.electric * (1 if self.kept is None else self.kept)
-            out[1] += np.einsum("c,cabt->tab", self.levers._weights[1], clean).reshape(out.shape[1], -1)
-        if self.informed is not None:
-            out[2] += np.einsum("cabt,abt->tab", trips, self.informed).reshape(out.shape[1], -1)
-
-    def _electrify(self, m: say.ElectricShare, place: np.ndarray, when: np.ndarray) -> None:
-        trips = self.levers.network.trips.sum(axis=(1, 2, 3))
-        chosen = self._of(types=m.types)
-        electric = trips[self._of(types=("electric_car",))].sum()
-        now = electric / max(electric + trips[chosen].sum(), 1e-9)
-        self._cleaned(chosen, place * max(0.0, (m.share - now) / max(1 - now, 1e-9)), when)
-
-    def _keep(self, chosen: np.ndarray, lost: np.ndarray, when: np.ndarray) -> None:
-        if self.kept is None:
-            self.kept = np.ones(self.levers.network.trips.shape)
-        self.kept[chosen] *= 1 - lost[..., None] * when
-
-    def _cleaned(self, chosen: np.ndarray, part: np.ndarray, when: np.ndarray) -> None:
-        if self.electric is None:
-            self.electric = np.zeros(self.levers.network.trips.shape)
-        self.electric[chosen] = np.maximum(self.electric[chosen], part[..., None] * when)
-
-    def _of(self, purposes: Sequence[str] | None = None, types: Sequence[str] | None = None) -> np.ndarray:
-        """Which classes have one of the purposes and one of the types; None takes all."""
-        return np.array(
-            [(purposes is None or p in purposes) and (types is None or t in types) for p, t in self.classes]
+        spared = np.zeros((len(scenarios), 3, slots, len(self._route)), np.float32)
+        every = [compile_actions(scenario, self.city, window) for scenario in scenarios]
+        for row, actions in enumerate(every):
+            self._here(actions, levers[row], flow)
+            self._trips_spared(actions, spared[row])
+        self._elsewhere(levers, spared, flow)
+        names = every[0].sectors if every else ()
+        return LeverArrays(
+            levers,
+            (levers[..., 1] > 0).astype(np.float32),
+            np.array([a.exhaust[WARM_UP:].T for a in every], np.float32).reshape(-1, segments, slots),
+            {name: np.array([a.sectors[name][WARM_UP:] for a in every]) for name in names},
         )
 
+    def _here(self, actions: Actions, out: np.ndarray, flow: np.ndarray) -> None:
+        """What is so where the measures stand."""
+        if actions.lanes_closed.any():
+            out[..., 0] = np.minimum(actions.lanes_closed[WARM_UP:] / self.network.lanes, 1).T
+            out[..., 1] = actions.closed(self.network.lanes)[WARM_UP:].T
+        out[..., 2] = np.log(actions.limit_kmh[WARM_UP:] / self.network.free_speed_kmh).T
+        out[..., 3] = 1 - actions.signals[:, None]
+        for kind, where in actions.barred.items():
+            if kind in self._by_type:
+                out[..., 7] += (self._by_type[kind] * where[WARM_UP:]).T / self._flow * flow
 
-def _either(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    return 1 - (1 - start) * (1 - end)
+    def _trips_spared(self, actions: Actions, out: np.ndarray) -> None:
+        """Trips an hour not made, exhaust not emitted, and trips newly informed: ``out [3, slot, zone pair]``."""
+        starts = self.network.starts
+        if actions.trips or actions.electric:
+            kept = np.ones(self._trips.shape, np.float32)
+            dirty = np.ones(self._trips.shape, np.float32)
+            for rule in actions.trips:
+                chosen = self._of(rule.types, rule.purposes)
+                share = self._touched(rule)[..., None] * rule.steps[WARM_UP:]
+                kept[chosen] *= (1 - share * (1 - rule.factor)).astype(np.float32)
+                dirty[chosen] *= (1 - share * rule.electric).astype(np.float32)
+            for kind, asked in actions.electric.items():
+                more = starts @ np.clip((asked[WARM_UP:] - self._electric(kind)) / (1 - self._electric(kind)), 0, 1).T
+                dirty[self._of([kind])] *= (1 - more[:, None, :]).astype(np.float32)
+            gone = self._trips * (1 - kept)
+            unclean = self._trips * (1 - kept * dirty) * self._exhaust[:, None, None, None]
+            out[0] = gone.sum(axis=0).reshape(-1, out.shape[1]).T
+            out[1] = unclean.sum(axis=0).reshape(-1, out.shape[1]).T
+        if actions.informed.any():
+            more = starts @ np.maximum(actions.informed[WARM_UP:] - USUALLY_INFORMED, 0).T
+            out[2] = (self._trips.sum(axis=0) * more[:, None, :]).reshape(-1, out.shape[1]).T
+
+    def _elsewhere(self, levers: np.ndarray, spared: np.ndarray, flow: np.ndarray) -> None:
+        """What follows along usual routes and on the ways around."""
+        load = flow / self.network.capacity_veh_h[:, None]
+        on_road = (spared.reshape(-1, spared.shape[-1]) @ self._route).reshape(*spared.shape[:3], -1)
+        gone, unclean, informed = on_road.transpose(1, 0, 3, 2)
+        levers[..., 5] = gone / self._flow
+        levers[..., 4] = levers[..., 5] * load
+        levers[..., 6] = unclean / self._emitted
+        levers[..., 9] = informed / self._flow
+        turned_away = np.minimum(levers[..., 1] * flow + levers[..., 7], flow)
+        levers[..., 7] /= self.network.capacity_veh_h[:, None]
+        if turned_away.any():
+            levers[..., 8] = self._diversion @ turned_away / self.network.capacity_veh_h[:, None]
+
+    def _touched(self, rule: TripRule) -> np.ndarray:
+        """Part of the trips from one zone to another that a rule is about, ``[zone, zone]``."""
+        start = (self.network.starts @ rule.place)[:, None]
+        end = (self.network.ends @ rule.place)[None, :]
+        if rule.end == "either":
+            return 1 - (1 - start) * (1 - end)
+        if rule.end == "entering":
+            return (1 - start) * end
+        return (start if rule.end == "origin" else end) * np.ones((len(start), end.shape[1]))
+
+    def _electric(self, kind: str) -> float:
+        """Share of the trips that are electric already, among those that ``kind`` counts with."""
+        if kind not in ("car", "diesel_car"):
+            return 0.0
+        made = self._trips.sum(axis=(1, 2, 3))
+        private = made[self._of(["car", "diesel_car", "electric_car"])].sum()
+        return float(made[self._of(["electric_car"])].sum() / private) if private else 0.0
+
+    def _of(self, types: Sequence[str] | None = None, purposes: Sequence[str] | None = None) -> np.ndarray:
+        """Which classes have one of the types and one of the purposes; None takes all."""
+        return np.array(
+            [(types is None or t in types) and (purposes is None or p in purposes) for p, t in self.network.classes]
+        )

@@ -30,20 +30,19 @@ class SurrogateError(CityBrainError):
 @dataclass(frozen=True)
 class Base:
     """Usual traffic of a window: ``flow`` veh/h, ``vehicles`` on the segment and ``emission`` g/h,
-    float32 ``[segment, slot]``; ``begin`` is the window's first minute after local midnight."""
+    float32 ``[segment, slot]``."""
 
     flow: np.ndarray
     vehicles: np.ndarray
     emission: np.ndarray
-    begin: int
     slot_seconds: int
 
     @staticmethod
-    def of(traffic: Traffic, length_m: np.ndarray, begin: int, slot_seconds: int) -> Base:
+    def of(traffic: Traffic, length_m: np.ndarray, slot_seconds: int) -> Base:
         """From traffic ``[slot, segment]``; vehicles on a segment are flow × length / speed."""
         vehicles = traffic.flow * (length_m / 1000) / np.maximum(traffic.speed, 1e-3)
-        flow, vehicles, emission = (np.float32(a.T) for a in (traffic.flow, vehicles, traffic.emission))
-        return Base(flow, vehicles, emission, begin, slot_seconds)
+        flow, vehicles, emission = (a.T.astype(np.float32) for a in (traffic.flow, vehicles, traffic.emission))
+        return Base(flow, vehicles, emission, slot_seconds)
 
     @property
     def signals(self) -> np.ndarray:
@@ -107,11 +106,14 @@ class RoadNetwork:
         return RoadNetwork(ids=ids, classes=classes, **found)
 
 
-def describe(city: City, trips: pd.DataFrame, base: Base, *, zones: int = ZONES, draws: int = 3) -> RoadNetwork:
-    """What the surrogate reads of ``city``, whose drivers make ``trips`` when nothing is done.
+def describe(
+    city: City, trips: pd.DataFrame, base: Base, *, days: int = 1, zones: int = ZONES, draws: int = 3
+) -> RoadNetwork:
+    """What the surrogate reads of ``city``, whose drivers make ``trips`` on ``days`` days when nothing is done.
 
     ``trips`` has ``depart`` (seconds after the begin of the window), ``origin``, ``destination`` (segment ids),
-    ``type`` and ``purpose``. Takes seconds to minutes, once for a network. Needs SciPy.
+    ``type`` and ``purpose``; ``base`` is the traffic they make. Takes seconds to minutes, once for a network. Needs
+    SciPy.
     """
     from citybrain_models.surrogate.routes import Streets, grow, load, perceived, relations
 
@@ -130,9 +132,9 @@ def describe(city: City, trips: pd.DataFrame, base: Base, *, zones: int = ZONES,
     slot = np.clip(trips["depart"].to_numpy() // base.slot_seconds, 0, base.slots - 1).astype(int)
     number = np.array([of_class[c] for c in zip(trips["purpose"], trips["type"], strict=True)])
     made = np.zeros((len(classes), count, count, base.slots))
-    np.add.at(made, (number, zone[origin], zone[destination], slot), 3600 / base.slot_seconds)
+    np.add.at(made, (number, zone[origin], zone[destination], slot), 3600 / base.slot_seconds / days)
     pairs = np.zeros((len(ids), len(ids)))
-    np.add.at(pairs, (origin, destination), 1.0)
+    np.add.at(pairs, (origin, destination), 1.0 / days)
 
     usual = base.vehicles.sum(axis=1) / np.maximum(base.flow.sum(axis=1), 1e-9) * 3600
     seconds = np.where(base.flow.sum(axis=1) > 0, usual, length / free * 3.6)

@@ -1,0 +1,1 @@
+"""Training of the surrogate on simulated interventions, and what it is measured against."""

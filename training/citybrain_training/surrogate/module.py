@@ -1,0 +1,119 @@
+"""The Lightning wrapper of a :class:`SurrogateNet`: its loss and its optimiser."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from citybrain_models.nn.exchange import Form
+from citybrain_models.nn.surrogate import SIGNALS, SurrogateNet
+from citybrain_models.surrogate.inputs import EDGE_CHANNELS, RELATIONS
+from citybrain_models.surrogate.levers import CHANNELS
+from citybrain_training.module import warm_cosine
+from citybrain_training.surrogate.config import SurrogateConfig
+from citybrain_training.surrogate.runs import Study
+
+Batch = tuple[int, dict[str, Tensor]]
+"""Which study, and rows of its arrays."""
+
+
+def build_network(config: SurrogateConfig, study: Study) -> SurrogateNet:
+    """A fresh network, its outputs scaled by the changes of ``study``."""
+    relative = study.arrays["change"] / study.arrays["unit"]
+    return SurrogateNet(
+        context=study.arrays["context"].shape[-1],
+        levers=len(CHANNELS),
+        slots=study.arrays["levers"].shape[2],
+        edge_channels=len(EDGE_CHANNELS),
+        relations=len(RELATIONS),
+        quantiles=config.quantiles,
+        scale=[float(max(relative[..., k].std(), 1e-6)) for k in range(len(SIGNALS))],
+        width=config.width,
+        blocks=config.blocks,
+        hubs=config.hubs,
+        dropout=config.dropout,
+    )
+
+
+class SurrogateModule(pl.LightningModule):
+    """Trains on the runs of one or several road networks; holds what belongs to each of them."""
+
+    def __init__(self, network: SurrogateNet, config: SurrogateConfig, studies: list[Study]):
+        super().__init__()
+        self.network, self.config = network, config
+        self.levels: Tensor
+        self.register_buffer("levels", torch.tensor(config.quantiles, dtype=torch.float32), persistent=False)
+        self.median = list(config.quantiles).index(0.5)
+        self.form: Form = "gather"
+        self.places = [Place(study) for study in studies]
+
+    def forward(self, study: int, rows: dict[str, Tensor]) -> Tensor:
+        self.network.form = self.form
+        return self.network({**self.places[study].graph, **rows})
+
+    def loss(self, said: Tensor, rows: dict[str, Tensor], place: Place) -> Tensor:
+        """Pinball loss of the segments in units of the usual change, and absolute error of the sums."""
+        unit = (rows["unit"] * self.network.scale).unsqueeze(-1)
+        error = (rows["change"].unsqueeze(-1) - said) / unit
+        pinball = torch.maximum(self.levels * error, (self.levels - 1) * error).mean()
+        off = said[..., self.median] - rows["change"]
+        return pinball + self.config.total_weight * place.sums_error(off)
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        study, rows = batch
+        loss = self.loss(self(study, rows), rows, self.places[study])
+        self.log("train_loss", loss, prog_bar=True, on_epoch=True, on_step=False, batch_size=len(rows["levers"]))
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        study, rows = batch
+        said = self(study, rows)
+        place, size = self.places[study], len(rows["levers"])
+        total = place.delay(said[..., self.median] - rows["change"]).abs().mean() / place.spread
+        self.log("val_loss", self.loss(said, rows, place), prog_bar=True, batch_size=size)
+        self.log("val_delay", total, prog_bar=True, batch_size=size)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        weights = [p for p in self.parameters() if p.ndim > 1]
+        rest = [p for p in self.parameters() if p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [{"params": weights, "weight_decay": self.config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+            lr=self.config.learning_rate,
+        )
+        total = max(int(self.trainer.estimated_stepping_batches), 1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step / total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Place:
+    """What belongs to one study: its graph, and how changes add up to delay and emission by zone."""
+
+    def __init__(self, study: Study):
+        self.graph = {name: torch.from_numpy(array) for name, array in study.graph.items()}
+        hours = study.usual.slot_seconds / 3600
+        free = study.network.length_m / 1000 / study.network.free_speed_kmh
+        weights = np.stack([-free, np.ones_like(free), np.zeros_like(free)], axis=-1) * hours
+        self._delay = torch.from_numpy(weights.astype(np.float32))[:, None, :]
+        zone = (study.network.starts + study.network.ends).argmax(axis=0)
+        self._member = torch.eye(len(study.network.starts))[torch.from_numpy(zone)]
+        change = torch.from_numpy(study.arrays["change"])
+        self.spread = float(self.delay(change).std()) or 1.0
+        self._scales = [float(part.std()) or 1.0 for part in self._sums(change)]
+
+    def delay(self, change: Tensor) -> Tensor:
+        """Vehicle-hours ``[batch]`` of changes ``[batch, segment, slot, signal]``."""
+        return (change * self._delay).sum(dim=(1, 2, 3))
+
+    def sums_error(self, error: Tensor) -> Tensor:
+        """Mean absolute error of the sums, each in units of its own spread."""
+        parts = [part.abs().mean() / scale for part, scale in zip(self._sums(error), self._scales, strict=True)]
+        return torch.stack(parts).mean()
+
+    def _sums(self, change: Tensor) -> list[Tensor]:
+        delay = (change * self._delay).sum(dim=-1)
+        emission = change[..., 2]
+        zones = [torch.einsum("bst,sz->bzt", part, self._member) for part in (delay, emission)]
+        return [*zones, *(part.sum(dim=(1, 2)) for part in (delay, emission)), delay.sum(dim=1)]

@@ -1,0 +1,125 @@
+"""Simulated interventions as tensors: what the network reads and what it should have said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from citybrain_datasets.scenarios.actions import WARM_UP, Window, compile_actions
+from citybrain_datasets.scenarios.dataset import Run, read_runs
+from citybrain_datasets.scenarios.outcomes import Traffic
+from citybrain_datasets.scenarios.site import WARM_UP_S, Site, open_site
+from citybrain_datasets.simulation.emissions import wear
+from citybrain_models.surrogate.inputs import base_inputs, graph_inputs
+from citybrain_models.surrogate.levers import Levers
+from citybrain_models.surrogate.network import Base, RoadNetwork, SurrogateError, describe
+
+DEMAND_DAYS = 4
+"""Working days of trips from which a network's usual routes are read."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Simulated runs of one road network.
+
+    ``network`` and ``usual``, the mean base of working days, describe the place; ``arrays`` hold a row for each run:
+    ``levers``, ``closed``, ``context``, ``base``, ``unit``, and ``change [run, segment, slot, signal]``, the truth.
+    """
+
+    site: Site
+    window: Window
+    network: RoadNetwork
+    usual: Base
+    runs: tuple[Run, ...]
+    arrays: dict[str, np.ndarray]
+    graph: dict[str, np.ndarray]
+
+    def part(self, rows: np.ndarray) -> Study:
+        """The same place with only some of the runs."""
+        chosen = {name: array[rows] for name, array in self.arrays.items()}
+        return Study(
+            self.site, self.window, self.network, self.usual, tuple(self.runs[i] for i in rows), chosen, self.graph
+        )
+
+    @property
+    def delay(self) -> np.ndarray:
+        """Change of the vehicle-hours of delay of each run, ``[run]``."""
+        return delay_change(self.arrays["change"], self.network, self.usual.slot_seconds)
+
+
+def delay_change(change: np.ndarray, network: RoadNetwork, slot_seconds: int) -> np.ndarray:
+    """Vehicle-hours of delay from changes ``[…, segment, slot, signal]``: time spent, less what the same distance takes
+    in free flow."""
+    free = (network.length_m / 1000 / network.free_speed_kmh)[:, None]
+    return (change[..., 1] - change[..., 0] * free).sum(axis=(-2, -1)) * slot_seconds / 3600
+
+
+def read_study(folder: Path, city: str | Path, most: int | None = None) -> Study:
+    """Every finished run of ``folder``, simulated on ``city``. Raises :class:`SurrogateError` where there is none."""
+    site = open_site(city)
+    runs = tuple(read_runs(folder))[:most]
+    if not runs:
+        raise SurrogateError(f"{folder}: holds no simulated run")
+    return study_of(site, runs)
+
+
+def study_of(site: Site, runs: Sequence[Run]) -> Study:
+    window = runs[0].window.model_copy(update={"off": False})
+    length = site.segments["length_m"].to_numpy(float)
+    seconds = (window.end - window.begin) * 60 // window.steps
+    bases = {run.replication: (run.base, run.window.off) for run in runs}
+    working = [traffic for traffic, off in bases.values() if not off] or [traffic for traffic, _ in bases.values()]
+    usual = mean_base([Base.of(t, length, seconds) for t in working])
+    trips = [site.trips(r, window) for r in range(DEMAND_DAYS)]
+    network = describe(site.city, _in_window(trips), usual, days=DEMAND_DAYS)
+    levers = Levers(site.city, network, window)
+    read: dict[int, Base] = {r: Base.of(t, length, seconds) for r, (t, _) in bases.items()}
+    inputs = {r: base_inputs(network, base) for r, base in read.items()}
+    rows: dict[str, list[np.ndarray]] = {n: [] for n in ("levers", "closed", "context", "base", "unit", "change")}
+    for run in runs:
+        base = read[run.replication]
+        said = levers([run.scenario], base.flow, run.window.off)
+        after = Base.of(_as_usual_engines(run, site), length, seconds)
+        row = {"levers": said.levers[0], "closed": said.closed[0], **inputs[run.replication]}
+        row["change"] = after.signals - base.signals
+        for name, values in rows.items():
+            values.append(row[name])
+    arrays = {name: np.stack(values) for name, values in rows.items()}
+    return Study(site, window, network, usual, tuple(runs), arrays, graph_inputs(network))
+
+
+def mean_base(bases: Sequence[Base]) -> Base:
+    """Mean traffic of several days."""
+    flow, vehicles, emission = (
+        np.mean([getattr(b, name) for b in bases], axis=0) for name in ("flow", "vehicles", "emission")
+    )
+    return Base(flow, vehicles, emission, bases[0].slot_seconds)
+
+
+def split(study: Study, shares: tuple[float, float, float], seed: int = 0) -> Iterator[Study]:
+    """Parts of the runs, drawn at random: to train on, to calibrate on, to test on."""
+    order = np.random.default_rng(seed).permutation(len(study.runs))
+    edges = np.round(np.cumsum((0.0, *shares)) * len(order)).astype(int)
+    for first, last in pairwise(edges):
+        yield study.part(np.sort(order[first:last]))
+
+
+def _as_usual_engines(run: Run, site: Site) -> Traffic:
+    """The run's traffic with the exhaust of usual engines. A measure on exhaust alone is applied after the network."""
+    exhaust = compile_actions(run.scenario, site.city, run.window).exhaust[WARM_UP:]
+    traffic = run.traffic
+    if (exhaust == 1).all():
+        return traffic
+    worn = wear(traffic.speed, traffic.flow * site.segments["length_m"].to_numpy(float) / 1000)
+    return Traffic(traffic.speed, traffic.flow, worn + np.maximum(traffic.emission - worn, 0) / exhaust)
+
+
+def _in_window(days: list[pd.DataFrame]) -> pd.DataFrame:
+    trips = pd.concat(days, ignore_index=True)
+    trips = trips.assign(depart=trips["depart"] - WARM_UP_S)
+    return trips[trips["depart"] >= 0]
