@@ -25,6 +25,7 @@ SUMMARIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "train": ("Train a network on a city.", ("torch", "lightning", "mlflow")),
     "evaluate": ("Measure a model against what happened.", ("torch", "lightning", "mlflow")),
     "export": ("Write a trained model as a bundle.", ("torch", "onnx")),
+    "bench-time": ("Time a command and record it.", ("torch", "lightning", "mlflow")),
     "bench": ("Compare our models with others'.", ("torch", "lightning", "mlflow")),
     "retrain": ("Train a challenger on new data and hold it against the champion.", ("torch", "lightning", "mlflow")),
     "promote": ("Make a registered model the champion.", ("mlflow",)),

@@ -42,7 +42,7 @@ def _of_run(run: Record) -> list[Record]:
     for name, low, high in _groups(run):
         found.append(record(f"{name}coverage_lowest_group", low, "1", "mean"))
         found.append(record(f"{name}coverage_highest_group", high, "1", "mean"))
-    online = run.get("online")
+    online: Record = run.get("online") or {}
     for metric in ("coverage", "width", "pinball") if online else ():
         value, unit = online["scores"][metric], UNITS.get(metric, str(run["unit"]))
         found.append(record(f"online_{metric}", value, unit, "mean"))
