@@ -9,8 +9,8 @@ import numpy as np
 
 from citybrain_datasets.city import City
 from citybrain_datasets.scenarios.actions import STEP_MINUTES, Window
+from citybrain_datasets.scenarios.geography import corridors
 from citybrain_datasets.scenarios.language import Scenario
-from citybrain_datasets.scenarios.outcomes_place import corridors
 from citybrain_datasets.scenarios.places import clock
 from citybrain_datasets.scenarios.resolve import districts
 

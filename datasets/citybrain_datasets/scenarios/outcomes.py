@@ -127,10 +127,11 @@ def air_outcomes(pm25: np.ndarray, place: Place) -> tuple[dict[str, np.ndarray],
     breathed = cells.mean(axis=-2) * place.population
     member = place.district[:, None] == np.arange(len(place.districts))
     district = _ratio(breathed @ member, place.population @ member)
+    nowhere = np.full(stations.shape[:-2], np.nan)
     outcomes = {
-        "pm25_stations": stations.mean(axis=(-2, -1)),
+        "pm25_stations": stations.mean(axis=(-2, -1)) if place.stations else nowhere,
         "pm25_people": breathed.sum(axis=-1) / place.population.sum(),
-        "exceedance_h": (stations > EXCEEDANCE).sum(axis=(-2, -1)).astype(float),
+        "exceedance_h": (stations > EXCEEDANCE).sum(axis=(-2, -1)).astype(float) if place.stations else nowhere,
         "worst_district_pm25": district.max(axis=-1),
     }
     return outcomes, district.argmax(axis=-1)

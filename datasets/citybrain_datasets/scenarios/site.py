@@ -47,6 +47,8 @@ class Site:
     latitude: float = 0.0
     longitude: float = 0.0
     """The point whose network coordinates are (0, 0)."""
+    origins: Path | None = None
+    """PM2.5 by origin, which a simulated city keeps."""
 
     @cached_property
     def ends(self) -> np.ndarray:
@@ -94,6 +96,7 @@ def open_site(source: Path | str) -> Site:
         traffic_scale=parameters.traffic_scale,
         latitude=parameters.latitude,
         longitude=parameters.longitude,
+        origins=origins if (origins := folder / "origins.parquet").is_file() else None,
     )
 
 
