@@ -105,7 +105,8 @@ class Task(BaseModel):
         problems = []
         if not city.ids(self.node):
             problems.append(Problem(f"city {city.name}", f"has no {self.node} nodes for the task {self.name}"))
-        allowed: dict[str, tuple[NodeType | None, ...]] = {self.target: (self.node,), **{name: (self.node, "city") for name in self.inputs}}
+        allowed: dict[str, tuple[NodeType | None, ...]] = {self.target: (self.node,)}
+        allowed |= {name: (self.node, "city") for name in self.inputs}
         allowed |= {name: (self.context_node,) for name in self.context}
         for name, nodes in allowed.items():
             signal = city.signals.get(name)

@@ -117,7 +117,9 @@ def city_now(city: City, speed: Mapping[str, float], pm25: Mapping[str, float], 
         roads.loc[edges["source"], ["lon", "lat"]].to_numpy(),
         roads.loc[edges["target"], ["lon", "lat"]].to_numpy(),
     )
-    lines = LineCollection(np.stack([start, end], axis=1), cmap="RdYlGn", norm=Normalize(0.3, 1.0), linewidths=2.5)
+    lines = LineCollection(
+        list(np.stack([start, end], axis=1)), cmap="RdYlGn", norm=Normalize(0.3, 1.0), linewidths=2.5
+    )
     lines.set_array(share.loc[edges["target"]].to_numpy())
     axes.add_collection(lines)
     figure.colorbar(lines, label="speed / free-flow speed", shrink=0.7)
