@@ -22,10 +22,12 @@ GROUP = "citybrain.commands"
 # What the list of commands says about each without importing it, and the packages that it cannot run without.
 SUMMARIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "data": ("Bring a city in, look at it, check it.", ()),
+    "simulate": ("What if: measures through SUMO.", ("sumo", "sumolib", "scipy")),
     "train": ("Train a network on a city.", ("torch", "lightning", "mlflow")),
     "evaluate": ("Measure a model against what happened.", ("torch", "lightning", "mlflow")),
     "export": ("Write a trained model as a bundle.", ("torch", "onnx")),
     "bench-time": ("Time a command and record it.", ("torch", "lightning", "mlflow")),
+    "effect": ("What a measure did: measured against business as usual.", ("sklearn",)),
     "bench": ("Compare our models with others'.", ("torch", "lightning", "mlflow")),
     "retrain": ("Train a challenger on new data and hold it against the champion.", ("torch", "lightning", "mlflow")),
     "promote": ("Make a registered model the champion.", ("mlflow",)),

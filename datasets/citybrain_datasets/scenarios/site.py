@@ -61,6 +61,20 @@ class Site:
         return endow(trips, self.seed * 1000 + replication, self.informed_share)
 
 
+@dataclass(frozen=True)
+class Gravity:
+    """Demand of a simulated city: each replication another day drawn from its gravity model, dry."""
+
+    plan: Plan
+    segments: pd.DataFrame
+    zones: pd.Series
+
+    def __call__(self, replication: int, window: Window) -> pd.DataFrame:
+        day = Day(_FAR * (replication + 1) + int(window.off), window.off, np.zeros(24))
+        trips = draw_trips(self.plan, self.segments, self.zones, day, WARM_UP_S)
+        return cut(trips, window.begin * 60, window)
+
+
 def open_site(source: Path | str) -> Site:
     """A simulated city from its folder, or ``embedded``.
 
@@ -78,18 +92,11 @@ def open_site(source: Path | str) -> Site:
     segments = read_segments(network)
     if list(segments.index) != city.ids("road"):
         raise CityError([Problem(str(network), "its edges are not the roads of the city")])
-    zones = city.nodes["road"]["owner"]
-
-    def draw(replication: int, window: Window) -> pd.DataFrame:
-        day = Day(_FAR * (replication + 1) + int(window.off), window.off, np.zeros(24))
-        trips = draw_trips(parameters, segments, zones, day, WARM_UP_S)
-        return cut(trips, window.begin * 60, window)
-
     return Site(
         city=city,
         network=network.absolute(),
         segments=segments,
-        draw=draw,
+        draw=Gravity(parameters, segments, city.nodes["road"]["owner"]),
         key=hashlib.sha256(network.read_bytes() + parameters.digest().encode()).hexdigest()[:16],
         seed=parameters.seed,
         informed_share=parameters.informed_share,

@@ -1,0 +1,150 @@
+"""What SUMO makes of scenarios: base and measures on the same trips, replicated, cached by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from citybrain_datasets.errors import CityError
+from citybrain_datasets.scenarios.actions import STEP_MINUTES, WARM_UP, Actions, Window, compile_actions
+from citybrain_datasets.scenarios.air import AirAssumptions, AirStep, air_step
+from citybrain_datasets.scenarios.files import load_traffic, save_traffic
+from citybrain_datasets.scenarios.language import TRAFFIC_LEVERS, Scenario, Weather
+from citybrain_datasets.scenarios.mesoscopic import run
+from citybrain_datasets.scenarios.outcomes import Traffic
+from citybrain_datasets.scenarios.site import Site
+from citybrain_datasets.scenarios.trips import apply_to_trips
+from citybrain_datasets.scenarios.weather import weather_hours
+from citybrain_datasets.simulation.disruptions import rain_factor
+
+MODEL = 1
+"""Grows when the same scenario would be simulated otherwise; a part of every cache key."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """One scenario simulated: traffic ``[replication, step, segment]`` and PM2.5 ``[replication, hour, receptor]``,
+    hours running over the days of the weather; of the scenario and of its base on the same trips."""
+
+    scenario: Scenario
+    traffic: Traffic
+    base: Traffic
+    pm25: np.ndarray
+    base_pm25: np.ndarray
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """Runs scenarios of one site and window; ``cache`` keeps every simulated window by its content."""
+
+    site: Site
+    cache: Path
+    window: Window = field(default_factory=Window)
+    replications: int = 3
+    assumptions: AirAssumptions = field(default_factory=AirAssumptions)
+
+    def run_all(
+        self, scenarios: Iterable[Scenario], workers: int = 1, progress: Callable[[int, int], None] = lambda n, of: None
+    ) -> None:
+        """Simulates whatever ``scenarios`` and their bases need and the cache lacks, ``workers`` at the same time.
+
+        ``progress`` is told how many windows are done and how many there are. Broken off, a second call goes on.
+        """
+        jobs: dict[Path, tuple[Scenario, int]] = {}
+        for scenario in scenarios:
+            for each in (scenario, _base_of(scenario)):
+                for replication in range(self.replications):
+                    jobs.setdefault(self._path(each, replication), (each, replication))
+        todo = [job for path, job in jobs.items() if not _sound(path)]
+        self.cache.mkdir(parents=True, exist_ok=True)
+        progress(len(jobs) - len(todo), len(jobs))
+        if workers <= 1:
+            for number, job in enumerate(todo, start=len(jobs) - len(todo) + 1):
+                self._simulate(*job)
+                progress(number, len(jobs))
+            return
+        with ProcessPoolExecutor(workers) as pool:
+            running: list[Future[None]] = [pool.submit(_job, self, *job) for job in todo]
+            for number, future in enumerate(as_completed(running), start=len(jobs) - len(todo) + 1):
+                future.result()
+                progress(number, len(jobs))
+
+    def truth(self, scenario: Scenario) -> Truth:
+        """The result of ``scenario``; simulates what is not in the cache."""
+        self.run_all([scenario])
+        base, traffic = (self._stacked(s) for s in (_base_of(scenario), scenario))
+        step = self.air(scenario.weather, base)
+        sectors = compile_actions(scenario, self.site.city, self.window).sectors
+        return Truth(scenario, traffic, base, step.pm25(traffic.emission, sectors), step.pm25(base.emission))
+
+    def air(self, weather: Weather, base: Traffic) -> AirStep:
+        """The air of ``weather``; computed once for each weather and base."""
+        key = (self.site.key, weather.model_dump_json(), self.window.model_dump_json(),
+               self.assumptions.model_dump_json(), hashlib.sha256(base.emission.tobytes()).hexdigest())  # fmt: skip
+        if key not in _AIR:
+            if len(_AIR) >= _MOST_AIR:
+                _AIR.pop(next(iter(_AIR)))
+            mean = base.emission.mean(axis=0)
+            _AIR[key] = air_step(self.site, weather, self.window, self.assumptions, mean)
+        return _AIR[key]
+
+    def _stacked(self, scenario: Scenario) -> Traffic:
+        kept = [load_traffic(self._path(scenario, r))[3] for r in range(self.replications)]
+        return Traffic(*(np.stack([getattr(k, n) for k in kept]) for n in ("speed", "flow", "emission")))
+
+    def _path(self, scenario: Scenario, replication: int) -> Path:
+        """Named by all that the traffic depends on: neither the id nor a lever on the air alone is part of it."""
+        measures = [
+            m.model_dump(mode="json", exclude={"cost"})
+            for m in scenario.measures
+            if m.lever in TRAFFIC_LEVERS or m.lever == "vehicles"
+        ]
+        case = scenario.weather.case
+        content = [MODEL, version("eclipse-sumo"), self.site.key, self.site.informed_share,
+                   self.window.model_dump(mode="json"), replication, measures, str(case)]  # fmt: skip
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+        return self.cache / f"{digest}.npz"
+
+    def _simulate(self, scenario: Scenario, replication: int) -> None:
+        actions = compile_actions(scenario, self.site.city, self.window)
+        if scenario.weather.case is not None:
+            self._rain(actions, scenario.weather)
+        trips = apply_to_trips(self.site.trips(replication, self.window), actions, self.site.segments)
+        traffic = run(self.site.network, self.site.segments, self.site.city.edges["road-road"], trips, actions)
+        save_traffic(self._path(scenario, replication), traffic, scenario, replication, self.window)
+
+    def _rain(self, actions: Actions, weather: Weather) -> None:
+        hours = weather_hours(self.site.city, weather, self.window)
+        wet = np.repeat(rain_factor(hours.precipitation[0]), 60 // STEP_MINUTES)
+        actions.limit_kmh *= np.r_[np.repeat(wet[:1], WARM_UP), wet][:, None]
+
+
+_AIR: dict[tuple[str, ...], AirStep] = {}
+_MOST_AIR = 16
+
+
+def _job(simulator: Simulator, scenario: Scenario, replication: int) -> None:
+    simulator._simulate(scenario, replication)
+
+
+def _base_of(scenario: Scenario) -> Scenario:
+    return Scenario(id="base", weather=scenario.weather)
+
+
+def _sound(path: Path) -> bool:
+    """Whether a simulated window is there and whole; a damaged one is removed, to be simulated again."""
+    if not path.exists():
+        return False
+    try:
+        load_traffic(path)
+    except CityError:
+        path.unlink()
+        return False
+    return True
