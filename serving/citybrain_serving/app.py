@@ -16,6 +16,7 @@ from citybrain_serving.routes import at, cases, city, forecasts, health, history
 from citybrain_serving.routes.documentation import complete
 from citybrain_serving.safety.install import install as install_safety
 from citybrain_serving.service import Service
+from citybrain_serving.shortcuts import Remembering
 from citybrain_serving.standards import mqtt
 from citybrain_serving.standards import routes as standards
 
@@ -70,6 +71,7 @@ def create_app(service: Service) -> FastAPI:
         app.include_router(subject.router(service))
     problem_details.install(app)
     complete(app)
+    app.add_middleware(Remembering, shortcuts=service.shortcuts, fresh=service.fresh)
     install_safety(app, service)
     app.add_middleware(RequestScope, telemetry=service.telemetry, max_body=service.settings.max_body_bytes)
     return app

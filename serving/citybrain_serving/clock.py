@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -14,6 +15,10 @@ REPLAY_LEAP = pd.Timedelta(days=1)
 class Clock(Protocol):
     def now(self) -> pd.Timestamp | None:
         """The present, UTC; None while it is unknown."""
+        ...
+
+    def seconds(self) -> float | None:
+        """The present in seconds since 1970 UTC, told quickly: every read asks."""
         ...
 
     def latest(self) -> pd.Timestamp | None:
@@ -34,6 +39,9 @@ class SystemClock:
     def now(self) -> pd.Timestamp:
         return pd.Timestamp.now("UTC")
 
+    def seconds(self) -> float:
+        return time.time()
+
     def latest(self) -> pd.Timestamp:
         return self.now() + self.tolerance
 
@@ -50,6 +58,9 @@ class ObservationClock:
 
     def now(self) -> pd.Timestamp | None:
         return self._now
+
+    def seconds(self) -> float | None:
+        return None if self._now is None else self._now.timestamp()
 
     def refresh(self) -> None:
         self._now = self._newest()

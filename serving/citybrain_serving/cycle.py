@@ -51,6 +51,7 @@ class Cycle:
         self.clock = clock
         self.grace = grace
         self.current: Snapshot | None = None
+        self._clocks = [fleet.ticks(forecaster.task) for forecaster in forecasters.values()]
         self._one_at_a_time = threading.Lock()
 
     def run(self, touched: Collection[str] | None = None) -> Snapshot | None:
@@ -87,10 +88,14 @@ class Cycle:
             return tick - ticks.step
         return tick
 
-    def next_tick(self, now: pd.Timestamp) -> pd.Timestamp:
-        """When the next issue time of any task falls due at the latest."""
-        clocks = [self.fleet.ticks(f.task) for f in self.forecasters.values()]
-        return min(clock.floor(now - self.grace) + clock.step for clock in clocks) + self.grace
+    def due_after(self, now: float) -> float:
+        """When the next issue time of any task falls due at the latest; both in seconds since 1970 UTC."""
+        grace = self.grace.total_seconds()
+        due = []
+        for ticks in self._clocks:
+            step, offset = 60 * ticks.step_minutes, 60 * ticks.offset_minutes
+            due.append(((now - grace - offset) // step + 1) * step + offset + grace)
+        return min(due)
 
     def _forecast(self, name: str, forecaster: FeaturedForecaster, issue: pd.Timestamp, now: pd.Timestamp) -> Forecast:
         features = forecaster.features
@@ -118,20 +123,25 @@ class Cycle:
         """Values ``[node, horizon, quantile]`` fit to publish, their source, why it is not the model, and
         how many nodes were replaced."""
         features, task = forecaster.features, forecaster.task
-        usual = weekly_profile(features, window)[0]
+
+        def instead(reason: str) -> tuple[np.ndarray, Source, str, int]:
+            return weekly_profile(features, window)[0], "fallback", reason, 0
+
         if not np.isfinite(window.values[task.target]).any():
-            return usual, "fallback", f"no {task.target} was observed", 0
+            return instead(f"no {task.target} was observed")
         try:
             values = forecaster.forecast(window)[0]
         except Exception:  # whatever a model or its runtime raises, the city gets an answer
             log.exception("the model failed", task=task.name)
-            return usual, "fallback", "the model failed", 0
-        if values.shape != usual.shape:
-            return usual, "fallback", "the model's answer has another shape than its task", 0
+            return instead("the model failed")
+        if values.shape != (window.values[task.target].shape[2], task.horizon, len(task.quantiles)):
+            return instead("the model's answer has another shape than its task")
         wrong = impossible(values, KINDS[task.target])
         if wrong.mean() > MOST_DOUBTED:
-            return usual, "fallback", f"the model's answer is impossible at {wrong.sum()} nodes", 0
-        return np.where(wrong[:, None, None], usual, values), "model", "", int(wrong.sum())
+            return instead(f"the model's answer is impossible at {wrong.sum()} nodes")
+        if wrong.any():
+            values = np.where(wrong[:, None, None], weekly_profile(features, window)[0], values)
+        return values, "model", "", int(wrong.sum())
 
 
 def impossible(values: np.ndarray, kind: SignalKind) -> np.ndarray:

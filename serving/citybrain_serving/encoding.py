@@ -108,7 +108,7 @@ class Answers:
     def _arrow(self, rows: np.ndarray, view: _View, head: dict[str, Any]) -> bytes:
         values = view.values[rows]
         columns = {
-            "id": pa.array(self.places.ids).take(pa.array(rows)),
+            "id": self.places.arrow_ids.take(pa.array(rows)),
             "observed": pa.array(self._observed[rows]),
         }
         for place, level in enumerate(head["quantiles"]):

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import orjson
 import pandas as pd
+import pyarrow as pa
 
 from citybrain_datasets.city import NODE_COLUMNS, City
 from citybrain_datasets.geo import nearest
@@ -74,6 +75,10 @@ class Places:
         if not len(self) or index[0, 0] < 0:
             return None
         return int(index[0, 0]), float(metres[0, 0])
+
+    @cached_property
+    def arrow_ids(self) -> pa.Array:
+        return pa.array(self.ids, pa.string())
 
     @cached_property
     def encoded_ids(self) -> list[bytes]:

@@ -44,8 +44,12 @@ class ForecastQuery:
 class Published:
     """One forecast's answers, whole ones kept while they are asked for again."""
 
-    def __init__(self, answers: Answers):
+    def __init__(self, answers: Answers, good_until: float, base: Published | None = None):
         self.answers = answers
+        self.base: Published = base or self
+        """The forecast itself, where this is an index of it."""
+        self.good_until = good_until
+        """Seconds since 1970 UTC after which the forecast is stale."""
         self._whole: LRUCache[ForecastQuery, bytes] = LRUCache(CACHED_BYTES, getsizeof=len)
         self._lock = threading.Lock()
         self._indices: dict[str, Published] = {}
@@ -61,7 +65,7 @@ class Published:
             places, forecast = self.answers.places, self.answers.forecast
             speeds = free if places.node == "road" else np.full(len(places), np.nan)
             derived = Answers(self.answers.city, places, applied(known[name], forecast, speeds), known[name])
-            self._indices[name] = Published(derived)
+            self._indices[name] = Published(derived, self.good_until, self)
         return self._indices[name]
 
     def etag(self, query: ForecastQuery) -> str:
@@ -88,8 +92,9 @@ class Board:
     """Holds what is published for the newest snapshot; forecasts that did not change keep their encoded
     answers."""
 
-    def __init__(self, fleet: Fleet):
+    def __init__(self, fleet: Fleet, stale_steps: int):
         self.fleet = fleet
+        self.stale_steps = stale_steps
         self.places = {node: Places.of(fleet.city, node) for node in NODES}
         self._snapshot: Snapshot | None = None
         self._published: Mapping[str, Published] = {}
@@ -110,9 +115,7 @@ class Board:
         if snapshot is not self._snapshot:
             old = {id(p.answers.forecast): p for p in self._published.values()}
             self._published = {
-                name: old.get(id(forecast))
-                or Published(Answers(self.fleet.city, self.places[forecast.task.node], forecast))
-                for name, forecast in snapshot.forecasts.items()
+                name: old.get(id(forecast)) or self._publish(forecast) for name, forecast in snapshot.forecasts.items()
             }
             self._snapshot = snapshot
         return self._published
@@ -146,10 +149,14 @@ class Board:
             forecast = find(name, issued)
             if forecast is None:
                 raise UnknownIssue(f"no forecast of {name} issued at {issued:%Y-%m-%dT%H:%M:%SZ} is kept")
-            published = Published(Answers(self.fleet.city, self.places[forecast.task.node], forecast))
+            published = self._publish(forecast)
             with self._lock:
                 self._past[key] = published
         return published if index is None else published.index(index, self.free_speeds)
+
+    def _publish(self, forecast: Forecast) -> Published:
+        answers = Answers(self.fleet.city, self.places[forecast.task.node], forecast)
+        return Published(answers, forecast.good_until(self.stale_steps))
 
     def known(self, name: str) -> None:
         """Raises :class:`~citybrain_serving.errors.UnknownTask` for a task that no bundle here forecasts."""

@@ -27,12 +27,12 @@ from citybrain_serving.quality import Learning, Quality
 from citybrain_serving.readings import Readings
 from citybrain_serving.runner import Runner
 from citybrain_serving.settings import Settings
+from citybrain_serving.shortcuts import Shortcuts
 from citybrain_serving.snapshot import Forecast, Snapshot
 from citybrain_serving.store import SqlStore
 from citybrain_serving.stream import Stream
 from citybrain_serving.telemetry import Telemetry
 from citybrain_serving.tracing import span
-
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,8 @@ class Service:
         self.telemetry = Telemetry()
         grace = pd.Timedelta(seconds=settings.grace_seconds)
         self.cycle = Cycle(self.fleet, forecasters, self.store, self.clock, grace)
-        self.board = Board(self.fleet)
+        self.board = Board(self.fleet, settings.stale_steps)
+        self.shortcuts = Shortcuts(self._current)
         self.stream = Stream()
         self.history = History(self.store.engine, self.store.node_layouts)
         learning = Learning(settings.learning_rate, pd.Timedelta(minutes=settings.patience_minutes))
@@ -109,8 +110,8 @@ class Service:
 
     def until_due(self) -> float | None:
         """Seconds to the next tick, None while the present is unknown."""
-        now = self.clock.now()
-        return None if now is None else (self.cycle.next_tick(now) - now).total_seconds()
+        now = self.clock.seconds()
+        return None if now is None else self.cycle.due_after(now) - now
 
     def published(self, task: str, index: str | None = None) -> Published:
         """What is published of a task now; see :meth:`Board.task` for the errors."""
@@ -129,7 +130,7 @@ class Service:
         return as_document(problem, self.board)
 
     def tell(self, event: str, case: Case) -> None:
-        """Lets other systems know what became of a case. What was done about it stands, also where they are not told."""
+        """Lets other systems know what became of a case; where they cannot be told, what was done stands."""
         try:
             self.webhooks.send(event, case_document(case))
         except StoreUnavailable:
@@ -138,6 +139,23 @@ class Service:
     def stale(self, forecast: Forecast) -> bool:
         now = self.clock.now()
         return now is None or forecast.stale(now, self.settings.stale_steps)
+
+    def fresh(self) -> str:
+        """``Cache-Control`` of the newest forecasts: fresh until the next cycle is due. A replay, whose time jumps, is
+        asked again each time."""
+        if self.settings.clock != "system":
+            return "no-cache"
+        now = self.clock.seconds()
+        seconds = 0 if now is None else max(0, int(self.cycle.due_after(now) - now))
+        return f"public, max-age={seconds}, must-revalidate"
+
+    def _current(self, task: str) -> tuple[Published, bool] | None:
+        """What is published of a task, and whether it is stale."""
+        now = self.clock.seconds()
+        if self.snapshot is None or now is None:
+            return None
+        published = self.board.of(self.snapshot).get(task)
+        return None if published is None else (published, now > published.good_until)
 
     def start(self) -> None:
         self.runner.start()

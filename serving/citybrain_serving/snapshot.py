@@ -68,8 +68,12 @@ class Forecast:
 
     def stale(self, now: pd.Timestamp, steps: int) -> bool:
         """Whether the newest observation behind it, or the forecast itself, is older than ``steps`` steps."""
+        return now.timestamp() > self.good_until(steps)
+
+    def good_until(self, steps: int) -> float:
+        """Seconds since 1970 UTC after which it is stale; 0 where nothing was observed."""
         newest = self.inputs.newest
-        return newest is None or now - min(newest, self.issued) > steps * self.task.step
+        return 0.0 if newest is None else (min(newest, self.issued) + steps * self.task.step).timestamp()
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import httpx
 import numpy as np
 import orjson
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from citybrain_serving.schemas import CityBody, ForecastBody, ForecastFeatures, IngestBody, ProblemBody
+from citybrain_serving.service import Service
+from citybrain_serving.settings import Settings
 
 ROADS = "/v1/forecasts/congestion"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -130,6 +133,64 @@ def test_not_modified_until_the_forecast_changes(warm, service, rows):
     changed = warm.get(ROADS, headers=tag)
     assert changed.status_code == 200
     assert changed.json()["observed"][0] == 3
+
+
+@pytest.mark.parametrize("query", ["", "?ids=r1,r3&horizon=10", "?index=tpi"])
+def test_an_answer_given_again_is_the_same_in_every_header(warm, query):
+    first, again = (warm.get(ROADS + query, headers={"X-Request-ID": "one"}) for _ in range(2))
+    assert again.content == first.content
+    ours = {"etag", "cache-control", "vary", "content-type", "content-length", "x-request-id"}
+    assert {k: v for k, v in again.headers.items() if k in ours} == {
+        k: v for k, v in first.headers.items() if k in ours
+    }
+    same = warm.get(ROADS + query, headers={"If-None-Match": first.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    assert warm.get(ROADS + query, headers={"Accept": "application/geo+json"}).content != first.content
+
+
+def test_an_answer_given_before_does_not_outlive_its_forecast(warm, service):
+    asked = [ROADS, ROADS + "?index=tpi", ROADS + "?ids=r0"]
+    before = [warm.get(address).content for address in asked * 2][3:]
+    late = {"id": "r0", "signal": "speed", "time": "2026-03-17T00:05:00Z", "value": 3}
+    warm.post("/v1/observations", json={"observations": [late]})
+    service.cycle.run()
+    after = [warm.get(address) for address in asked]
+    assert all(new.content != old for new, old in zip(after, before, strict=True))
+    assert all(new.json()["issued"] == "2026-03-17T00:05:00Z" for new in after)
+
+
+def test_what_grows_stale_is_said_at_once(tmp_path, bundles, city, live):
+    """With a clock that a test moves: nothing is computed anew, and the answer changes."""
+
+    class Clock:
+        time = pd.Timestamp("2026-03-17T00:00:10Z")
+
+        def now(self) -> pd.Timestamp:
+            return self.time
+
+        def seconds(self) -> float:
+            return self.time.timestamp()
+
+        def latest(self) -> None:
+            return None
+
+        def refresh(self) -> None:
+            pass
+
+    clock = Clock()
+    service = Service(bundles.values(), Settings(store=str(tmp_path / "s.sqlite")), clock=clock)
+    row = {"id": "r0", "signal": "speed", "time": "2026-03-17T00:00:00Z", "value": 30}
+    with live(service, lifespan="off") as base, httpx.Client(base_url=base) as client:
+        client.post("/v1/observations", json={"observations": [row]})
+        service.cycle.run()
+        first = client.get(ROADS)
+        assert not first.json()["stale"]
+        assert first.headers["cache-control"] == "public, max-age=50, must-revalidate"
+        clock.time += pd.Timedelta(minutes=20)
+        later = client.get(ROADS, headers={"If-None-Match": first.headers["etag"]})
+        assert later.status_code == 200
+        assert later.json()["stale"]
+    service.close()
 
 
 def test_a_read_runs_no_inference(warm, service, monkeypatch):

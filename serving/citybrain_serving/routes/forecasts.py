@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-import pandas as pd
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
@@ -17,6 +16,7 @@ from citybrain_serving.routes.selecting import Selected
 from citybrain_serving.routes.times import instant
 from citybrain_serving.schemas import ForecastBody, ForecastFeatures
 from citybrain_serving.service import Service
+from citybrain_serving.shortcuts import Answer
 
 OFFERED = (JSON, GEOJSON, ARROW)
 AT_ONCE = 5_000
@@ -67,31 +67,22 @@ def router(service: Service) -> APIRouter:
         media = preferred(request.headers.get("accept"), OFFERED)
         if issued is None:
             published = service.published(task, index)
-            stale, fresh = service.stale(published.answers.forecast), _cache_control(service)
+            stale, fresh = service.stale(published.answers.forecast), service.fresh()
         else:
             published = await run_in_threadpool(service.past, task, instant(issued, "issued"), index)
             old = published.answers.forecast
             stale, fresh = old.stale(old.issued, service.settings.stale_steps), "no-cache"
         query = ForecastQuery(media, places, horizon, quantiles, stale)
-        headers = {
-            "ETag": published.etag(query),
-            "Cache-Control": fresh,
-            "Vary": "Accept",
-        }
-        if matches(request.headers.get("if-none-match"), headers["ETag"]):
+        etag = published.etag(query)
+        headers = {"ETag": etag, "Cache-Control": fresh, "Vary": "Accept"}
+        if matches(request.headers.get("if-none-match"), etag):
             return Response(status_code=304, headers=headers)
         small = places.ids is not None or len(published.answers.places) <= AT_ONCE
         body = published.get(query) if small else await run_in_threadpool(published.get, query)
-        return Response(body, headers=headers, media_type=media)
+        answer = Response(body, headers=headers, media_type=media)
+        if issued is None:
+            lasting = tuple(h for h in answer.raw_headers if h[0] in (b"content-type", b"content-length"))
+            service.shortcuts.keep(request.scope, Answer(published.base, stale, etag, lasting, body))
+        return answer
 
     return routes
-
-
-def _cache_control(service: Service) -> str:
-    """Fresh until the next cycle is due; a replay, whose time jumps, is asked again each time."""
-    now = service.clock.now()
-    if service.settings.clock != "system" or now is None:
-        return "no-cache"
-    due = service.cycle.next_tick(now)
-    seconds = max(0, int((due - now) / pd.Timedelta(seconds=1)))
-    return f"public, max-age={seconds}, must-revalidate"

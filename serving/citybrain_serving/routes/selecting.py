@@ -9,7 +9,7 @@ from fastapi import Depends, Query
 from citybrain_serving.selection import Filter
 
 
-def _filter(
+async def _filter(
     ids: Annotated[str | None, Query(description="node ids, separated by commas; all by default")] = None,
     bbox: Annotated[str | None, Query(description="west,south,east,north in degrees")] = None,
     owner: Annotated[str | None, Query(description="who answers for the node (路长), or several")] = None,
