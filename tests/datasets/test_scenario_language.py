@@ -1,0 +1,191 @@
+"""What a person may write as a scenario, what it means on a city, and what they are told when it is wrong."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from citybrain_datasets.city import City
+from citybrain_datasets.errors import CityError
+from citybrain_datasets.scenarios.language import Scenario
+from citybrain_datasets.scenarios.mixed import random_scenario
+from citybrain_datasets.scenarios.places import When, Where
+from citybrain_datasets.scenarios.reading import read_scenarios
+from citybrain_datasets.scenarios.resolve import resolve
+from citybrain_datasets.scenarios.sweeps import Sweep
+
+OLD_TOWN = "Old Town district · 老城区"
+
+GOOD = """\
+version: 1
+scenarios:
+  - id: ring-60
+    title: 60 km/h on the ring
+    measures:
+      - {lever: speed_limit, kmh: 60, where: {road_class: expressway}, when: {begin: 07:00, end: 10:00}, cost: 20}
+      - {lever: closure, where: {segments: [R001, R002]}, cost: 5.5}
+    weather: {case: 2025-03-20}
+  - id: limits
+    grid:
+      v: [30, 40]
+      where: [city, {district: "Old Town district · 老城区"}, {road_class: local}]
+    measures: [{lever: speed_limit, kmh: $v, where: $where}]
+  - id: drawn
+    sample:
+      count: 1000000
+      seed: 4
+      draw:
+        picked: {subset: [{lever: coal, reduction: $r}, {lever: dust, reduction: $r}, {lever: odd_even}], size: [1, 3]}
+        r: {uniform: [0.1, 0.5]}
+    measures: [$picked]
+    weather: {season: spring}
+"""
+
+
+@pytest.fixture(scope="module")
+def city() -> City:
+    return City.load("embedded")
+
+
+def write(folder: Path, text: str, name: str = "s.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_of_scenarios_and_sweeps_is_one_long_sequence(tmp_path: Path) -> None:
+    found = read_scenarios(write(tmp_path, GOOD))
+    assert len(found) == 1 + 6 + 1_000_000
+    ring = found[0]
+    assert ring.cost == 25.5
+    assert (ring.measures[0].when.begin, ring.measures[0].when.end) == (420, 600)
+    # The last name of a grid runs fastest.
+    assert [(s.measures[0].kmh, s.measures[0].where.whole_city) for s in found[1:7]] == [
+        (v, whole) for v in (30, 40) for whole in (True, False, False)
+    ]
+    assert found[-1].id == "drawn/999999"
+    assert 1 <= len(found[-1].measures) <= 3
+    assert found[500_000] == next(islice(iter(found[500_000:500_001]), 1))
+    assert Scenario.model_validate_json(ring.model_dump_json()) == ring
+
+
+def test_json_lines_say_the_same(tmp_path: Path) -> None:
+    lines = [
+        {"version": 1, "id": "a", "measures": [{"lever": "odd_even"}]},
+        {"id": "b", "grid": {"x": [1, 2]}, "measures": [{"lever": "demand", "factor": "$x"}]},
+    ]
+    text = "\n\n".join(json.dumps(line) for line in lines)
+    assert [s.id for s in read_scenarios(write(tmp_path, text, "s.jsonl"))] == ["a", "b/000000", "b/000001"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("kmh: 60,", "kmh: 600,", "line 6, measures.0.kmh: Input should be less than or equal to 150"),
+        ("kmh: 60,", "kph: 60,", "line 6, measures.0.kph: unknown key"),
+        ("kmh: 60,", "kmh: 60, factor: 0.5,", "line 6, measures.0: give kmh or factor, and not both"),
+        ("begin: 07:00", "begin: 7h", "line 6, measures.0.when.begin: '7h' is no time of day; write HH:MM"),
+        ("lever: closure", "lever: closur", "line 7, measures.1: Input tag 'closur'"),
+        ("case: 2025-03-20", "cse: 2025-03-20", "line 8, weather.cse: unknown key"),
+        ("id: limits", "id: ring-60", "line 9, id: the id 'ring-60' stands already in s.yaml, line 3"),
+        ("v: [30, 40]", "w: [30, 40]", "line 9: $v stands for nothing; known are w, where"),
+        ("v: [30, 40]", "v: [3, 40]", "line 9, measures.0.kmh: in the sweep's first scenario, Input should be"),
+        ("uniform: [0.1", "unifrom: [0.1", "sample.draw.r.unifrom: unknown key"),
+        ("version: 1", "version: 2", "line 1, version: version 2 is not known; this program reads version 1"),
+        ("scenarios:", "scenario:", "line 1: must be a mapping with `version` and a list `scenarios`"),
+        ("    title:", "   title:", "line 4: is no YAML"),
+    ],
+)
+def test_a_mistake_is_told_with_file_line_and_field(tmp_path: Path, old: str, new: str, told: str) -> None:
+    with pytest.raises(CityError) as raised:
+        read_scenarios(write(tmp_path, GOOD.replace(old, new, 1)))
+    assert told in str(raised.value)
+    assert str(raised.value).startswith(str(tmp_path / "s.yaml"))
+
+
+def test_a_json_line_that_is_none_is_told_by_its_number(tmp_path: Path) -> None:
+    with pytest.raises(CityError, match=r"line 2: is no JSON"):
+        read_scenarios(write(tmp_path, '{"id": "a"}\n{"id": "b"', "s.jsonl"))
+
+
+def test_a_late_mistake_in_a_sweep_is_told_when_it_is_made(tmp_path: Path) -> None:
+    text = '{"id": "a", "grid": {"x": [1, 9]}, "measures": [{"lever": "demand", "factor": "$x"}]}'
+    found = read_scenarios(write(tmp_path, text, "s.jsonl"))
+    with pytest.raises(CityError, match=r"line 1, measures.0.factor: in scenario 1 of the sweep a"):
+        found[1]
+
+
+def test_circles_of_names_end() -> None:
+    sweep = Sweep.model_validate({"id": "a", "grid": {"x": ["$y"], "y": ["$x"]}, "measures": ["$x"]})
+    with pytest.raises(ValueError, match="circle"):
+        sweep.scenario(0)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        {"lever": "regional", "reduction": 0.1, "where": {"road_class": "local"}},
+        {"lever": "signal_retiming", "when": {"begin": "07:00", "end": "08:00"}},
+        {"lever": "closure", "where": {"segments": []}},
+        {"lever": "closure", "when": {"begin": "08:00", "end": "08:00"}},
+    ],
+)
+def test_what_has_no_meaning_is_refused(measure: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Scenario.model_validate({"id": "a", "measures": [measure]})
+
+
+def test_a_time_over_midnight_and_kinds_of_day() -> None:
+    night = When.model_validate({"begin": "22:00", "end": "06:00", "days": "working"})
+    assert [night.covers(60 * h, False) for h in (21, 22, 5, 6)] == [False, True, True, False]
+    assert not night.covers(60 * 23, True)
+
+
+def test_places_meet(city: City) -> None:
+    roads = city.nodes["road"]
+    town = resolve(Where(district=(OLD_TOWN,)), city)
+    assert town.sum() == (roads["owner"] == OLD_TOWN).sum()
+    local = resolve(Where(district=(OLD_TOWN,), road_class=("local",)), city)
+    assert local.sum() == ((roads["owner"] == OLD_TOWN) & (roads["road_class"] == "local")).sum()
+    assert resolve(Where(), city).all()
+    assert resolve(Where(cell=(roads["cell"].iloc[0],)), city)[0]
+    assert resolve(Where(segments=("R007",)), city).nonzero()[0].tolist() == [roads.index.get_loc("R007")]
+
+
+def test_what_a_city_does_not_have_is_named(city: City) -> None:
+    where = Where(segments=("R001", "R999"), owner=("Nobody",))
+    with pytest.raises(CityError) as raised:
+        resolve(where, city, "scenario a, measures.0.where")
+    assert "scenario a, measures.0.where.segments: 'R999' is not in city embedded" in str(raised.value)
+    assert "measures.0.where.owner: 'Nobody'" in str(raised.value)
+    with pytest.raises(CityError, match="no road of city embedded lies there"):
+        resolve(Where(polygon=((0, 0), (1, 0), (0, 1))), city)
+
+
+@settings(deadline=None, max_examples=50)
+@given(x=st.floats(123.1, 123.3), y=st.floats(30.9, 31.1), size=st.floats(0.005, 0.05))
+def test_a_square_holds_what_lies_between_its_sides(x: float, y: float, size: float) -> None:
+    city = City.load("embedded")
+    lon, lat = (city.nodes["road"][c].to_numpy() for c in ("lon", "lat"))
+    inside = (abs(lon - x) < size) & (abs(lat - y) < size)
+    square = ((x - size, y - size), (x + size, y - size), (x + size, y + size), (x - size, y + size))
+    if inside.any():
+        np.testing.assert_array_equal(resolve(Where(polygon=square), city), inside)
+
+
+@settings(deadline=None, max_examples=30)
+@given(number=st.integers(0, 10_000))
+def test_random_scenarios_are_sound_and_the_same_again(number: int) -> None:
+    from citybrain_datasets.scenarios.actions import Window, compile_actions
+
+    city = City.load("embedded")
+    scenario = random_scenario(city, Window(), 1, number)
+    assert scenario == random_scenario(city, Window(), 1, number)
+    compile_actions(scenario, city, Window())

@@ -1,0 +1,213 @@
+"""Scenarios through SUMO, on a village of 52 segments and on a network that a user brings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("sumo", reason="simulating needs the extra 'scenarios'")
+pytest.importorskip("sumolib", reason="simulating needs the extra 'scenarios'")
+
+from citybrain_datasets.city import City
+from citybrain_datasets.errors import CityError
+from citybrain_datasets.main import main
+from citybrain_datasets.scenarios.actions import Window
+from citybrain_datasets.scenarios.dataset import generate, read_runs
+from citybrain_datasets.scenarios.language import Scenario
+from citybrain_datasets.scenarios.own_network import open_network, read_demand
+from citybrain_datasets.scenarios.site import Gravity, Site
+from citybrain_datasets.scenarios.truth import Simulator, Truth
+from citybrain_datasets.simulation.air import place_stations
+from citybrain_datasets.simulation.network import build_network, read_segments
+from citybrain_datasets.simulation.plan import Plan
+from citybrain_datasets.simulation.streets import lay_out
+from citybrain_datasets.simulation.tables import edge_tables, road_table, station_table
+
+HOUR = Window.model_validate({"begin": "07:00", "end": "08:00"})
+LANE = {"lever": "speed_limit", "kmh": 30}
+
+
+@dataclass(frozen=True)
+class Village:
+    site: Site
+    simulator: Simulator
+
+    def truth(self, *measures: dict[str, object], id: str = "a") -> Truth:
+        return self.simulator.truth(Scenario.model_validate({"id": id, "measures": measures}))
+
+
+@pytest.fixture(scope="module")
+def village(tmp_path_factory: pytest.TempPathFactory) -> Village:
+    folder = tmp_path_factory.mktemp("village")
+    plan = Plan(segments=40, stations=3, trips_per_segment=700)
+    streets, network = lay_out(plan), folder / "village.net.xml.gz"
+    build_network(streets, network)
+    segments = read_segments(network)
+    roads = road_table(plan, segments, streets)
+    sites = station_table(plan, place_stations(plan, segments), segments)
+    city = City("village", plan.timezone, {"road": roads, "air": sites}, edge_tables(network, segments, roads, sites))
+    demand = Gravity(plan, segments, roads["owner"])
+    site = Site(city, network, segments, demand, "village", latitude=plan.latitude, longitude=plan.longitude)
+    return Village(site, Simulator(site, folder / "cache", HOUR, replications=1))
+
+
+def test_no_measure_changes_nothing_exactly(village: Village) -> None:
+    found = village.truth(id="another name")
+    for name in ("speed", "flow", "emission"):
+        np.testing.assert_array_equal(getattr(found.traffic, name), getattr(found.base, name))
+    np.testing.assert_array_equal(found.pm25, found.base_pm25)
+    assert found.base.flow.sum() > 0
+
+
+def test_a_measure_of_no_strength_changes_nothing_exactly(village: Village) -> None:
+    # Simulated anew, since the measures differ, and yet the same to the last bit: SUMO rolls no dice.
+    found = village.truth({"lever": "demand", "factor": 1}, {"lever": "signal_retiming", "reduction": 0},
+                          {"lever": "speed_limit", "factor": 1}, {"lever": "vehicles", "reduction": 0})  # fmt: skip
+    for name in ("speed", "flow", "emission"):
+        np.testing.assert_array_equal(getattr(found.traffic, name), getattr(found.base, name))
+
+
+@pytest.mark.parametrize("rank", [0, 7, 20])
+def test_closing_a_road_never_raises_its_own_flow(village: Village, rank: int) -> None:
+    base = village.truth().base.flow[0]
+    place = int(np.argsort(-base.sum(axis=0))[rank])
+    closed = village.truth({"lever": "closure", "where": {"segments": village.site.city.ids("road")[place]}})
+    assert (closed.traffic.flow[0][:, place] <= base[:, place]).all()
+    assert closed.traffic.flow[0][1:, place].sum() <= 0.02 * base[:, place].sum()
+    assert closed.traffic.flow[0].sum() > 0.5 * base.sum()
+
+
+def test_a_ban_reaches_whom_it_bars_and_nobody_else(village: Village) -> None:
+    place = {"road_class": "expressway"}
+    trucks = village.truth({"lever": "heavy_ban", "where": place, "compliance": 0})
+    ring = (village.site.city.nodes["road"]["road_class"] == "expressway").to_numpy()
+    assert trucks.traffic.emission[0][:, ring].sum() < 0.95 * trucks.base.emission[0][:, ring].sum()
+    assert trucks.traffic.flow[0][:, ring].sum() > 0.6 * trucks.base.flow[0][:, ring].sum()
+
+
+def test_cleaner_vehicles_drive_the_same_and_emit_less(village: Village) -> None:
+    found = village.truth({"lever": "vehicles", "reduction": 0.5})
+    np.testing.assert_array_equal(found.traffic.flow, found.base.flow)
+    driven = found.base.emission > 0
+    # Exhaust is halved; what tyres and brakes wear off is not.
+    assert (found.traffic.emission[driven] < found.base.emission[driven]).all()
+    assert (found.traffic.emission[driven] >= 0.5 * found.base.emission[driven] * (1 - 1e-6)).all()
+    assert (found.pm25 <= found.base_pm25).all()
+
+
+def test_signals_that_cost_less_save_time(village: Village) -> None:
+    found = village.truth({"lever": "signal_retiming", "reduction": 0.5})
+    time = [
+        (t.flow * village.site.segments["length_m"].to_numpy() / t.speed).sum() for t in (found.traffic, found.base)
+    ]
+    assert time[0] < time[1]
+
+
+def test_a_lever_on_the_air_alone_is_not_simulated(village: Village) -> None:
+    village.truth()
+    before = set(village.simulator.cache.iterdir())
+    found = village.truth({"lever": "coal", "reduction": 0.5}, {"lever": "regional", "reduction": 0.3})
+    assert set(village.simulator.cache.iterdir()) == before
+    assert (found.pm25 < found.base_pm25).all()
+
+
+def test_any_number_of_workers_gives_the_same_and_a_broken_file_is_made_again(village: Village, tmp_path: Path) -> None:
+    scenario = Scenario.model_validate({"id": "a", "measures": [LANE]})
+    one, two = (Simulator(village.site, tmp_path / n, HOUR, replications=2) for n in ("one", "two"))
+    told: list[tuple[int, int]] = []
+    one.run_all([scenario, scenario], workers=1, progress=lambda n, of: told.append((n, of)))
+    two.run_all([scenario], workers=2)
+    assert told == [(n, 4) for n in range(5)]
+    broken = sorted(two.cache.iterdir())[0]
+    broken.write_bytes(broken.read_bytes()[:500])
+    kept = {p: p.stat().st_mtime_ns for p in two.cache.iterdir() if p != broken}
+    np.testing.assert_array_equal(two.truth(scenario).traffic.speed, one.truth(scenario).traffic.speed)
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+    assert not list(two.cache.glob("*.part"))
+
+
+def test_runs_to_learn_from_are_written_once_and_read_back(village: Village, tmp_path: Path) -> None:
+    generate(village.site, tmp_path, 2, window=HOUR)
+    made = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    assert set(made) == {"base-000.npz", "base-001.npz", "run-000000.npz", "run-000001.npz", "runs.json"}
+    generate(village.site, tmp_path, 2, window=HOUR)
+    assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == made
+    runs = list(read_runs(tmp_path))
+    assert [r.scenario.id for r in runs] == ["mixed-000000", "mixed-000001"]
+    assert runs[0].traffic.speed.shape == runs[0].base.speed.shape == (4, len(village.site.segments))
+    with pytest.raises(CityError, match="another city, window or seed"):
+        generate(village.site, tmp_path, 2, window=HOUR, seed=9)
+
+
+DEMAND = """\
+<routes>
+  <vType id="lorry" vClass="truck"/>
+  <vType id="diesel" vClass="passenger" emissionClass="HBEFA3/PC_D_EU4"/>
+  <route id="r" edges="{a} {b}"/>
+  <flow id="f" begin="23400" end="28800" vehsPerHour="120" from="{a}" to="{b}"/>
+  <flow id="g" begin="06:30:00" end="08:00:00" number="30" type="lorry" route="r"/>
+  <vehicle id="v" depart="25500" type="diesel"><route edges="{a} {b}"/></vehicle>
+  <trip id="t" depart="25200" from="{b}" to="{a}"/>
+</routes>
+"""
+
+
+def test_a_users_own_network_from_the_command_line(village: Village, tmp_path: Path) -> None:
+    a, b = village.site.city.edges["road-road"].iloc[0][["source", "target"]]
+    demand = tmp_path / "own.rou.xml"
+    demand.write_text(DEMAND.format(a=a, b=b), encoding="utf-8")
+    trips = read_demand(demand, set(village.site.city.ids("road")))
+    assert trips["type"].value_counts().to_dict() == {"car": 181, "truck": 30, "diesel_car": 1}
+    scenarios = tmp_path / "s.jsonl"
+    scenarios.write_text(
+        '{"id": "no lorries", "measures": [{"lever": "heavy_ban", "cost": 3}]}\n{"id": "nothing"}\n', encoding="utf-8"
+    )
+    out = tmp_path / "out"
+    own = ["--network", str(village.site.network), "--demand", str(demand), "--replications", "2"]
+    with pytest.raises(SystemExit) as left:
+        main(["simulate", str(scenarios), *own, "--begin", "07:00", "--end", "08:00", "--out", str(out)])
+    assert not left.value.code
+    table = pd.read_parquet(out / "outcomes.parquet").set_index("scenario")
+    assert table.loc["nothing", "emission_kg_change"] == table.loc["nothing", "emission_kg_noise"] == 0
+    lorries = table.loc["no lorries"]
+    assert lorries["emission_kg_change"] < 0
+    assert lorries["emission_kg_change_low"] <= lorries["emission_kg_change"] <= lorries["emission_kg_change_high"]
+    assert (lorries["evidence"], lorries["cost"]) == ("simulated", 3)
+    assert len(pd.read_parquet(out / "segments.parquet")) == 2 * len(village.site.segments)
+    assert (pd.read_parquet(out / "receptors.parquet")["kind"] == "cell").all()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('from="{b}"', 'from="nowhere"', "trip t: 'nowhere' is no edge of the network"),
+        ('vClass="truck"', 'vClass="ship"', "vType lorry, column vClass: vClass 'ship' is none of"),
+        ('depart="25200"', 'depart="soon"', "trip t, column depart: 'soon' is no time or number"),
+        ('type="lorry"', 'type="tram"', "flow g: the type 'tram' is not defined above"),
+        ("</routes>", "", "cannot be read"),
+    ],
+)
+def test_a_demand_that_cannot_be_used_is_told(village: Village, tmp_path: Path, old: str, new: str, told: str) -> None:
+    a, b = village.site.city.edges["road-road"].iloc[0][["source", "target"]]
+    demand = tmp_path / "own.rou.xml"
+    demand.write_text(DEMAND.replace(old, new).format(a=a, b=b), encoding="utf-8")
+    with pytest.raises(CityError) as raised:
+        open_network(village.site.network, demand)
+    assert told in str(raised.value)
+
+
+def test_a_place_the_city_does_not_have_is_told_before_anything_runs(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    scenarios = tmp_path / "s.yaml"
+    measure = "{lever: closure, where: {segments: R999}}"
+    scenarios.write_text(f"version: 1\nscenarios:\n  - id: a\n    measures: [{measure}]\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as left:
+        main(["simulate", str(scenarios), "--out", str(tmp_path / "out")])
+    assert left.value.code == 2
+    assert "scenario a, measures.0.where.segments: 'R999' is not in city embedded" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
