@@ -53,25 +53,29 @@ class Profile:
 
     A slot's mean is shrunk toward the mean of the same time of day over all days of its type (working day,
     Saturday, Sunday or holiday), and that toward the node's mean. The sums behind it, kept while training, let
-    :meth:`at` leave a window's own values out: a profile that contains the answer would be trusted too much.
+    :meth:`at` leave a window's own values out: a profile that contains the answer would be trusted too much. Of a
+    logarithmic signal the mean is that of log(1 + x): nearer its median, which is what a typical day has.
     """
 
-    def __init__(self, slot_minutes: int, mean: np.ndarray, sums: _Sums | None = None):
+    def __init__(self, slot_minutes: int, mean: np.ndarray, sums: _Sums | None = None, logarithmic: bool = False):
         self.slot_minutes = slot_minutes
         self.mean = mean
         self._sums = sums
+        self._logarithmic = logarithmic
 
     @staticmethod
-    def fit(values: np.ndarray, slots: np.ndarray, slot_minutes: int) -> Profile:
+    def fit(values: np.ndarray, slots: np.ndarray, slot_minutes: int, logarithmic: bool = False) -> Profile:
         """``values`` float ``[time, node]``, ``slots`` int ``[time]`` from :func:`week_slots`."""
-        sums = _Sums(values, slots, 7 * 1440 // slot_minutes)
-        return Profile(slot_minutes, sums.mean(np.arange(sums.size)).astype(np.float32), sums)
+        sums = _Sums(np.log1p(values) if logarithmic else values, slots, 7 * 1440 // slot_minutes)
+        mean = sums.mean(np.arange(sums.size)).astype(np.float32)
+        return Profile(slot_minutes, np.expm1(mean) if logarithmic else mean, sums, logarithmic)
 
     def at(self, slots: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
         """Profile float32 ``[batch, step, node]`` at ``slots`` int ``[batch, step]``, without the values ``own``."""
         if own is None or self._sums is None:
             return self.mean[slots]
-        return self._sums.mean(slots, own).astype(np.float32)
+        mean = self._sums.mean(slots, np.log1p(own) if self._logarithmic else own).astype(np.float32)
+        return np.expm1(mean) if self._logarithmic else mean
 
 
 class _Sums:
@@ -129,7 +133,8 @@ class Statistics:
             scalers[name] = Scaler.fit(signal.values, transform)
             if name == task.target or name in task.context:
                 minutes = slot_minutes or int(signal.step / pd.Timedelta(minutes=1))
-                profiles[name] = Profile.fit(signal.values, week_slots(calendar, signal.times, minutes), minutes)
+                slots = week_slots(calendar, signal.times, minutes)
+                profiles[name] = Profile.fit(signal.values, slots, minutes, transform == "log1p")
         return Statistics(scalers, profiles)
 
 
