@@ -171,7 +171,7 @@ class Events:
         below = np.where(np.isfinite(limit)[:, None], below, 0)
         measured = truth[:, :, :leads]
         slow = measured < limit[:, None]
-        some_slow = slow.any(axis=2)
+        some_slow = np.any(slow, axis=2)
         known = np.isfinite(now) & np.isfinite(limit)
         free_now = known & (now >= limit) & (np.isfinite(measured).all(axis=2) | some_slow)
         slow_now = known & (now < limit) & np.isfinite(measured[:, :, -1])

@@ -96,11 +96,13 @@ class Windows(pl.LightningDataModule):
         return self._loader(Issues(len(issues)), issues, training=False)
 
     def _loader(self, dataset: Dataset[int], issues: pd.DatetimeIndex, *, training: bool) -> DataLoader:
+        """Each of several processes takes its share of a batch, so that a step sees as many windows as alone."""
         config = self.preparation.config
-        collate = Collate(self.preparation, issues, training=training, seed=config.seed)
+        processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        collate = Collate(self.preparation, issues, training=training, seed=config.seed + 1_000 * rank)
         return DataLoader(
             dataset,
-            batch_size=config.fit.batch if training else 4 * config.fit.batch,
+            batch_size=max(1, config.fit.batch // processes) if training else 4 * config.fit.batch,
             shuffle=training,
             drop_last=training and len(issues) > config.fit.batch,
             collate_fn=collate,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import warnings
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 
+from citybrain_training.averaging import MovingAverage
 from citybrain_training.batches import Windows
 from citybrain_training.module import ForecastModule, build_network
 from citybrain_training.preparation import Preparation
@@ -31,6 +33,8 @@ class Fitted:
     module: ForecastModule
     checkpoint: Path
     epochs: int
+    steps: int
+    """Optimiser steps."""
     cpu_seconds: float
     wall_seconds: float
     best_validation_mae: float
@@ -62,7 +66,8 @@ def fit(
     if warm_start is not None:
         start_from(module, preparation, warm_start)
     folder.mkdir(parents=True, exist_ok=True)
-    best = ModelCheckpoint(folder, "best", monitor="val_mae", save_last=True, enable_version_counter=False)
+    best = ModelCheckpoint(folder, "best", monitor="val_mae", enable_version_counter=False)
+    latest = ModelCheckpoint(folder, "last", monitor=None, enable_version_counter=False)  # every epoch, better or not
     trainer = pl.Trainer(
         **{
             "accelerator": "cpu",
@@ -76,23 +81,34 @@ def fit(
             **config.trainer,
         },
         logger=logger or False,
-        callbacks=_callbacks(preparation, best, progress),
+        callbacks=_callbacks(preparation, [best, latest], progress),
         default_root_dir=folder,
     )
     last = folder / "last.ckpt"
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.perf_counter(), _cpu_seconds()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
         trainer.fit(module, datamodule=Windows(preparation), ckpt_path=last if resume and last.exists() else None)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
     if trainer.interrupted:
         raise KeyboardInterrupt
+    if trainer.global_rank:
+        # Started beside the first process to train alone; what is left to do with the result is done once, by that one.
+        raise SystemExit(0)
     load_weights(module, Path(best.best_model_path))
     module.eval()
-    score = float(best.best_model_score) if best.best_model_score is not None else float("nan")
-    return Fitted(module, Path(best.best_model_path), trainer.current_epoch, cpu, wall, score)
+    # Where processes were spawned, this one's trainer has seen nothing; the checkpoint knows.
+    ended: dict[str, Any] = torch.load(last, map_location="cpu", weights_only=True)
+    score = float(ended["callbacks"][best.state_key]["best_model_score"])
+    return Fitted(module, Path(best.best_model_path), ended["epoch"] + 1, ended["global_step"], cpu, wall, score)
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of the children it waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def load_weights(module: ForecastModule, checkpoint: Path) -> None:
@@ -101,11 +117,11 @@ def load_weights(module: ForecastModule, checkpoint: Path) -> None:
     module.load_state_dict({k: v for k, v in state.items() if not k.startswith("val_error")}, strict=False)
 
 
-def _callbacks(preparation: Preparation, best: ModelCheckpoint, progress: bool) -> list[Callback]:
+def _callbacks(preparation: Preparation, checkpoints: list[ModelCheckpoint], progress: bool) -> list[Callback]:
     fit_config = preparation.config.fit
-    callbacks: list[Callback] = [best, EarlyStopping("val_mae", patience=fit_config.patience)]
+    callbacks: list[Callback] = [*checkpoints, EarlyStopping("val_mae", patience=fit_config.patience)]
     if fit_config.average:
-        callbacks.append(EMAWeightAveraging(decay=fit_config.average))
+        callbacks.append(MovingAverage(fit_config.average))
     if progress:
         callbacks.append(RichProgressBar())
     return callbacks

@@ -113,7 +113,9 @@ class ForecastModule(pl.LightningModule):
         inputs = self.inputs(arrays)
         said = self.network.each(inputs) if isinstance(self.network, Ensemble) else [self.network(inputs)]
         loss = torch.stack([self.loss(forecast, answer) for forecast in said]).mean()
-        self.log("train_loss", loss, prog_bar=True, on_epoch=True, on_step=False, batch_size=len(answer))
+        self.log(
+            "train_loss", loss, prog_bar=True, on_epoch=True, on_step=False, batch_size=len(answer), sync_dist=True
+        )
         return loss
 
     def validation_step(self, batch: tuple[dict[str, Tensor], Tensor], _: int) -> None:

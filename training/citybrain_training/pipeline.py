@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from citybrain_datasets.city import City
 from citybrain_models.baselines import Persistence, WeeklyProfile
 from citybrain_models.bundle import Bundle
@@ -55,7 +57,7 @@ def train(
     once, by the exported network.
     """
     preparation = prepare(city, task, config)
-    if home is None:
+    if home is None or getattr(rank_zero_only, "rank", 0):  # of several processes the first keeps the books
         return _train(preparation, folder, None, resume=resume, warm_start=warm_start, progress=progress)
     tracking = Tracking(home, f"{city.name}-{task}")
     return _train(preparation, folder, tracking, resume=resume, warm_start=warm_start, progress=progress)
