@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from citybrain_datasets.errors import CityBrainError
+from citybrain_models.onnx_tensors import OnnxFileError, refuse_external_tensors
 
 MANIFEST = "manifest.json"
 LARGEST_FILE = 4 * 1024**3
@@ -90,22 +91,11 @@ def read_folder(folder: Path, expected: Mapping[str, Any]) -> tuple[dict[str, by
 
 
 def refuse_external_data(model: bytes) -> None:
-    """Raises :class:`BundleError` unless ``model`` is an ONNX graph whose every tensor lies in these bytes.
-
-    A tensor that names a file would let a bundle read whatever the server can.
-    """
-    import onnx  # heavy, and only reading a bundle needs it
-    from google.protobuf.message import DecodeError
-    from onnx.external_data_helper import _get_all_tensors, uses_external_data
-
+    """Raises :class:`BundleError` unless ``model`` is an ONNX graph whose every tensor lies in these bytes."""
     try:
-        proto = onnx.load_model_from_string(model)
-        onnx.checker.check_model(proto)
-    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
-        raise BundleError(f"model.onnx: is no valid ONNX model: {error}") from None
-    for tensor in _get_all_tensors(proto):
-        if uses_external_data(tensor) or len(tensor.external_data):
-            raise BundleError(f"model.onnx: tensor {tensor.name!r} refers to data outside the file")
+        refuse_external_tensors(model)
+    except OnnxFileError as error:
+        raise BundleError(f"model.onnx: {error}") from None
 
 
 def _read(path: Path) -> bytes:

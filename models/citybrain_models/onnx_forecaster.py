@@ -14,12 +14,18 @@ from citybrain_models.calibration import Calibration
 
 
 def open_session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
-    """An inference session on the CPU with a set number of threads, from bytes: no path, so no file is followed."""
+    """An inference session on the CPU with a set number of threads, from bytes: no path, so no file is followed.
+
+    Raises :class:`BundleError` for bytes that ONNX Runtime will not run.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = max(1, threads)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  # the errors of ONNX Runtime share no class of their own
+        raise BundleError(f"model.onnx: ONNX Runtime will not run it: {error}") from None
 
 
 class OnnxForecaster:

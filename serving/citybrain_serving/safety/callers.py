@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.to_thread import run_sync
@@ -15,7 +16,9 @@ from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.safety.keys import PREFIX, KeyRing
 from citybrain_serving.safety.limits import Buckets
 from citybrain_serving.safety.roles import ANYONE, LOCAL, NOBODY, Principal
-from citybrain_serving.safety.tokens import Tokens
+
+if TYPE_CHECKING:
+    from citybrain_serving.safety.tokens import Tokens
 
 RECHECK_SECONDS = 30.0
 """How soon a revoked key stops working."""

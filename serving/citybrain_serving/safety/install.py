@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI
@@ -22,11 +22,13 @@ from citybrain_serving.safety.ledger import Ledger
 from citybrain_serving.safety.limits import Buckets
 from citybrain_serving.safety.opening import audit_of, open_store
 from citybrain_serving.safety.settings import SafetySettings
-from citybrain_serving.safety.tokens import ALGORITHMS, Tokens, key_source
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
 from citybrain_serving.snapshot import Snapshot
 from citybrain_serving.store import SqlStore
+
+if TYPE_CHECKING:
+    from citybrain_serving.safety.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,10 @@ def install(app: FastAPI, service: Service) -> None:
 def tokens_of(settings: SafetySettings) -> Tokens | None:
     if not settings.oidc_issuer:
         return None
+    try:
+        from citybrain_serving.safety.tokens import ALGORITHMS, Tokens, key_source
+    except ModuleNotFoundError as error:
+        raise SafetyError(f"setting oidc_issuer: tokens need {error.name}: pip install 'citybrain[oidc]'") from None
     if not settings.oidc_keys:
         raise SafetyError("setting oidc_keys: the issuer's key set is needed, a file or an https address")
     algorithms = [name.strip() for name in settings.oidc_algorithms.split(",") if name.strip()]
