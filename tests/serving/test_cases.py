@@ -113,7 +113,7 @@ def test_a_case_that_somebody_deals_with_is_marked_and_not_closed(book):
     told: list = []
     follow = watch(book, told)
     for _ in range(2):
-        follow.update({"congestion": [seen("r1", 0.0, now=True)]}, NOW)
+        follow.update({"congestion": [seen("r1", 0.4, now=True)]}, NOW)
     book.act(1, "file", "ann", "", NOW)
     for _ in range(9):
         follow.update({"congestion": []}, NOW)
@@ -123,6 +123,14 @@ def test_a_case_that_somebody_deals_with_is_marked_and_not_closed(book):
         follow.update({"congestion": [seen("r1", 0.9)]}, NOW)
     assert book.get(1).over is None
     assert [event for event, _ in told] == ["case.discovered", "case.over", "case.back"]
+
+
+def test_a_reading_that_the_forecast_does_not_believe_opens_no_case(book):
+    told: list = []
+    follow = watch(book, told)
+    for _ in range(5):
+        follow.update({"congestion": [seen("r1", 0.02, now=True)]}, NOW)
+    assert told == []
 
 
 def test_a_task_that_was_not_forecast_again_is_left_alone(book):

@@ -18,8 +18,9 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Hysteresis:
-    """A case opens after ``rise`` forecasts in a row that find trouble now or with a probability of at least
-    ``open_at``; it is over after ``fall`` in a row that find none now and less than ``close_at``."""
+    """A case opens after ``rise`` forecasts in a row that find trouble with a probability of at least ``open_at``, or
+    measured now and of at least ``close_at``: a single reading that the forecast does not believe is a fault more often
+    than a queue. It is over after ``fall`` in a row that find none now and less than ``close_at``."""
 
     open_at: float = 0.6
     close_at: float = 0.3
@@ -58,7 +59,7 @@ class Watch:
         self._end(found, known, now)
 
     def _open(self, found: Mapping[Key, Problem], known: Mapping[Key, Case], now: pd.Timestamp) -> None:
-        due = {key for key, p in found.items() if p.now or p.probability >= self.hysteresis.open_at}
+        due = {key for key, p in found.items() if self._begins(p)}
         self._rising = Counter({key: self._rising[key] + 1 for key in due})
         for key in sorted(due - set(known), key=lambda k: -found[k].severity):
             if self._rising[key] >= self.hysteresis.rise:
@@ -77,6 +78,10 @@ class Watch:
                     self.tell("case.over", self.book.mark(case.number, True, now))
             elif case.over is not None and self._rising[key] >= self.hysteresis.rise:
                 self.tell("case.back", self.book.mark(case.number, False, now))
+
+    def _begins(self, problem: Problem) -> bool:
+        limits = self.hysteresis
+        return problem.probability >= (limits.close_at if problem.now else limits.open_at)
 
     def _lasts(self, problem: Problem | None) -> bool:
         return problem is not None and (problem.now or problem.probability >= self.hysteresis.close_at)
