@@ -101,8 +101,8 @@ def mean_base(bases: Sequence[Base]) -> Base:
     return Base(flow, vehicles, emission, bases[0].slot_seconds)
 
 
-def split(study: Study, shares: tuple[float, float, float], seed: int = 0) -> Iterator[Study]:
-    """Parts of the runs, drawn at random: to train on, to calibrate on, to test on."""
+def split(study: Study, shares: tuple[float, ...], seed: int = 0) -> Iterator[Study]:
+    """Parts of the runs, drawn at random, whose shares add up to 1."""
     order = np.random.default_rng(seed).permutation(len(study.runs))
     edges = np.round(np.cumsum((0.0, *shares)) * len(order)).astype(int)
     for first, last in pairwise(edges):

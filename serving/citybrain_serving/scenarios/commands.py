@@ -1,0 +1,102 @@
+"""``citybrain score``: what measures would do, ranked."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from citybrain_datasets.scenarios.outcomes import OUTCOMES
+from citybrain_datasets.scenarios.reading import read_scenarios
+from citybrain_serving.scenarios.engine import Engine, LocalEngine, RayEngine, Work
+from citybrain_serving.scenarios.parts import write_table
+from citybrain_serving.scenarios.ranking import parse_weights
+from citybrain_serving.scenarios.report import write_report
+from citybrain_serving.scenarios.run import Outcome, score_to, surrogate_for
+
+console = Console(stderr=True)
+
+
+class EngineName(StrEnum):
+    local = "local"
+    ray = "ray"
+
+
+def score(
+    scenarios: Annotated[list[Path], typer.Argument(help="scenario files, YAML or JSON Lines")],
+    city: Annotated[str, typer.Option(help="'embedded', or the folder of a city")] = "embedded",
+    out: Annotated[Path, typer.Option(help="Parquet file of the ranking")] = Path("ranking.parquet"),
+    weights: Annotated[
+        str | None, typer.Option(help="what counts how much: delay_veh_h=1,pm25_people=1 by default")
+    ] = None,
+    surrogate: Annotated[Path | None, typer.Option(help="folder of a surrogate; the city's own by default")] = None,
+    verify: Annotated[int, typer.Option(min=0, help="send so many of the best through SUMO")] = 0,
+    engine: Annotated[EngineName, typer.Option(help="processes of this machine, or a Ray cluster")] = EngineName.local,
+    address: Annotated[str | None, typer.Option(help="address of the Ray cluster")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes [default: one a core]")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="throw away what a broken-off run has scored")] = False,
+    report: Annotated[bool, typer.Option(help="write an HTML report beside the ranking")] = True,
+) -> None:
+    """Score scenarios by the surrogate and rank them; a run broken off goes on with the same command."""
+    weighed = parse_weights(weights)
+    work = Work(read_scenarios(*scenarios), surrogate_for(city, surrogate).absolute(), city)
+    chosen: Engine
+    if engine is EngineName.ray:
+        chosen = RayEngine(address, workers)
+    else:
+        count = workers or len(os.sched_getaffinity(0))
+        chosen = LocalEngine(min(count, work.chunks))
+    try:
+        with _progress() as bar:
+            task = bar.add_task("scoring", total=len(work.scenarios))
+            done = score_to(
+                work, out, weighed, chosen, restart=restart, progress=lambda n: bar.update(task, completed=n)
+            )
+    except KeyboardInterrupt:
+        console.print("interrupted; what is scored is kept, and the same command goes on from there")
+        raise typer.Exit(130) from None
+    _show(done, weighed)
+    checked = None
+    if verify:
+        from citybrain_serving.scenarios.verify import verified_path
+        from citybrain_serving.scenarios.verify import verify as simulate_best
+
+        with _progress() as bar:
+            task = bar.add_task("simulating", total=min(verify, done.table.num_rows))
+            checked = simulate_best(work, done.table, verify, progress=lambda n: bar.update(task, completed=n))
+        write_table(checked, verified_path(out))
+        typer.echo(verified_path(out))
+    if report:
+        page = out.with_suffix(".html")
+        write_report(work, done.table, weighed, page, checked)
+        typer.echo(page)
+    typer.echo(out)
+
+
+def _progress() -> Progress:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def _show(done: Outcome, weights: dict[str, float]) -> None:
+    """The ten best, and how many there were."""
+    named = [name for name, weight in weights.items() if weight > 0 and name in OUTCOMES]
+    shown = Table(title=f"best of {done.table.num_rows:,} scenarios; change against the base, 90 % interval")
+    for column in ("rank", "scenario", *(f"{n}, {OUTCOMES[n].unit}" for n in named), "grade", "outside"):
+        shown.add_column(column, justify="left" if column in ("scenario", "grade", "outside") else "right")
+    for row in done.table.slice(0, 10).to_pylist():
+        cells = [
+            f"{row[f'{n}_change']:+.3g} ({row[f'{n}_change_low']:+.3g} … {row[f'{n}_change_high']:+.3g})" for n in named
+        ]
+        shown.add_row(str(row["rank"]), row["id"], *cells, row["grade"], row["outside"])
+    console.print(shown)
+    if done.found:
+        console.print(f"{done.found} pieces had been scored before")

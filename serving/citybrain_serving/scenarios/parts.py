@@ -1,0 +1,77 @@
+"""The scored part of a run on disk, so that a run broken off at any moment goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from citybrain_datasets.errors import CityBrainError
+
+
+class RunError(CityBrainError):
+    """A scoring run cannot go on as it is."""
+
+
+class Parts:
+    """The folder ``OUT.parts`` of a run: ``run.json`` says of what, ``part-NNNNNN.parquet`` hold the rows.
+
+    Raises :class:`RunError` where the folder holds another run; ``restart`` throws that one away.
+    """
+
+    def __init__(self, out: Path, about: Mapping[str, Any], restart: bool = False):
+        self.folder = out.with_name(out.name + ".parts")
+        if restart:
+            self.clear()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        claim = self.folder / "run.json"
+        said = json.dumps(about, sort_keys=True, ensure_ascii=False, indent=1)
+        if claim.exists() and claim.read_text(encoding="utf-8") != said:
+            raise RunError(f"{self.folder}: holds another run, broken off; finish it, or start anew with --restart")
+        write_whole(claim, said.encode())
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"part-{number:06d}.parquet"
+
+    def done(self, number: int) -> bool:
+        return self.path(number).exists()
+
+    def save(self, number: int, table: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        write_whole(self.path(number), sink.getvalue().to_pybytes())
+
+    def read(self, count: int) -> Iterator[pa.Table]:
+        """The first ``count`` parts, in order."""
+        for number in range(count):
+            yield pq.read_table(self.path(number))
+
+    def clear(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all, and on disk when it returns."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Writes a Parquet file whole or not at all: the same bytes for the same table."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, sink.getvalue().to_pybytes())

@@ -1,0 +1,83 @@
+"""Which scenarios are best: the Pareto front, and an order by weights that are the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from citybrain_datasets.errors import ConfigError
+from citybrain_datasets.scenarios.outcomes import OUTCOMES
+
+DEFAULT_WEIGHTS: Mapping[str, float] = {"delay_veh_h": 1.0, "pm25_people": 1.0}
+_BLOCK = 4096
+
+
+def parse_weights(text: str | None) -> dict[str, float]:
+    """``delay_veh_h=2,pm25_people=1`` as a mapping. Raises :class:`ConfigError` for what is no outcome or no number."""
+    if text is None:
+        return dict(DEFAULT_WEIGHTS)
+    weights = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        try:
+            weights[name] = float(value)
+        except ValueError:
+            raise ConfigError(f"weights: {part!r} is not NAME=NUMBER{'' if equals else ', it lacks the ='}") from None
+    check_weights(weights)
+    return weights
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Raises :class:`ConfigError` unless ``weights`` name outcomes (or ``cost``) and are positive somewhere."""
+    known = [n for n, o in OUTCOMES.items() if o.better] + ["cost"]
+    for name, value in weights.items():
+        if name not in known:
+            raise ConfigError(f"weights: {name!r} is no outcome that can be better; known are {', '.join(known)}")
+        if not (np.isfinite(value) and value >= 0):
+            raise ConfigError(f"weights: {name} is {value:g}; a weight is a number from 0 on")
+    if not any(weights.values()):
+        raise ConfigError("weights: at least one must be above 0")
+
+
+def rank(table: pa.Table, weights: Mapping[str, float]) -> pa.Table:
+    """``table`` in order of rank, with the columns ``rank`` from 1, ``score`` and ``pareto``.
+
+    The score is the weighted mean of each outcome's change as a part of its base value (of the cost, as a part of the
+    highest cost); the lower the better. ``pareto`` says that no scenario is at least as good in everything weighed and
+    better in something. Equal scores keep the order in which the scenarios were given.
+    """
+    named = [name for name, weight in weights.items() if weight > 0]
+    goals = np.stack([_relative(table, name) for name in named], axis=1)
+    share = np.array([weights[name] for name in named])
+    score = goals @ (share / share.sum())
+    order = np.lexsort((table["position"].to_numpy(), score))
+    ranked = table.take(pa.array(order))
+    ranked = ranked.add_column(0, "pareto", pa.array(pareto(goals)[order]))
+    ranked = ranked.add_column(0, "score", pa.array(score[order]))
+    return ranked.add_column(0, "rank", pa.array(np.arange(1, len(order) + 1)))
+
+
+def pareto(goals: np.ndarray) -> np.ndarray:
+    """Which rows of ``goals [scenario, goal]``, the smaller the better, no other row dominates: bool ``[scenario]``."""
+    front = np.zeros(len(goals), bool)
+    # In lexical order a row can only be dominated by one that came before.
+    order = np.lexsort(goals.T[::-1])
+    kept = np.empty((0, goals.shape[1]))
+    for row in order:
+        goal = goals[row]
+        better = (kept <= goal).all(axis=1) & (kept < goal).any(axis=1)
+        if not better.any():
+            front[row] = True
+            kept = np.vstack([kept, goal])
+    return front
+
+
+def _relative(table: pa.Table, name: str) -> np.ndarray:
+    if name == "cost":
+        cost = np.nan_to_num(table["cost"].to_numpy(zero_copy_only=False).astype(float))
+        return cost / (cost.max(initial=0.0) or 1.0)
+    change = table[f"{name}_change"].to_numpy(zero_copy_only=False)
+    base = table[name].to_numpy(zero_copy_only=False) - change
+    return np.nan_to_num(np.divide(change, np.abs(base), out=np.zeros_like(change), where=base != 0))

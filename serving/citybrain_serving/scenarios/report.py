@@ -1,0 +1,135 @@
+"""A page on one scoring run: self-contained, without a single address outside it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from citybrain_datasets.scenarios.language import Scenario
+from citybrain_datasets.scenarios.outcomes import OUTCOMES
+from citybrain_models.surrogate.bundle import SurrogateBundle
+from citybrain_models.surrogate.scorer import Scorer
+from citybrain_serving.scenarios.drawing import bars, courses, map_of_change, scatter
+from citybrain_serving.scenarios.engine import Work
+from citybrain_serving.scenarios.parts import write_whole
+
+SHOWN = 20
+"""Rows of the table."""
+_PLOTTED = 3000
+
+_STYLE = """
+:root { color-scheme: light dark }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
+td, th { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #8884; white-space: nowrap }
+td:nth-child(2), th:nth-child(2) { text-align: left }
+svg { max-width: 100%; height: auto } small { color: #888 } .outside { color: #b50 }
+"""
+
+
+def write_report(
+    work: Work, ranked: pa.Table, weights: Mapping[str, float], target: Path, checked: pa.Table | None = None
+) -> None:
+    """Writes the HTML page of a ranking: table, Pareto plot, map of the best scenario's change, before and after by
+    quarter of an hour, who gains and who loses; and, where ``checked``, the simulator's word beside the surrogate's."""
+    bundle = SurrogateBundle.read(work.surrogate)
+    best = work.scenarios[ranked["position"][0].as_py()]
+    body = "\n".join(_body(bundle, ranked, weights, best, checked))
+    title = html.escape(f"Scenarios for {bundle.city.title or bundle.city.name}")
+    page = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n'
+        f"<body><h1>{title}</h1>\n{body}\n</body></html>\n"
+    )
+    write_whole(target, page.encode())
+
+
+def _body(
+    bundle: SurrogateBundle, ranked: pa.Table, weights: Mapping[str, float], best: Scenario, checked: pa.Table | None
+) -> Iterator[str]:
+    weighed = ", ".join(f"{name} × {weight:g}" for name, weight in weights.items() if weight)
+    outside = sum(bool(why) for why in ranked["outside"].to_pylist())
+    if bundle.city.synthetic:
+        yield "<p><strong>The city is synthetic. Nothing here says anything about a real one.</strong></p>"
+    yield (
+        f"<p>{ranked.num_rows:,} scenarios, ranked by {html.escape(weighed)}; surrogate {bundle.version}. "
+        f"{outside:,} go beyond what the surrogate has learnt and are marked. Changes are against the same window "
+        f"without measures; brackets hold 90 %.</p>"
+    )
+    named = [name for name, weight in weights.items() if weight and name in OUTCOMES]
+    shown = list(dict.fromkeys([*named, "delay_veh_h", "emission_kg", "pm25_people"]))
+    yield "<h2>Ranking</h2>" + _table(ranked, shown)
+    yield "<h2>What can be had together</h2>" + _pareto(ranked, [*named, "delay_veh_h", "pm25_people"][:2], shown)
+    yield from _best(bundle, best)
+    if checked is not None:
+        yield "<h2>Simulated</h2>" + _checked(checked)
+
+
+def _table(ranked: pa.Table, shown: list[str]) -> str:
+    head = "".join(f"<th>{html.escape(OUTCOMES[n].title)}<br><small>{OUTCOMES[n].unit}</small></th>" for n in shown)
+    lines = []
+    for row in ranked.slice(0, SHOWN).to_pylist():
+        cells = "".join(
+            f"<td>{row[f'{n}_change']:+.3g} <small>[{row[f'{n}_change_low']:+.3g}, {row[f'{n}_change_high']:+.3g}]"
+            "</small></td>"
+            for n in shown
+        )
+        mark = f' <small class="outside">{html.escape(row["outside"])}</small>' if row["outside"] else ""
+        name = html.escape(row["title"] or row["id"])
+        levers = html.escape(row["levers"].replace("+", ", ") or "no measure")
+        lines.append(
+            f"<tr><td>{row['rank']}</td><td>{name}<br><small>{levers}; {row['grade']}</small>{mark}</td>{cells}"
+            f"<td>{'●' if row['pareto'] else ''}</td></tr>"
+        )
+    return f"<table><tr><th>rank</th><th>scenario</th>{head}<th>Pareto</th></tr>{''.join(lines)}</table>"
+
+
+def _pareto(ranked: pa.Table, axes: list[str], shown: list[str]) -> str:
+    x, y = axes if axes[0] != axes[1] else (axes[0], next(n for n in shown if n != axes[0]))
+    front = np.asarray(ranked["pareto"])
+    # The front whole, of the others as many as an eye can tell apart.
+    rest = np.flatnonzero(~front)
+    kept = np.sort(np.r_[np.flatnonzero(front), rest[:: max(1, len(rest) // _PLOTTED)]])
+    a, b = (ranked[f"{n}_change"].to_numpy()[kept] for n in (x, y))
+    below, beside = (f"change of {OUTCOMES[n].title}, {OUTCOMES[n].unit}" for n in (x, y))
+    return scatter(a, b, front[kept], below, beside)
+
+
+def _best(bundle: SurrogateBundle, best: Scenario) -> Iterator[str]:
+    scorer = Scorer(bundle)
+    said = scorer.levers([best], scorer.base.flow)
+    after = scorer.changed(said)
+    roads = bundle.city.nodes["road"]
+    hours = bundle.usual.slot_seconds / 3600
+    time = (after.vehicles[0] - bundle.usual.vehicles).sum(axis=1) * hours
+    yield f"<h2>Best: {html.escape(best.title or best.id)}</h2>"
+    yield "<h3>Time spent on each street, change in vehicle-hours</h3>"
+    edges = bundle.city.edges["road-road"]
+    yield map_of_change(roads["lat"].to_numpy(float), roads["lon"].to_numpy(float), time, _links(roads, edges))
+    yield "<h3>Before and after</h3>"
+    begin = bundle.window.begin
+    times = [f"{(begin + 15 * i) // 60:02d}:{(begin + 15 * i) % 60:02d}" for i in range(bundle.usual.slots)]
+    yield courses(times, bundle.usual.vehicles.sum(axis=0), after.vehicles[0].sum(axis=0), "vehicles on the road")
+    yield "<h3>Who gains and who loses, vehicle-hours by district</h3>"
+    owners = roads["owner"].astype(str).to_numpy()
+    sums = {name: float(time[owners == name].sum()) for name in sorted(set(owners))}
+    yield bars(sums)
+
+
+def _links(roads, edges) -> list[tuple[int, int]]:  # type: ignore[no-untyped-def]  # two tables of a City
+    index = roads.index
+    return list(zip(index.get_indexer(edges["source"]), index.get_indexer(edges["target"]), strict=True))
+
+
+def _checked(checked: pa.Table) -> str:
+    names = ("rank", "id", "outcome", "unit", "surrogate", "simulated", "simulated_half_range", "off_by", "held")
+    head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in names)
+    lines = []
+    for row in checked.to_pylist():
+        cells = [f"{v:+.3g}" if isinstance(v, float) else html.escape(str(v)) for v in (row[n] for n in names)]
+        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"

@@ -1,0 +1,94 @@
+"""One scoring run, from a scenario file to a ranking on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from citybrain_datasets.scenarios.reading import Scenarios
+from citybrain_models.surrogate.bundle import SurrogateBundle
+from citybrain_serving.scenarios.engine import Engine, Work
+from citybrain_serving.scenarios.parts import Parts, RunError, write_table
+from citybrain_serving.scenarios.ranking import rank
+
+SHIPPED = Path(__file__).parent / "surrogates"
+"""Trained surrogates that come with the package, a folder for each city."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``table`` is the ranking; ``found`` pieces were scored before, by a run that was broken off."""
+
+    table: pa.Table
+    found: int
+
+
+def surrogate_for(city: str, given: Path | None = None) -> Path:
+    """The folder of the surrogate to use: the ``given`` one, the city's own, or the one that ships for it."""
+    if given is not None:
+        return given
+    beside = Path(city) / "surrogate"
+    for folder in (beside, SHIPPED / Path(city).name):
+        if folder.is_dir():
+            return folder
+    raise RunError(
+        f"there is no surrogate for {city}: train one (`citybrain train-surrogate`) or name it (--surrogate)"
+    )
+
+
+def score_to(
+    work: Work,
+    out: Path,
+    weights: Mapping[str, float],
+    engine: Engine,
+    *,
+    restart: bool = False,
+    progress: Callable[[int], None] = lambda scored: None,
+) -> Outcome:
+    """Scores every scenario of ``work`` and writes the ranking to ``out``.
+
+    Pieces are kept as they are done; a second call goes on after them. ``progress`` is told how many scenarios are
+    scored. The ranking's bytes depend on scenarios, surrogate and weights alone, not on engine, workers or
+    interruption.
+    """
+    if not len(work.scenarios):
+        raise RunError("there is no scenario to score")
+    parts = Parts(out, about(work), restart)
+    todo = [number for number in range(work.chunks) if not parts.done(number)]
+    found = scored = work.chunks - len(todo)
+    progress(_count(work, scored))
+    for number, table in engine.run(work, todo):
+        parts.save(number, table)
+        scored += 1
+        progress(_count(work, scored))
+    table = rank(pa.concat_tables(parts.read(work.chunks)).combine_chunks(), weights)
+    write_table(table, out)
+    parts.clear()
+    return Outcome(table, found)
+
+
+def about(work: Work) -> dict[str, object]:
+    """What a run's rows depend on."""
+    return {
+        "scenarios": digest_of(work.scenarios),
+        "count": len(work.scenarios),
+        "surrogate": SurrogateBundle.read(work.surrogate).digest,
+        "city": Path(work.city).name,
+        "chunk": work.chunk,
+    }
+
+
+def digest_of(scenarios: Scenarios) -> str:
+    """SHA-256 over the entries, sweeps as they were written."""
+    digest = hashlib.sha256()
+    for source in scenarios.sources:
+        digest.update(source.entry.model_dump_json().encode())
+    return digest.hexdigest()
+
+
+def _count(work: Work, pieces: int) -> int:
+    return min(pieces * work.chunk, len(work.scenarios))

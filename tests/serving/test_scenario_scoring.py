@@ -1,0 +1,272 @@
+"""Scoring: what measures change, and a ranking that nothing but the question decides."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from citybrain_datasets.errors import CityError, ConfigError
+from citybrain_datasets.scenarios.language import Scenario
+from citybrain_datasets.scenarios.outcomes import OUTCOMES
+from citybrain_datasets.scenarios.reading import Scenarios, read_scenarios
+from citybrain_models.surrogate.bundle import SurrogateBundle
+from citybrain_models.surrogate.scorer import Scorer
+from citybrain_serving.scenarios.engine import LocalEngine, Work
+from citybrain_serving.scenarios.parts import RunError
+from citybrain_serving.scenarios.ranking import check_weights, pareto, parse_weights, rank
+from citybrain_serving.scenarios.report import write_report
+from citybrain_serving.scenarios.run import score_to, surrogate_for
+
+SWEEP = """
+version: 1
+scenarios:
+  - {id: nothing}
+  - id: sweep
+    sample:
+      count: 70
+      seed: 3
+      draw:
+        factor: {uniform: [0.7, 1.1]}
+        closed: {subset: [R001, R010, R050, R100], size: [1, 2]}
+        cost: {integer: [1, 9]}
+    measures:
+      - {lever: demand, factor: $factor, cost: $cost}
+      - {lever: closure, where: {segments: [$closed]}}
+"""
+EVEN = {"delay_veh_h": 1.0, "pm25_people": 1.0}
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return Scorer(SurrogateBundle.read(surrogate_for("embedded")))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SWEEP, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def work(file: Path) -> Work:
+    return Work(read_scenarios(file), surrogate_for("embedded"), "embedded", chunk=8)
+
+
+def scenario(*measures: dict, **more: object) -> Scenario:
+    return Scenario.model_validate({"id": "s", "measures": measures, **more})
+
+
+def test_no_measure_changes_nothing_exactly(scorer):
+    found = scorer(
+        [scenario(), scenario({"lever": "demand", "factor": 0.8}), scenario({"lever": "demand", "factor": 1})]
+    )
+    for row in (0, 2):
+        for name in OUTCOMES:
+            assert [found.columns[f"{name}{end}"][row] for end in ("_change", "_change_low", "_change_high")] == [
+                0,
+                0,
+                0,
+            ]
+    assert found.columns["delay_veh_h_change"][1] != 0
+
+
+def test_closing_a_road_never_raises_its_own_flow(scorer):
+    ids = scorer.network.ids
+    closed = [scenario({"lever": "closure", "where": {"segments": [i]}}) for i in ids[::6]]
+    for start in range(0, len(closed), 16):
+        batch = closed[start : start + 16]
+        after = scorer.changed(scorer.levers(batch, scorer.base.flow))
+        for row, one in enumerate(batch):
+            segment = ids.index(one.measures[0].where.segments[0])
+            assert (after.flow[row, segment] <= scorer.base.flow[segment]).all()
+        assert (after.flow >= 0).all()
+        assert (after.vehicles >= 0).all()
+
+
+@pytest.mark.parametrize("lever", ["coal", "industry", "dust", "regional"])
+def test_halving_a_source_halves_its_share_of_the_air(scorer, lever):
+    found = scorer([scenario({"lever": lever, "reduction": r}) for r in (0.5, 1.0)])
+    half, whole = found.columns["pm25_people_change"]
+    assert whole < 0
+    assert half == pytest.approx(whole / 2, rel=1e-5)
+    assert found.grade == ["literature"] * 2
+    assert (found.columns["delay_veh_h_change"] == 0).all()
+
+
+def test_cleaner_exhaust_leaves_traffic_as_it_is_and_acts_in_proportion(scorer):
+    found = scorer([scenario({"lever": "vehicles", "reduction": r}) for r in (0.25, 0.5)])
+    quarter, half = found.columns["emission_kg_change"]
+    assert half < 0
+    assert half == pytest.approx(2 * quarter, rel=1e-4)
+    assert (found.columns["delay_veh_h_change"] == 0).all()
+
+
+def test_what_was_never_learnt_is_marked(scorer):
+    inside, outside = scorer.bundle.reach.outside(
+        scorer.levers([scenario(), scenario({"lever": "demand", "factor": 3.0})], scorer.base.flow).levers
+    )
+    assert inside == ""
+    assert "cancelled" in outside
+
+
+def test_a_road_the_city_does_not_have_is_named(scorer):
+    with pytest.raises(CityError, match="R999"):
+        scorer([scenario({"lever": "closure", "where": {"segments": ["R999"]}})])
+
+
+def test_the_ranking_is_the_same_for_any_number_of_workers(work, tmp_path):
+    one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
+    score_to(work, one, EVEN, LocalEngine(1))
+    score_to(work, two, EVEN, LocalEngine(2))
+    assert one.read_bytes() == two.read_bytes()
+    table = pq.read_table(one)
+    assert table.num_rows == 71
+    assert table["rank"].to_pylist() == list(range(1, 72))
+    assert not two.with_name("two.parquet.parts").exists()
+
+
+class Failing(LocalEngine):
+    """Breaks off after some pieces, as a person's Ctrl-C does."""
+
+    def __init__(self, after: int):
+        super().__init__(1)
+        self.after = after
+
+    def run(self, work: Work, numbers) -> Iterator[tuple[int, pa.Table]]:
+        for count, found in enumerate(super().run(work, numbers)):
+            if count == self.after:
+                raise KeyboardInterrupt
+            yield found
+
+
+def test_a_run_broken_off_goes_on_and_ends_in_the_same_bytes(work, tmp_path):
+    whole, broken = tmp_path / "whole.parquet", tmp_path / "broken.parquet"
+    score_to(work, whole, EVEN, LocalEngine(1))
+    for after in (3, 2):
+        with pytest.raises(KeyboardInterrupt):
+            score_to(work, broken, EVEN, Failing(after))
+    assert not broken.exists()
+    assert score_to(work, broken, EVEN, LocalEngine(1)).found == 5
+    assert broken.read_bytes() == whole.read_bytes()
+
+
+def test_a_killed_run_loses_no_scored_row(work, file, tmp_path):
+    whole, out = tmp_path / "whole.parquet", tmp_path / "killed.parquet"
+    score_to(work, whole, EVEN, LocalEngine(1))
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from citybrain_datasets.scenarios.reading import read_scenarios\n"
+        "from citybrain_serving.scenarios.engine import LocalEngine, Work\n"
+        "from citybrain_serving.scenarios.run import score_to, surrogate_for\n"
+        "work = Work(read_scenarios(sys.argv[1]), surrogate_for('embedded'), 'embedded', chunk=8)\n"
+        "score_to(work, Path(sys.argv[2]), {'delay_veh_h': 1.0, 'pm25_people': 1.0}, LocalEngine(1))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(file), str(out)])
+    parts = out.with_name("killed.parquet.parts")
+    while process.poll() is None and len(list(parts.glob("part-*.parquet"))) < 2:
+        time.sleep(0.01)  # waits for a file of another process; there is nothing to be told by
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {p.name: p.read_bytes() for p in parts.glob("part-*.parquet")}
+    assert out.exists() or kept
+    done = score_to(work, out, EVEN, LocalEngine(1))
+    assert done.found == len(kept)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_a_worker_that_dies_is_replaced(work, tmp_path):
+    class Murdering(LocalEngine):
+        killed = 0
+
+        def _pool(self, work, numbers):
+            for number, table in super()._pool(work, numbers):
+                yield number, table
+                if not self.killed:
+                    self.killed = _kill_a_child()
+
+    whole, out = tmp_path / "whole.parquet", tmp_path / "killed.parquet"
+    score_to(work, whole, EVEN, LocalEngine(1))
+    engine = Murdering(2)
+    score_to(work, out, EVEN, engine)
+    assert engine.killed
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def _kill_a_child() -> int:
+    import multiprocessing
+
+    child = multiprocessing.active_children()[0]
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    return child.pid
+
+
+def test_another_run_in_the_way_is_refused_and_may_be_thrown_away(work, file, tmp_path):
+    out = tmp_path / "out.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        score_to(work, out, EVEN, Failing(1))
+    file.write_text(SWEEP.replace("seed: 3", "seed: 4"), encoding="utf-8")
+    other = Work(read_scenarios(file), work.surrogate, "embedded", chunk=8)
+    with pytest.raises(RunError, match="another run"):
+        score_to(other, out, EVEN, LocalEngine(1))
+    assert score_to(other, out, EVEN, LocalEngine(1), restart=True).found == 0
+
+
+def test_no_scenario_is_an_error(work, tmp_path):
+    with pytest.raises(RunError, match="no scenario"):
+        score_to(Work(Scenarios([]), work.surrogate, "embedded"), tmp_path / "o.parquet", EVEN, LocalEngine(1))
+
+
+def test_a_city_without_surrogate_says_so():
+    with pytest.raises(RunError, match="train-surrogate"):
+        surrogate_for("atlantis")
+
+
+@settings(max_examples=60, deadline=None)
+@given(hnp.arrays(float, st.tuples(st.integers(1, 30), st.integers(1, 3)), elements=st.integers(0, 5).map(float)))
+def test_the_pareto_front_is_what_nothing_dominates(goals):
+    front = pareto(goals)
+    for row, goal in enumerate(goals):
+        dominated = ((goals <= goal).all(axis=1) & (goals < goal).any(axis=1)).any()
+        assert front[row] == (not dominated)
+    assert front.any()
+
+
+def test_weights_decide_the_order(work, tmp_path):
+    score_to(work, tmp_path / "r.parquet", EVEN, LocalEngine(1))
+    table = pq.read_table(tmp_path / "r.parquet").drop(["rank", "score", "pareto"])
+    for name in ("delay_veh_h", "cost"):
+        ranked = rank(table, {name: 1.0})
+        column = np.nan_to_num(ranked[name if name == "cost" else f"{name}_change"].to_numpy(zero_copy_only=False))
+        assert (np.diff(column) >= 0).all()
+
+
+@pytest.mark.parametrize("text", ["speed=1", "delay_veh_h", "delay_veh_h=x", "delay_veh_h=-1", "delay_veh_h=0"])
+def test_weights_that_mean_nothing_are_named(text):
+    with pytest.raises(ConfigError, match="weights"):
+        parse_weights(text)
+    check_weights(parse_weights("delay_veh_h=2, cost=1"))
+
+
+def test_the_report_stands_alone(work, tmp_path):
+    done = score_to(work, tmp_path / "r.parquet", EVEN, LocalEngine(1))
+    write_report(work, done.table, EVEN, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 4
+    assert "synthetic" in page
+    assert all("http" not in part or "w3.org/2000/svg" in part for part in page.split('"'))
+    assert "<script" not in page

@@ -1,0 +1,129 @@
+"""What a surrogate says beside what the simulator said, outcome by outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from citybrain_datasets.scenarios.actions import compile_actions
+from citybrain_datasets.scenarios.air import AirStep
+from citybrain_datasets.scenarios.geography import place_of
+from citybrain_datasets.scenarios.outcomes import OUTCOMES, Traffic, air_outcomes, traffic_outcomes
+from citybrain_models.surrogate.bundle import SurrogateBundle
+from citybrain_models.surrogate.network import Base
+from citybrain_models.surrogate.scorer import Scorer, air_of
+from citybrain_training.surrogate.runs import Study
+
+Judge = Callable[[Study, AirStep], pd.DataFrame]
+"""Says the change of each outcome for every run of a study: columns ``NAME``, and ``NAME_low``, ``NAME_high`` if it
+knows an interval."""
+
+
+def truth(study: Study, step: AirStep) -> pd.DataFrame:
+    """The simulated change of each outcome, a row for each run, and ``station_I``, of PM2.5 at each station."""
+    place = place_of(study.site.city)
+    rows = []
+    for run in study.runs:
+        sectors = compile_actions(run.scenario, study.site.city, run.window).sectors
+        sides = []
+        for traffic, factors in ((run.traffic, sectors), (run.base, None)):
+            pm25 = step.pm25(traffic.emission, factors)
+            breathed = air_outcomes(pm25, place)[0]
+            stations = {f"station_{i}": v for i, v in enumerate(pm25[:, : len(place.stations)].mean(axis=0))}
+            sides.append({**traffic_outcomes(traffic, place)[0], **breathed, **stations})
+        after, before = sides
+        rows.append({name: float(after[name] - before[name]) for name in after})
+    return pd.DataFrame(rows)
+
+
+def judge(bundle: SurrogateBundle) -> Judge:
+    """The surrogate itself, on the base of each run."""
+
+    def say(study: Study, step: AirStep) -> pd.DataFrame:
+        frames = []
+        for replication in sorted({run.replication for run in study.runs}):
+            rows = [i for i, run in enumerate(study.runs) if run.replication == replication]
+            frames.append(_of_one_base(bundle, study, rows, step))
+        return pd.concat(frames).sort_index()
+
+    return say
+
+
+def _of_one_base(bundle: SurrogateBundle, study: Study, rows: list[int], step: AirStep) -> pd.DataFrame:
+    run = study.runs[rows[0]]
+    base = Base.of(run.base, study.network.length_m, study.usual.slot_seconds)
+    scenarios = [study.runs[i].scenario for i in rows]
+    weathers = {scenario.weather: step for scenario in scenarios}
+    scorer = Scorer(bundle, base=base, air=weathers)
+    found = scorer(scenarios)
+    columns = {}
+    for name in OUTCOMES:
+        columns[name] = found.columns[f"{name}_change"]
+        columns[f"{name}_low"] = found.columns[f"{name}_change_low"]
+        columns[f"{name}_high"] = found.columns[f"{name}_change_high"]
+    usual = step.pm25(run.base.emission).mean(axis=0)
+    said = scorer.levers(scenarios, base.flow)
+    emission = scorer.traffic(scorer.changed(said), said.exhaust).emission
+    for station in range(len(scorer.place.stations)):
+        columns[f"station_{station}"] = step.pm25(emission)[..., station].mean(axis=1) - usual[station]
+    return pd.DataFrame(columns, index=rows).assign(outside=found.outside)
+
+
+def margins(
+    said: pd.DataFrame, true: pd.DataFrame, widths: pd.DataFrame, level: float = 0.9
+) -> dict[str, tuple[float, float]]:
+    """Bounds of each outcome's error in units of the surrogate's own width, that hold ``level`` of ``true`` (split
+    conformal prediction with a normalised score; Lei et al. 2018)."""
+    bounds = {}
+    for name in OUTCOMES:
+        width = widths[name].to_numpy()
+        score = ((true[name] - said[name]).to_numpy()[width > 0]) / width[width > 0]
+        count = len(score)
+        if not count:
+            bounds[name] = (0.0, 0.0)
+            continue
+        upper = min((level + 1) / 2 * (count + 1) / count, 1.0)
+        bounds[name] = (min(float(np.quantile(score, 1 - upper)), 0.0), max(float(np.quantile(score, upper)), 0.0))
+    return bounds
+
+
+def table(said: pd.DataFrame, true: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """For each outcome and for ``stations``, PM2.5 at every station of every run: Spearman's rank correlation of the
+    change, median absolute error and the same in spreads (standard deviations of the true change), coverage."""
+    stations = [c for c in map(str, true) if c.startswith("station_") and c in said]
+    result = {}
+    for name in OUTCOMES:
+        if name in said and true[name].notna().any():
+            result[name] = _row(said[name].to_numpy(), true[name].to_numpy())
+            if f"{name}_low" in said:
+                inside = (true[name] >= said[f"{name}_low"] - 1e-9) & (true[name] <= said[f"{name}_high"] + 1e-9)
+                result[name]["coverage"] = float(inside.mean())
+    if stations:
+        result["stations"] = _row(said[stations].to_numpy().ravel(), true[stations].to_numpy().ravel())
+    return result
+
+
+def noise(study: Study, step: AirStep) -> Mapping[str, float]:
+    """Spread of each outcome between replications of the base: what the same morning differs by from day to day."""
+    place = place_of(study.site.city)
+    bases: dict[int, Traffic] = {run.replication: run.base for run in study.runs if not run.window.off}
+    rows = [{**traffic_outcomes(t, place)[0], **air_outcomes(step.pm25(t.emission), place)[0]} for t in bases.values()]
+    return {name: float(np.std([float(row[name]) for row in rows])) for name in OUTCOMES}
+
+
+def bundle_step(bundle: SurrogateBundle) -> AirStep:
+    return air_of(bundle.air)
+
+
+def _row(said: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    error, spread = np.abs(said - true), float(np.std(true))
+    ranks = pd.Series(said).corr(pd.Series(true), method="spearman") if np.ptp(said) > 0 and spread > 0 else 0.0
+    return {
+        "spearman": float(ranks),
+        "median_absolute_error": float(np.median(error)),
+        "mean_absolute_error": float(error.mean()),
+        "spread": spread,
+        "median_error_in_spreads": float(np.median(error) / spread) if spread > 0 else 0.0,
+    }

@@ -1,0 +1,176 @@
+"""The whole path of a surrogate: runs, training, calibration, bundle, figures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from lightning.pytorch.loggers import Logger
+
+from citybrain_datasets.scenarios.air import air_step
+from citybrain_datasets.scenarios.outcomes import OUTCOMES
+from citybrain_models.nn.surrogate import SurrogateNet
+from citybrain_models.surrogate.bundle import SurrogateBundle
+from citybrain_models.surrogate.network import Base
+from citybrain_models.surrogate.reach import Reach
+from citybrain_models.surrogate.scorer import USUAL_WEATHER, Scorer, air_arrays, width_of
+from citybrain_training.surrogate import judging
+from citybrain_training.surrogate.config import SurrogateConfig
+from citybrain_training.surrogate.export import INPUTS, export_surrogate
+from citybrain_training.surrogate.fitting import FittedSurrogate, fit_surrogate
+from citybrain_training.surrogate.runs import Study, split
+
+SHARES = (0.6, 0.15, 0.25)
+"""Parts of the runs to train on, to calibrate on and to test on."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A bundle on disk, what it scored on the test runs, and the parts of the runs."""
+
+    bundle: SurrogateBundle
+    fitted: FittedSurrogate
+    table: dict[str, dict[str, float]]
+    parts: tuple[Study, Study, Study]
+
+
+def train_surrogate(
+    study: Study,
+    config: SurrogateConfig,
+    folder: Path,
+    *,
+    others: tuple[Study, ...] = (),
+    home: Path | None = None,
+    progress: bool = False,
+) -> Trained:
+    """Trains on ``study`` and the runs of ``others``, and writes the bundle for the place of ``study``.
+
+    ``home`` is where MLflow keeps its database, if nothing else is set; None tracks nothing.
+    """
+    parts = tuple(split(study, SHARES, config.seed))
+    train, validate = [parts[0]], [parts[1]]
+    for other in others:
+        first, second = split(other, (0.85, 0.15), config.seed)
+        train.append(first)
+        validate.append(second)
+    with _tracked(home, study, config) as logger:
+        fitted = fit_surrogate(train, validate, config, folder / "fit", logger=logger, progress=progress)
+        bundle = make_bundle(fitted.network, config, parts[0], parts[1])
+        table = judging.table(*_judged(bundle, parts[2]))
+        bundle = replace(bundle, metrics={"test": table, "runs": [len(p.runs) for p in parts]})
+        bundle = replace(bundle, card=card(bundle, fitted)).write(folder / "bundle")
+        if logger is not None:
+            _log(table, folder / "bundle")
+    return Trained(bundle, fitted, table, (parts[0], parts[1], parts[2]))
+
+
+def make_bundle(
+    network: SurrogateNet, config: SurrogateConfig, train: Study, calibrate: Study, place: Study | None = None
+) -> SurrogateBundle:
+    """The bundle of a trained ``network`` for ``place`` (that of ``train`` by default), calibrated on runs there."""
+    place = place or train
+    example = {n: calibrate.arrays[n][:4] for n in ("levers", "closed")}
+    example |= {n: calibrate.arrays[n][:1] for n in ("context", "base", "unit")} | calibrate.graph
+    city = place.site.city
+    emission = _emission(place.usual)
+    step = air_step(place.site, USUAL_WEATHER, place.window, base_emission=emission)
+    bundle = SurrogateBundle(
+        city=city.replace(signals={}),
+        window=place.window,
+        network=place.network,
+        usual=place.usual,
+        model=export_surrogate(network, {name: example[name] for name in INPUTS}),
+        quantiles=config.quantiles,
+        reach=Reach.of(train.arrays["levers"]),
+        margins={name: (0.0, 0.0) for name in OUTCOMES},
+        fingerprint=fingerprint(train),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        air=air_arrays(step),
+    )
+    said, true = _judged(bundle, calibrate)
+    return replace(bundle, margins=judging.margins(said, true, _widths(bundle, calibrate)))
+
+
+def fingerprint(study: Study) -> str:
+    """SHA-256 over the scenarios and their simulated changes."""
+    digest = hashlib.sha256(study.site.key.encode())
+    for run in study.runs:
+        digest.update(run.scenario.model_dump_json().encode())
+    digest.update(np.ascontiguousarray(study.arrays["change"], "<f4").tobytes())
+    return digest.hexdigest()
+
+
+def card(bundle: SurrogateBundle, fitted: FittedSurrogate) -> str:
+    """Markdown: what the surrogate is, how well it does, and what it must not be used for."""
+    train, calibrate, test = bundle.metrics["runs"]
+    parameters = sum(p.numel() for p in fitted.network.parameters())
+    rows = []
+    for name, row in bundle.metrics["test"].items():
+        covered = f"{row['coverage']:.1%}" if "coverage" in row else ""
+        rows.append(f"| {name} | {row['spearman']:.3f} | {row['median_error_in_spreads']:.3f} | {covered} |")
+    return "\n".join(
+        [
+            f"# {bundle.city.title or bundle.city.name}: what measures would change",
+            "",
+            *(["**The city is synthetic. Its figures say nothing about a real one.**", ""] * bundle.city.synthetic),
+            f"SurrogateNet, {parameters:,} parameters, {fitted.epochs} epochs, "
+            f"{fitted.cpu_seconds / 60:.1f} CPU minutes.",
+            f"{train} simulated scenarios to train on, {calibrate} to calibrate, {test} to test.",
+            "",
+            "| outcome (its change) | Spearman | median error, in spreads | covered by the 90 % interval |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            "## Limits",
+            "- It repeats a simulator, not the world; what the simulator leaves out, it leaves out.",
+            "- Scenarios flagged `outside` go beyond what it was trained on; simulate them (`citybrain simulate`).",
+            "",
+        ]
+    )
+
+
+def _judged(bundle: SurrogateBundle, study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
+    step = judging.bundle_step(bundle)
+    return judging.judge(bundle)(study, step), judging.truth(study, step)
+
+
+def _widths(bundle: SurrogateBundle, study: Study) -> pd.DataFrame:
+    """The surrogate's own width of each outcome for each run, in the order of the runs."""
+    rows = []
+    for run in study.runs:
+        base = Base.of(run.base, study.network.length_m, study.usual.slot_seconds)
+        scorer = Scorer(bundle, base=base)
+        changed = scorer.changed(scorer.levers([run.scenario], base.flow))
+        rows.append({name: float(width_of(name, changed.width)[0]) for name in OUTCOMES})
+    return pd.DataFrame(rows)
+
+
+def _emission(usual: Base) -> np.ndarray:
+    return usual.emission.T
+
+
+@contextmanager
+def _tracked(home: Path | None, study: Study, config: SurrogateConfig) -> Iterator[Logger | None]:
+    if home is None:
+        yield None
+        return
+    from citybrain_training.tracking import Tracking
+
+    tracking = Tracking(home, f"{study.site.city.name}-surrogate")
+    with tracking.run("surrogate") as logger:
+        tracking.parameters({**config.model_dump(), "runs": len(study.runs), "runs_digest": fingerprint(study)})
+        yield logger
+
+
+def _log(table: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    import mlflow
+
+    mlflow.log_metrics({f"test/{name}/{k}": v for name, row in table.items() for k, v in row.items()})
+    mlflow.log_artifacts(str(folder), "bundle")
