@@ -109,7 +109,7 @@ def counterfactual(
 
 def _fit(x: np.ndarray, y: np.ndarray) -> HistGradientBoostingRegressor:
     model = HistGradientBoostingRegressor(
-        max_iter=150, learning_rate=0.06, max_leaf_nodes=24, min_samples_leaf=40, l2_regularization=1.0,
+        max_iter=100, learning_rate=0.09, max_leaf_nodes=24, min_samples_leaf=40, l2_regularization=1.0,
         early_stopping=False, random_state=0,
     )  # fmt: skip
     return model.fit(x, y)

@@ -44,8 +44,8 @@ class Published(Strict):
 class Study(Strict):
     """One measure. ``site`` is the node in its middle; nodes farther than ``reach_m`` from it are placebo places.
 
-    ``placebo_dates`` are days before ``date`` on which nothing began; the model is trained up to each and judged on the
-    ``placebo_days`` after it.
+    ``placebo_dates`` are days before ``date`` on which nothing began; at the first node of each target the model
+    is trained up to each and judged on the ``placebo_days`` after it.
     """
 
     name: str
