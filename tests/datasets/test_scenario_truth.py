@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.own_network import open_network, read_demand
 from citybrain_datasets.scenarios.site import Gravity, Site
 from citybrain_datasets.scenarios.truth import Simulator, Truth
+from citybrain_datasets.signals import Signal
 from citybrain_datasets.simulation.air import place_stations
 from citybrain_datasets.simulation.network import build_network, read_segments
 from citybrain_datasets.simulation.plan import Plan
@@ -97,6 +98,20 @@ def test_cleaner_vehicles_drive_the_same_and_emit_less(village: Village) -> None
     assert (found.traffic.emission[driven] < found.base.emission[driven]).all()
     assert (found.traffic.emission[driven] >= 0.5 * found.base.emission[driven] * (1 - 1e-6)).all()
     assert (found.pm25 <= found.base_pm25).all()
+
+
+def test_rain_of_the_case_slows_base_and_scenario_alike(village: Village, tmp_path: Path) -> None:
+    start, hour = pd.Timestamp("2025-03-16 17:00", tz="UTC"), pd.Timedelta(hours=1)
+    weather = {"wind_speed": 3.0, "wind_direction": 90.0, "mixing_height": 500.0, "precipitation": 6.0}
+    signals = {n: Signal(n, "city", start, hour, np.full((24, 1), v)) for n, v in weather.items()}
+    wet = Simulator(replace(village.site, city=village.site.city.replace(signals=signals)), tmp_path, HOUR, 1)
+    found = wet.truth(Scenario.model_validate({"id": "a", "weather": {"case": "2025-03-17"}}))
+    dry = village.truth().base
+    np.testing.assert_array_equal(found.traffic.speed, found.base.speed)
+    driven = (found.base.flow > 0) & (dry.flow > 0)
+    assert found.base.speed[driven].mean() < 0.95 * dry.speed[driven].mean()
+    with pytest.raises(CityError, match="2025-03-18 is not on record"):
+        wet.truth(Scenario.model_validate({"id": "a", "weather": {"case": "2025-03-18"}}))
 
 
 def test_signals_that_cost_less_save_time(village: Village) -> None:

@@ -25,7 +25,6 @@ from citybrain_datasets.scenarios.language import Share, Weather
 from citybrain_datasets.scenarios.places import Strict
 from citybrain_datasets.scenarios.site import Site
 from citybrain_datasets.scenarios.weather import Hours, weather_hours
-from citybrain_datasets.simulation.dispersion import source_receptor
 from citybrain_datasets.simulation.projection import to_metres
 from citybrain_datasets.store import schema_problems
 
@@ -122,6 +121,9 @@ def air_step(
     measured less what ``base_emission`` (g/h ``[step, segment]``) explains, split by ``regional_share``; the assumed
     concentrations.
     """
+    # SciPy, which a server that only applies a step it was given does without.
+    from citybrain_datasets.simulation.dispersion import source_receptor
+
     assumed = assumptions or AirAssumptions()
     count = window.steps // _STEPS_AN_HOUR
     constant = {n: np.full((1, count), getattr(assumed, n)) for n in ("wind_speed", "wind_direction", "mixing_height")}

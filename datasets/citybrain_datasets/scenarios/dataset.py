@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from citybrain_datasets.errors import CityError, Problem
-from citybrain_datasets.scenarios.actions import Window, compile_actions
+from citybrain_datasets.scenarios.actions import Window
 from citybrain_datasets.scenarios.files import load_traffic, save_traffic
 from citybrain_datasets.scenarios.language import Scenario
-from citybrain_datasets.scenarios.mesoscopic import run
 from citybrain_datasets.scenarios.mixed import random_scenario
 from citybrain_datasets.scenarios.outcomes import Traffic
 from citybrain_datasets.scenarios.site import Site
-from citybrain_datasets.scenarios.trips import apply_to_trips
+from citybrain_datasets.scenarios.truth import simulate
 
 BASES = 24
 """Replications that the runs are spread over; every sixth is a day off."""
@@ -37,13 +36,6 @@ class Run:
     window: Window
     traffic: Traffic
     base: Traffic
-
-
-def simulate(site: Site, scenario: Scenario, replication: int, window: Window) -> Traffic:
-    """Traffic of ``scenario`` on the demand of ``replication``: ``[step, segment]`` of ``window``."""
-    actions = compile_actions(scenario, site.city, window)
-    trips = apply_to_trips(site.trips(replication, window), actions, site.segments)
-    return run(site.network, site.segments, site.city.edges["road-road"], trips, actions)
 
 
 def generate(
@@ -99,3 +91,6 @@ def _claim(folder: Path, about: dict[str, object]) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
     part.replace(path)
+
+
+__all__ = ["Run", "generate", "read_runs", "simulate"]

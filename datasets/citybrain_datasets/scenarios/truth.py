@@ -40,6 +40,18 @@ class Truth:
     base_pm25: np.ndarray
 
 
+def simulate(site: Site, scenario: Scenario, replication: int, window: Window, *, wet: bool = False) -> Traffic:
+    """Traffic of ``scenario`` on the demand of ``replication``: ``[step, segment]`` of ``window``.
+
+    ``wet`` lets the rain of a scenario's weather ``case`` slow it; a base to compare with must then be wet as well.
+    """
+    actions = compile_actions(scenario, site.city, window)
+    if wet and scenario.weather.case is not None:
+        _rain(site, actions, scenario.weather, window)
+    trips = apply_to_trips(site.trips(replication, window), actions, site.segments)
+    return run(site.network, site.segments, site.city.edges["road-road"], trips, actions)
+
+
 @dataclass(frozen=True)
 class Simulator:
     """Runs scenarios of one site and window; ``cache`` keeps every simulated window by its content."""
@@ -113,21 +125,19 @@ class Simulator:
         return self.cache / f"{digest}.npz"
 
     def _simulate(self, scenario: Scenario, replication: int) -> None:
-        actions = compile_actions(scenario, self.site.city, self.window)
-        if scenario.weather.case is not None:
-            self._rain(actions, scenario.weather)
-        trips = apply_to_trips(self.site.trips(replication, self.window), actions, self.site.segments)
-        traffic = run(self.site.network, self.site.segments, self.site.city.edges["road-road"], trips, actions)
+        traffic = simulate(self.site, scenario, replication, self.window, wet=True)
         save_traffic(self._path(scenario, replication), traffic, scenario, replication, self.window)
-
-    def _rain(self, actions: Actions, weather: Weather) -> None:
-        hours = weather_hours(self.site.city, weather, self.window)
-        wet = np.repeat(rain_factor(hours.precipitation[0]), 60 // STEP_MINUTES)
-        actions.limit_kmh *= np.r_[np.repeat(wet[:1], WARM_UP), wet][:, None]
 
 
 _AIR: dict[tuple[str, ...], AirStep] = {}
 _MOST_AIR = 16
+
+
+def _rain(site: Site, actions: Actions, weather: Weather, window: Window) -> None:
+    """Lowers all limits by the rain of the day that ``weather`` names."""
+    hours = weather_hours(site.city, weather, window)
+    wet = np.repeat(rain_factor(hours.precipitation[0]), 60 // STEP_MINUTES)
+    actions.limit_kmh *= np.r_[np.repeat(wet[:1], WARM_UP), wet][:, None]
 
 
 def _job(simulator: Simulator, scenario: Scenario, replication: int) -> None:
