@@ -15,6 +15,7 @@ from citybrain_serving.middleware import RequestScope
 from citybrain_serving.routes import at, cases, city, forecasts, health, history, observations, places, problems, stream
 from citybrain_serving.routes.documentation import complete
 from citybrain_serving.safety.install import install as install_safety
+from citybrain_serving.scenarios import routes as scenarios
 from citybrain_serving.service import Service
 from citybrain_serving.shortcuts import Remembering
 from citybrain_serving.standards import mqtt
@@ -65,6 +66,7 @@ def create_app(service: Service) -> FastAPI:
         observations,
         health,
         inference,
+        scenarios,
         standards,
         mqtt,
     ):

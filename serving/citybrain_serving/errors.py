@@ -69,6 +69,22 @@ class NotNow(ServingError):
     """An action that the state of a case does not allow."""
 
 
+class BadScenario(ServingError):
+    """A scenario that is none, or asks for what the city does not have."""
+
+
+class UnknownJob(ServingError):
+    """A scenario job that does not exist, or is somebody else's."""
+
+
+class TooManyJobs(ServingError):
+    """As many scenario jobs are under way as one service takes."""
+
+
+class NoSurrogate(ServingError):
+    """Scenarios cannot be scored here: nothing was trained for this city."""
+
+
 class TooManyListeners(ServingError):
     """As many streams are open as one service keeps."""
 

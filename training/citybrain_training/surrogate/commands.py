@@ -51,7 +51,7 @@ def train_surrogate(
 def bench_scenarios(
     runs: RunsArgument,
     city: CityOption = "embedded",
-    surrogate: Annotated[Path | None, typer.Option(help="folder of a training; the one that ships by default")] = None,
+    training: Annotated[Path, typer.Option(help="folder that train-surrogate left")] = Path("runs/surrogate-embedded"),
     other: OtherOption = None,
     out: Annotated[Path, typer.Option(help="JSON file of the figures")] = Path("benchmarks/scenarios.json"),
     peers: Annotated[bool, typer.Option(help="a linear model and a static assignment beside it")] = True,
@@ -62,7 +62,7 @@ def bench_scenarios(
     from citybrain_training.surrogate.runs import read_study
 
     others = [read_study(folder, place) for folder, place in _pairs(other)]
-    record = bench(read_study(runs, city), surrogate, others, peers=peers, speed=speed)
+    record = bench(read_study(runs, city), training, others, with_peers=peers, speed=speed)
     record.write(out)
     for title, table in record.tables.items():
         print_table(table, title)

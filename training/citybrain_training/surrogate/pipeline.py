@@ -64,7 +64,9 @@ def train_surrogate(
         fitted = fit_surrogate(train, validate, config, folder / "fit", logger=logger, progress=progress)
         bundle = make_bundle(fitted.network, config, parts[0], parts[1])
         table = judging.table(*_judged(bundle, parts[2]))
-        bundle = replace(bundle, metrics={"test": table, "runs": [len(p.runs) for p in parts]})
+        known = [run.scenario.id for run in study.runs]
+        bundle = replace(bundle, metrics={"test": table, "runs": [len(p.runs) for p in parts], "scenarios": known})
+        (folder / "config.json").write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
         bundle = replace(bundle, card=card(bundle, fitted)).write(folder / "bundle")
         if logger is not None:
             _log(table, folder / "bundle")

@@ -1,0 +1,58 @@
+"""The body of ``POST /v1/scenarios``, checked: every mistake with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from citybrain_datasets.errors import CityBrainError
+from citybrain_datasets.scenarios.language import Scenario
+from citybrain_datasets.scenarios.sweeps import Sweep
+from citybrain_serving.errors import BadScenario
+from citybrain_serving.scenarios.ranking import DEFAULT_WEIGHTS, check_weights
+
+MOST = 100_000
+"""Scenarios in one request, sweeps counted out."""
+
+
+class ScenariosBody(BaseModel):
+    """``scenarios`` are scenarios and sweeps in the scenario language; ``base`` is what they are held against: the
+    traffic forecast ``now``, or a ``usual`` working day; ``now`` by default, where there is a forecast."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scenarios: list[dict[str, Any]] = Field(min_length=1, max_length=MOST)
+    weights: dict[str, float] = Field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+    base: Literal["now", "usual"] = "now"
+
+
+def read_scenarios_of(body: ScenariosBody) -> list[Scenario]:
+    """Every scenario of a request, sweeps expanded. Raises :class:`BadScenario` with all that is wrong."""
+    found: list[Scenario] = []
+    errors: list[dict[str, str]] = []
+    try:
+        check_weights(body.weights)
+    except CityBrainError as error:
+        errors.append({"where": "weights", "what": str(error)})
+    for number, document in enumerate(body.scenarios):
+        sweep = bool({"grid", "sample"} & document.keys())
+        try:
+            if sweep:
+                entry = Sweep.model_validate(document)
+                if len(found) + len(entry) > MOST:
+                    raise BadScenario(f"more than {MOST} scenarios; use `citybrain score`")
+                found += list(entry)
+            else:
+                found.append(Scenario.model_validate(document))
+        except ValidationError as error:
+            errors += _told(error, number)
+    if errors:
+        raise BadScenario("; ".join(f"{e['where']}: {e['what']}" for e in errors[:20]), {"errors": errors[:200]})
+    return found
+
+
+def _told(error: ValidationError, number: int) -> Iterator[dict[str, str]]:
+    for found in error.errors(include_url=False):
+        yield {"where": ".".join(map(str, ("scenarios", number, *found["loc"]))), "what": found["msg"]}

@@ -1,0 +1,150 @@
+"""``/v1/scenarios``: what would happen if measures were taken now."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fastapi import APIRouter, Path, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from citybrain_datasets.errors import CityError
+from citybrain_models.surrogate.bundle import SurrogateBundle
+from citybrain_models.surrogate.scorer import Scorer
+from citybrain_serving.encoding import ARROW, JSON, utc
+from citybrain_serving.errors import BadScenario, NoSurrogate
+from citybrain_serving.negotiation import preferred
+from citybrain_serving.routes.documentation import problems
+from citybrain_serving.safety.gate import principal_of
+from citybrain_serving.scenarios.asking import ScenariosBody, read_scenarios_of
+from citybrain_serving.scenarios.jobs import AT_ONCE, Job, Jobs, score
+from citybrain_serving.scenarios.now import base_now
+from citybrain_serving.scenarios.parts import RunError
+from citybrain_serving.scenarios.run import surrogate_for
+from citybrain_serving.service import Service
+
+PARQUET = "application/vnd.apache.parquet"
+OFFERED = (JSON, ARROW, PARQUET)
+NEWEST = pd.Timedelta(hours=1)
+"""A flow measured longer ago says nothing of now."""
+
+
+def router(service: Service) -> APIRouter:
+    routes = APIRouter(prefix="/v1/scenarios", tags=["scenarios"])
+    jobs = Jobs()
+    bundle_of = functools.cache(lambda: _bundle(service))
+
+    @routes.post("", summary="Score measures against the current forecast", responses=problems(406, 422, 429, 503))
+    async def ask(request: Request, body: ScenariosBody) -> Response:
+        """Up to 64 scenarios are answered at once, ranked, as JSON, Arrow or Parquet; for more the answer is 202 with
+        a job, whose address is in `Location`. Each outcome comes with its change against the base and the bounds of
+        the change (90 %); `grade` says where it comes from, and `outside` why a scenario goes beyond what the
+        surrogate has learnt."""
+        media = preferred(request.headers.get("accept"), OFFERED)
+        scenarios = read_scenarios_of(body)
+
+        def prepare() -> tuple[Scorer, dict[str, object]]:
+            bundle = bundle_of()
+            return _scorer(service, bundle, body.base)
+
+        scorer, about = await run_in_threadpool(prepare)
+        weathers = {scenario.weather for scenario in scenarios} - scorer.air.keys()
+        if weathers:
+            raise BadScenario("weather: only the usual weather is answered here; use `citybrain score` for others")
+        if len(scenarios) > AT_ONCE:
+            job = jobs.submit(scorer, scenarios, body.weights, principal_of(request).name, about)
+            address = f"/v1/scenarios/{job.id}"
+            return Response(orjson.dumps(_status(job)), 202, {"Location": address}, JSON)
+        try:
+            table = await run_in_threadpool(score, scorer, scenarios, body.weights)
+        except CityError as error:
+            raise BadScenario(str(error)) from None
+        assert table is not None
+        return _encoded(table, media, about)
+
+    @routes.get("/{job}", summary="How far a job is", responses=problems(404))
+    def status(request: Request, job: str = Path(description="its id")) -> Response:
+        return Response(orjson.dumps(_status(_mine(jobs, request, job))), media_type=JSON)
+
+    @routes.get("/{job}/results", summary="The ranking of a job", responses=problems(404, 406, 422))
+    async def results(request: Request, job: str = Path(description="its id")) -> Response:
+        """The ranking as JSON, Arrow or Parquet; 202 with the job's state while it is under way."""
+        media = preferred(request.headers.get("accept"), OFFERED)
+        found = _mine(jobs, request, job)
+        if found.state == "failed":
+            raise BadScenario(found.problem)
+        if found.table is None:
+            return Response(orjson.dumps(_status(found)), 202, {"Retry-After": "2"}, JSON)
+        return await run_in_threadpool(_encoded, found.table, media, found.base)
+
+    @routes.post("/{job}/cancel", summary="Stop a job", responses=problems(404))
+    def cancel(request: Request, job: str = Path(description="its id")) -> Response:
+        """A job that has ended stays as it is."""
+        found = _mine(jobs, request, job)
+        jobs.cancel(found)
+        return Response(orjson.dumps(_status(found)), 202, media_type=JSON)
+
+    return routes
+
+
+def _mine(jobs: Jobs, request: Request, job: str) -> Job:
+    return jobs.get(job, principal_of(request).name)
+
+
+def _bundle(service: Service) -> SurrogateBundle:
+    city = service.fleet.city
+    try:
+        bundle = SurrogateBundle.read(surrogate_for(city.name))
+    except RunError as error:
+        raise NoSurrogate(str(error)) from None
+    if bundle.city.ids("road") != city.ids("road"):
+        raise NoSurrogate(f"the surrogate of {city.name} was trained for other roads than those served here")
+    return bundle
+
+
+def _scorer(service: Service, bundle: SurrogateBundle, base: str) -> tuple[Scorer, dict[str, object]]:
+    """A scorer on the base asked for, and what that base is."""
+    snapshot = service.snapshot
+    forecast = None if snapshot is None else snapshot.forecasts.get("congestion")
+    if base == "usual" or forecast is None or forecast.task.target != "speed":
+        why = "" if base == "usual" else "no forecast of speed has been published yet"
+        return Scorer(bundle, threads=service.settings.threads), {"base": "usual", "reason": why}
+    flow = np.full(len(bundle.network.ids), np.nan)
+    if "flow" in service.fleet.channels:
+        newest = service.store.newest().get("flow")
+        if newest is not None and newest >= forecast.issued - NEWEST:
+            flow = service.store.read("flow", newest, newest).values[-1]
+    scorer = Scorer(bundle, base=base_now(bundle, forecast, flow), threads=service.settings.threads)
+    return scorer, {"base": "now", "issued": utc(forecast.issued), "reason": ""}
+
+
+def _status(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "state": job.state,
+        "scenarios": len(job.scenarios),
+        "scored": job.scored,
+        "problem": job.problem or None,
+        "results": f"/v1/scenarios/{job.id}/results",
+        **job.base,
+    }
+
+
+def _encoded(table: pa.Table, media: str, about: Mapping[str, object]) -> Response:
+    if media == JSON:
+        rows = [{k: None if v != v else v for k, v in row.items()} for row in table.to_pylist()]
+        return Response(orjson.dumps({**about, "scenarios": rows}), media_type=JSON)
+    table = table.replace_schema_metadata({"citybrain": orjson.dumps(dict(about))})
+    sink = pa.BufferOutputStream()
+    if media == PARQUET:
+        pq.write_table(table, sink, compression="zstd")
+    else:
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+    return Response(sink.getvalue().to_pybytes(), media_type=media)

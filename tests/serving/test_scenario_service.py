@@ -1,0 +1,156 @@
+"""``/v1/scenarios`` over a real socket: at once, as a job, and refused."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import httpx
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from citybrain_datasets.city import City
+from citybrain_datasets.task import Task
+from citybrain_serving.scenarios.run import SHIPPED
+from citybrain_serving.service import Service
+from citybrain_serving.settings import Settings
+
+pytestmark = pytest.mark.skipif(not (SHIPPED / "embedded").is_dir(), reason="no surrogate ships for the embedded city")
+
+TASK = Task(
+    name="congestion", node="road", target="speed", inputs=("flow",), step_minutes=5, history=12, horizon=6,
+    quantiles=(0.1, 0.5, 0.9), seasonal_days=(1,), coarse=(12, 2),
+)  # fmt: skip
+CLOSURE = {"id": "close", "measures": [{"lever": "closure", "where": {"segments": ["R010"]}}]}
+NOTHING = {"id": "nothing"}
+SWEEP = {
+    "id": "many",
+    "sample": {"count": 90, "draw": {"f": {"uniform": [0.8, 1.0]}}},
+    "measures": [{"lever": "demand", "factor": "$f"}],
+}
+
+
+@pytest.fixture(scope="module")
+def lantan() -> City:
+    return City.load("embedded")
+
+
+@pytest.fixture
+def asked(lantan, bundle_of, live, tmp_path) -> Iterator[tuple[Service, httpx.Client]]:
+    """A service of the embedded city that has seen two hours of a morning, and a client of it."""
+    bundle = bundle_of(lantan, TASK)
+    service = Service([bundle], Settings(store=str(tmp_path / "store.sqlite"), clock="observations"))
+    with live(service, lifespan="off") as base, httpx.Client(base_url=base, timeout=60) as client:
+        yield service, client
+    service.close()
+
+
+def feed(service: Service, client: httpx.Client, city: City) -> pd.Timestamp:
+    end = pd.Timestamp("2025-03-19 08:00", tz="Asia/Shanghai").tz_convert("UTC")
+    for name in ("speed", "flow"):
+        cut = city.signals[name].between(end - pd.Timedelta("2h"), end)
+        for time, values in zip(cut.times, cut.values, strict=True):
+            known = [(i, float(v)) for i, v in zip(city.ids("road"), values, strict=True) if v == v]
+            body = {
+                "signal": name,
+                "time": time.isoformat(),
+                "id": [i for i, _ in known],
+                "value": [v for _, v in known],
+            }
+            client.post("/v1/observations", json=body).raise_for_status()
+    service.cycle.run()
+    return end
+
+
+def test_a_few_are_answered_at_once_on_top_of_the_forecast(asked, lantan):
+    service, client = asked
+    issued = feed(service, client, lantan)
+    answer = client.post("/v1/scenarios", json={"scenarios": [NOTHING, CLOSURE]})
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert body["base"] == "now"
+    assert body["issued"] == issued.strftime("%Y-%m-%dT%H:%M:%SZ")
+    rows = {row["id"]: row for row in body["scenarios"]}
+    assert rows["nothing"]["delay_veh_h_change"] == 0
+    assert rows["close"]["delay_veh_h_change"] != 0
+    assert rows["close"]["grade"] == "surrogate"
+    assert rows["close"]["delay_veh_h_change_low"] <= rows["close"]["delay_veh_h_change"]
+    usual = client.post("/v1/scenarios", json={"scenarios": [CLOSURE], "base": "usual"}).json()
+    assert usual["scenarios"][0]["delay_veh_h"] != rows["close"]["delay_veh_h"]
+
+
+def test_without_a_forecast_the_usual_day_answers_and_says_so(asked):
+    _, client = asked
+    body = client.post("/v1/scenarios", json={"scenarios": [CLOSURE]}).json()
+    assert (body["base"], body["reason"]) == ("usual", "no forecast of speed has been published yet")
+
+
+@pytest.mark.parametrize("media", ["application/vnd.apache.arrow.stream", "application/vnd.apache.parquet"])
+def test_the_ranking_leaves_as_a_table(asked, media):
+    _, client = asked
+    answer = client.post("/v1/scenarios", json={"scenarios": [NOTHING, CLOSURE]}, headers={"Accept": media})
+    assert answer.headers["content-type"] == media
+    source = io.BytesIO(answer.content)
+    table = pq.read_table(source) if media.endswith("parquet") else pa.ipc.open_stream(source).read_all()
+    assert table["rank"].to_pylist() == [1, 2]
+    assert b"citybrain" in table.schema.metadata
+
+
+def test_more_become_a_job_with_progress_and_results(asked):
+    _, client = asked
+    answer = client.post("/v1/scenarios", json={"scenarios": [SWEEP]})
+    assert answer.status_code == 202
+    where = answer.headers["location"]
+    assert answer.json()["scenarios"] == 90
+    while client.get(f"{where}/results").status_code == 202:
+        assert client.get(where).json()["state"] in ("waiting", "running", "done")
+    done = client.get(where).json()
+    assert (done["state"], done["scored"]) == ("done", 90)
+    rows = client.get(f"{where}/results").json()["scenarios"]
+    assert [row["rank"] for row in rows] == list(range(1, 91))
+    answer = client.post(f"{where}/cancel")
+    assert answer.json()["state"] == "done"
+
+
+def test_a_job_can_be_cancelled(asked):
+    _, client = asked
+    many = {**SWEEP, "sample": {**SWEEP["sample"], "count": 5_000}}
+    where = client.post("/v1/scenarios", json={"scenarios": [many]}).headers["location"]
+    assert client.post(f"{where}/cancel").status_code == 202
+    while client.get(where).json()["state"] in ("waiting", "running"):
+        pass
+    assert client.get(where).json()["state"] == "cancelled"
+    assert client.get(f"{where}/results").status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"scenarios": []}, "scenarios"),
+        ({"scenarios": [{"id": "x", "measures": [{"lever": "flying"}]}]}, "scenarios.0.measures.0"),
+        ({"scenarios": [NOTHING], "weights": {"happiness": 1}}, "happiness"),
+        ({"scenarios": [NOTHING], "mood": 1}, "mood"),
+        ({"scenarios": [{"id": "x", "measures": [{"lever": "closure", "where": {"segments": ["R999"]}}]}]}, "R999"),
+        ({"scenarios": [{"id": "x", "weather": {"case": "2025-03-18"}}]}, "weather"),
+    ],
+)
+def test_what_makes_no_sense_is_named(asked, body, named):
+    _, client = asked
+    answer = client.post("/v1/scenarios", json=body)
+    assert answer.status_code == 422
+    assert named in answer.text
+
+
+def test_a_job_of_nobody_is_unknown(asked):
+    _, client = asked
+    for address in ("/v1/scenarios/none", "/v1/scenarios/none/results"):
+        assert client.get(address).status_code == 404
+    assert client.post("/v1/scenarios/none/cancel").status_code == 404
+
+
+def test_a_city_without_surrogate_says_so(warm):
+    answer = warm.post("/v1/scenarios", json={"scenarios": [NOTHING]})
+    assert answer.status_code == 404
+    assert answer.json()["type"].endswith("no-surrogate")
