@@ -6,6 +6,7 @@ import logging
 import os
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def fit(
     resume: bool = False,
     warm_start: Path | None = None,
     logger: Logger | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Fitted:
     """Trains into ``folder``, which receives ``last.ckpt`` after every epoch and ``best.ckpt``.

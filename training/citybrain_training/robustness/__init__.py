@@ -1,0 +1,1 @@
+"""When the world breaks: forecasts from feeds that are dead, stuck, late or were never there."""

@@ -1,0 +1,170 @@
+"""The scenarios, scored: our forecast beside persistence and the nearest sensors' mean, whole and broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from citybrain_datasets.city import City
+from citybrain_datasets.features import Window
+from citybrain_datasets.signals import KINDS
+from citybrain_datasets.windows import WindowSource
+from citybrain_models.baselines import Persistence, WeeklyProfile
+from citybrain_models.bundle import Bundle
+from citybrain_models.forecaster import Forecaster
+from citybrain_models.metrics import Scores
+from citybrain_models.onnx_forecaster import OnnxForecaster
+from citybrain_training.export import make_bundle
+from citybrain_training.fitting import fit
+from citybrain_training.preparation import Preparation, prepare
+from citybrain_training.robustness.corruptions import Broken, BrokenSource, corridor, dead, late, share_of, stuck
+from citybrain_training.robustness.unseen import nearest, silent, stretched, without
+
+OURS, NEAREST = "citynet", "nearest sensors"
+MONTH = pd.Timedelta(days=30)
+BATCH = 64
+
+Record = dict[str, Any]
+
+
+class NearestMean:
+    """The mean of what the nearest sensors measured last goes on: what one would say of a place without a sensor.
+
+    ``nodes`` bool ``[node]`` are the places asked for; only others count as sensors.
+    """
+
+    def __init__(self, inner: Persistence, rows: np.ndarray, weight: np.ndarray):
+        self.inner = inner
+        self.task = inner.task
+        self.rows = rows
+        self.weight = weight
+
+    @staticmethod
+    def of(inner: Persistence, city: City, nodes: np.ndarray) -> NearestMean:
+        rows, weight = nearest(city, inner.task.node, ~nodes)
+        return NearestMean(inner, rows, weight)
+
+    def forecast(self, window: Window) -> np.ndarray:
+        said = self.inner.forecast(window)
+        return np.einsum("bnkhq,nk->bnhq", said[:, self.rows], self.weight).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A forecaster and the windows it reads."""
+
+    forecaster: Forecaster
+    source: WindowSource | BrokenSource
+
+
+def scenarios(preparation: Preparation, seed: int = 0) -> Iterator[Broken]:
+    """What is tried on a city; a corridor only where its nodes are connected."""
+    features, node = preparation.features, preparation.task.node
+    count = len(preparation.city.ids(node))
+    for percent in (10, 30, 50):
+        yield dead(features, share_of(count, percent / 100, seed), f"{percent} % of sensors dead")
+    stretch = corridor(preparation.city, node)
+    if stretch is not None:
+        yield dead(features, stretch, "a corridor dark")
+    yield stuck(features, share_of(count, 0.1, seed), "10 % of sensors stuck")
+    yield late(features, pd.Timedelta(hours=1), count, "feed one hour late")
+
+
+def measure(preparation: Preparation, bundle: Bundle, *, every: int = 1, seed: int = 0) -> list[Record]:
+    """Records of every scenario on every ``every``-th test window, at the sensors that were hit and at the others."""
+    test = preparation.split.test[::every]
+    ours = OnnxForecaster(bundle, preparation.config.threads)
+    still = Persistence(preparation.features)
+    whole = np.ones(len(preparation.city.ids(preparation.task.node)), bool)
+    models: dict[str, Forecaster] = {OURS: ours, still.name: still}
+    found = _score("whole", models, preparation.source, test, {"all": whole})
+    for broken in scenarios(preparation, seed):
+        source = BrokenSource(preparation.source, broken)
+        parts = {"hit": broken.hit} if broken.hit.all() else {"hit": broken.hit, "others": ~broken.hit}
+        beside = dict(models)
+        if not broken.hit.all() and _placed(preparation.city, preparation.task.node):
+            beside[NEAREST] = NearestMean.of(still, preparation.city, broken.hit)
+        found += _score(broken.name, beside, source, test, parts)
+        if not broken.hit.all():  # the same sensors on the same windows, had nothing broken
+            found += _score(f"{broken.name}: had nothing broken", models, preparation.source, test, parts)
+    return [_record(preparation, row) for row in found + _months(preparation, models, every)]
+
+
+def measure_unseen(
+    preparation: Preparation, folder: Path, *, share: float = 0.1, every: int = 1, seed: int = 0, progress: bool = False
+) -> list[Record]:
+    """Trains without a random ``share`` of the sensors and forecasts them from place and neighbours alone.
+
+    The network of ``folder`` has never seen them, nor has their past any part in a window.
+    """
+    task, city, config = preparation.task, preparation.city, preparation.config
+    hit = share_of(len(city.ids(task.node)), share, seed)
+    known = prepare(without(city, task.node, hit), task.name, config)
+    fitted = fit(known, folder, progress=progress)
+    bundle = stretched(make_bundle(fitted.module, known), city)
+    ours = OnnxForecaster(bundle, config.threads)
+    source = WindowSource.of_city(ours.features, silent(city, task.node, hit))
+    nearby = NearestMean.of(Persistence(ours.features), city, hit)
+    profile = WeeklyProfile(ours.features)
+    models: dict[str, Forecaster] = {OURS: ours, NEAREST: nearby, f"{NEAREST}' {profile.name}": profile}
+    test = preparation.split.test[::every]
+    found = _score("sensors never seen", models, source, test, {"hit": hit}, preparation.source)
+    return [_record(preparation, row) for row in found]
+
+
+def _months(preparation: Preparation, models: Mapping[str, Forecaster], every: int) -> list[Record]:
+    """The first week of the test, and what was issued a month and more after the last training window."""
+    test, last = preparation.split.test[::every], preparation.split.train[-1]
+    parts = {
+        "first week of the test": test[test < test[0] + pd.Timedelta(days=7)],
+        "a month after training": test[test >= last + MONTH],
+    }
+    everywhere = {"all": np.ones(len(preparation.city.ids(preparation.task.node)), bool)}
+    return [
+        row
+        for name, issues in parts.items()
+        if len(issues)
+        for row in _score(name, models, preparation.source, issues, everywhere)
+    ]
+
+
+def _score(
+    scenario: str,
+    models: Mapping[str, Forecaster],
+    source: WindowSource | BrokenSource,
+    issues: pd.DatetimeIndex,
+    parts: Mapping[str, np.ndarray],
+    truth: WindowSource | None = None,
+) -> list[Record]:
+    """Mean error and coverage of each model at the nodes of each part, pooled over all leads."""
+    scores = {(model, part): Scores(source.task) for model in models for part in parts}
+    for first in range(0, len(issues), BATCH):
+        chosen = issues[first : first + BATCH]
+        window, answer = source.window(chosen), (truth or source).answer(chosen).transpose(0, 2, 1)
+        for model, forecaster in models.items():
+            said = forecaster.forecast(window)
+            for part, rows in parts.items():
+                scores[model, part].add(said[:, rows], answer[:, rows])
+    found = []
+    for (model, part), collected in scores.items():
+        mean = collected.table()["mean"]
+        for metric in ("mae", "coverage") if model == OURS else ("mae",):
+            if metric in mean:
+                row = {"scenario": scenario, "subject": model, "part": part, "metric": metric, "value": mean[metric]}
+                found.append({**row, "windows": len(issues)})
+    return found
+
+
+def _record(preparation: Preparation, row: Record) -> Record:
+    unit = KINDS[preparation.task.target].unit if row["metric"] == "mae" else "1"
+    value = round(float(row["value"]), 6)
+    return {"case": f"{preparation.city.name}-{preparation.task.name}", **row, "value": value, "unit": unit}
+
+
+def _placed(city: City, node: str) -> bool:
+    return bool(city.nodes[node][["lat", "lon"]].notna().all(axis=None))  # type: ignore[index]  # a node type

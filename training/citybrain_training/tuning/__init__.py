@@ -1,0 +1,1 @@
+"""Tuning: a search for a better configuration by Optuna, on validation windows only."""
