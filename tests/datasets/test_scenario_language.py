@@ -189,3 +189,25 @@ def test_random_scenarios_are_sound_and_the_same_again(number: int) -> None:
     scenario = random_scenario(city, Window(), 1, number)
     assert scenario == random_scenario(city, Window(), 1, number)
     compile_actions(scenario, city, Window())
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_documented_examples_can_be_run(city: City, tmp_path: Path) -> None:
+    from citybrain_datasets.scenarios.actions import Window, compile_actions
+
+    text = (DOCS / "scenarios.md").read_text(encoding="utf-8")
+    block = text.split("```yaml\n")[1].split("```")[0]
+    sweeps = write(tmp_path, "version: 1\nscenarios:\n" + block)
+    found = read_scenarios(DOCS / "scenarios-example.yaml", sweeps)
+    assert len(found) == 6 + 6 + 100_000
+    for scenario in found[:40]:
+        compile_actions(scenario, city, Window())
+
+
+def test_every_lever_is_documented() -> None:
+    from citybrain_datasets.scenarios.language import AIR_LEVERS, TRAFFIC_LEVERS
+
+    text = (DOCS / "scenarios.md").read_text(encoding="utf-8")
+    assert [lever for lever in (*TRAFFIC_LEVERS, *AIR_LEVERS) if f"`{lever}`" not in text] == []

@@ -29,7 +29,7 @@ def _effects(record: dict[str, Any]) -> str:
         rows.append((
             f"{e['signal']}, {KINDS[e['signal']].unit}", e["node"], f"{e['distance_m']}",
             _n(e["measured"]), _n(e["expected"]),
-            f"{e['change']:+.3g} ({_n(e['low'])} … {_n(e['high'])})",
+            f"{_n(e['change'], '+')} ({_n(e['low'])} … {_n(e['high'])})",
             f"{100 * e['relative']:+.0f} % ({100 * e['relative_low']:+.0f} … {100 * e['relative_high']:+.0f})",
             among, f"{e['model']['r2']:.2f}",
         ))  # fmt: skip
@@ -39,19 +39,23 @@ def _effects(record: dict[str, Any]) -> str:
 
 def _months(record: dict[str, Any]) -> str:
     first = record["effects"][0]
-    rows = ((m["month"], _n(m["measured"]), _n(m["expected"]), f"{m['change']:+.3g} ({_n(m['low'])} … {_n(m['high'])})")
-            for m in first["months"])  # fmt: skip
+    rows = []
+    for m in first["months"]:
+        change = f"{_n(m['change'], '+')} ({_n(m['low'])} … {_n(m['high'])})"
+        rows.append((m["month"], _n(m["measured"]), _n(m["expected"]), change))
     return _rows((f"{first['signal']} at {first['node']}", "measured", "expected", "change (90 %)"), rows)
 
 
 def _placebos(record: dict[str, Any]) -> str:
-    rows = ((d["signal"], d["node"], d["date"], f"{d['change']:+.3g}", f"{100 * d['relative']:+.0f} %",
+    rows = ((d["signal"], d["node"], d["date"], _n(d["change"], "+"), f"{100 * d['relative']:+.0f} %",
              "yes" if d["within"] else "no") for d in record["placebo_dates"])  # fmt: skip
     return _rows(("placebo date for", "node", "date", "change", "relative", "within the 90 % error"), rows)
 
 
-def _n(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+def _n(value: float | None, sign: str = "") -> str:
+    if value is None:
+        return "–"
+    return f"{value:{sign}.3g}" if abs(value) < 1000 else f"{value:{sign}.0f}"
 
 
 def _rows(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
