@@ -26,6 +26,8 @@ class NetworkConfig(_Strict):
     dropout: float = Field(0.1, ge=0, lt=1)
     members: int = Field(1, gt=0, le=16)
     """Networks that are trained side by side and answer with their mean; worth it where data are few."""
+    profile_pull: float = Field(0.0, ge=0, le=1)
+    """Share by which distant leads are drawn to the weekly profile, approached as 1 - exp(-lead / one day)."""
     neighbours: int = Field(16, gt=0)
     """Senders a node listens to along each kind of edge, the nearest first."""
     graph: bool = True

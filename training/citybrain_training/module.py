@@ -48,6 +48,7 @@ def build_network(preparation: Preparation) -> CityNet | Ensemble:
         blocks=config.blocks,
         hubs=config.hubs,
         dropout=config.dropout,
+        pull=config.profile_pull * -np.expm1(-np.arange(1, task.horizon + 1) * task.step_minutes / 1440),
     )
     if config.members == 1:
         return CityNet(**shape)

@@ -29,7 +29,9 @@ class CityNet(nn.Module):
     a head reads ``horizon × quantile`` numbers as departures from a blend of
     the last value, the recent mean and the weekly profile.
 
-    ``mean``, ``std`` and ``logarithmic`` turn the standardised answer into the target's unit.
+    ``pull`` gives, lead by lead, the share by which an answer, though not the training, is drawn to the weekly profile:
+    a combination of forecasts that pays where the next season is not like the last. ``mean``, ``std`` and
+    ``logarithmic`` turn the standardised answer into the target's unit.
     """
 
     def __init__(
@@ -51,8 +53,11 @@ class CityNet(nn.Module):
         blocks: int = 2,
         hubs: int = 8,
         dropout: float = 0.1,
+        pull: Sequence[float] = (),
     ):
         super().__init__()
+        self.pull: Tensor
+        self.register_buffer("pull", torch.tensor(list(pull) or [0.0] * horizon, dtype=torch.float32), persistent=False)
         self.target = target
         self.horizon = horizon
         self.median = list(quantiles).index(0.5)
@@ -110,7 +115,11 @@ class CityNet(nn.Module):
         base = share[..., 0] * anchor[..., :1] + share[..., 1] * anchor[..., 1:2] + share[..., 2] * anchor[..., 2:]
         base = base + self.shortcut(inputs[f"x_{self.target}"])
         raw = self.head(hidden).unflatten(-1, (self.horizon, self.quantiles))
-        answer = self._ordered(base, raw) * self.std + self.mean
+        ordered = self._ordered(base, raw)
+        if not self.training:
+            drawn = self.pull * (anchor[..., 2:] - ordered[..., self.median])
+            ordered = ordered + drawn.unsqueeze(-1)
+        answer = ordered * self.std + self.mean
         return torch.expm1(answer) if self.logarithmic else answer
 
     def _ordered(self, base: Tensor, raw: Tensor) -> Tensor:
