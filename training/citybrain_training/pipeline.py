@@ -57,7 +57,7 @@ def train(
     once, by the exported network.
     """
     preparation = prepare(city, task, config)
-    if home is None or getattr(rank_zero_only, "rank", 0):  # of several processes the first keeps the books
+    if home is None or getattr(rank_zero_only, "rank", None):  # of several processes the first keeps the books
         return _train(preparation, folder, None, resume=resume, warm_start=warm_start, progress=progress)
     tracking = Tracking(home, f"{city.name}-{task}")
     return _train(preparation, folder, tracking, resume=resume, warm_start=warm_start, progress=progress)

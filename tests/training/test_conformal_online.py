@@ -1,0 +1,66 @@
+"""Quantiles kept true by outcomes: whatever drifts, the share of outcomes below a quantile goes to its level."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from citybrain_datasets.task import Task
+from citybrain_models.calibration import Calibration
+
+TASK = Task(name="congestion", node="road", target="speed", step_minutes=15, history=4, horizon=2, seasonal_days=())
+LEVELS = np.asarray(TASK.quantiles)
+OUTER = [i for i in range(len(LEVELS)) if i != TASK.median]
+RATE = 0.05
+RAW = np.broadcast_to(50 + 10 * np.linspace(-0.5, 0.5, len(LEVELS)), (20, 2, len(LEVELS))).astype(np.float32)
+"""Twenty nodes whose forecast never changes, 10 km/h wide."""
+
+
+def step(calibration: Calibration, truth: np.ndarray) -> tuple[Calibration, np.ndarray]:
+    """The next calibration, and the share of outcomes that were below each published quantile."""
+    published = RAW + calibration.shift * 10
+    share = (truth[..., None] <= published).mean(axis=(0, 1))
+    return calibration.updated(published, truth, RATE), share
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0.1, 20)), min_size=4, max_size=12), st.integers(0, 1_000))
+@settings(max_examples=20, deadline=None)  # a shared machine may pause in any example
+def test_the_long_run_share_goes_to_the_level_whatever_drifts(phases: list[tuple[float, float]], seed: int) -> None:
+    """Each phase has its own bias and spread. Outcomes stay within 50 km/h of the forecast, five widths: a shift
+    beyond that is pushed back, so that the mean share cannot be off by more than its range over rate × steps."""
+    random = np.random.default_rng(seed)
+    calibration, shares = Calibration.none(TASK), []
+    for bias, spread in phases:
+        for _ in range(100):
+            truth = 50 + np.clip(random.normal(bias, spread, RAW.shape[:2]), -50, 50)
+            calibration, share = step(calibration, truth)
+            shares.append(share)
+    farthest = 5 + 0.5 + RATE
+    assert (np.abs(calibration.shift) <= farthest).all()
+    off = np.abs(np.mean(shares, axis=0) - LEVELS)[OUTER]
+    assert (off <= farthest / (RATE * len(shares)) + 1e-4).all()
+
+
+def test_coverage_comes_back_after_the_spread_doubles() -> None:
+    random = np.random.default_rng(1)
+    calibration, inside = Calibration.none(TASK), []
+    for time in range(900):
+        spread = 3 if time < 300 else 6
+        calibration, share = step(calibration, random.normal(50, spread, RAW.shape[:2]))
+        inside.append(share[-1] - share[0])
+    assert np.mean(inside[100:300]) == pytest.approx(0.9, abs=0.02)
+    assert np.mean(inside[300:310]) < 0.8
+    assert np.mean(inside[600:]) == pytest.approx(0.9, abs=0.02)
+
+
+@given(st.integers(0, 1_000))
+def test_what_was_not_measured_moves_nothing_and_the_median_stays(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    truth = random.normal(50, 5, RAW.shape[:2])
+    truth[:, 1] = np.nan
+    moved = Calibration.none(TASK).updated(RAW, truth, RATE).shift
+    assert (moved[1] == 0).all()
+    assert (moved[:, TASK.median] == 0).all()
+    assert (np.abs(moved) <= RATE).all()
