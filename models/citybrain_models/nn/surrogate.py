@@ -32,15 +32,20 @@ class SurrogateNet(nn.Module):
         relations: int,
         quantiles: Sequence[float],
         scale: Sequence[float] = (1.0, 1.0, 1.0),
+        engines: int | None = None,
         width: int = 64,
         blocks: int = 3,
         hubs: int = 8,
         dropout: float = 0.0,
     ):
-        """``levers`` counts the channels of a slot; ``scale`` is the usual size of the change of each signal."""
+        """``levers`` counts the channels of a slot; ``scale`` is the usual size of the change of each signal.
+
+        ``engines`` is the channel that says what is burnt and not who drives: alone it changes emission only.
+        """
         super().__init__()
         self.slots, self.median, self.quantiles = slots, list(quantiles).index(0.5), len(quantiles)
         self.form: Form = "gather"
+        self.driving = [channel for channel in range(levers) if channel != engines]
         self.scale: Tensor
         self.register_buffer("scale", torch.tensor(list(scale), dtype=torch.float32), persistent=False)
         self.place = nn.Sequential(nn.Linear(context, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
@@ -72,9 +77,10 @@ class SurrogateNet(nn.Module):
         direct = self.direct(context).unflatten(-1, (len(SIGNALS), levers.shape[-1]))
         middle = raw[..., self.median] + levers @ direct.transpose(-1, -2)
         change = self._ordered(middle, raw) * (self.scale * inputs["unit"]).unsqueeze(-1)
-        flow = change[..., 0, :]
+        acts = (levers[..., self.driving].abs().amax(dim=(1, 2, 3)) > 0).to(change.dtype)[:, None, None, None]
+        flow, vehicles = change[..., 0, :] * acts, change[..., 1, :] * acts
         flow = flow - inputs["closed"].unsqueeze(-1) * torch.relu(flow)
-        change = torch.cat([flow.unsqueeze(-2), change[..., 1:, :]], dim=-2)
+        change = torch.stack([flow, vehicles, change[..., 2, :]], dim=-2)
         return torch.maximum(change, -inputs["base"].unsqueeze(-1))
 
     def _ordered(self, middle: Tensor, raw: Tensor) -> Tensor:

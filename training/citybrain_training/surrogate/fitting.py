@@ -36,7 +36,7 @@ class FittedSurrogate:
     epochs: int
     cpu_seconds: float
     validation_delay: float
-    """Mean absolute error of the delay's change on the validation runs, in its spread."""
+    """Mean error of the delay's change on the validation runs, on the scale of ``Place.sums_error``."""
 
     @property
     def network(self) -> SurrogateNet:

@@ -80,6 +80,7 @@ def margins(
     for name in OUTCOMES:
         width = widths[name].to_numpy()
         score = ((true[name] - said[name]).to_numpy()[width > 0]) / width[width > 0]
+        score = score[np.isfinite(score)]
         count = len(score)
         if not count:
             bounds[name] = (0.0, 0.0)
@@ -120,10 +121,11 @@ def bundle_step(bundle: SurrogateBundle) -> AirStep:
 def _row(said: np.ndarray, true: np.ndarray) -> dict[str, float]:
     error, spread = np.abs(said - true), float(np.std(true))
     ranks = pd.Series(said).corr(pd.Series(true), method="spearman") if np.ptp(said) > 0 and spread > 0 else 0.0
-    return {
+    row = {
         "spearman": float(ranks),
         "median_absolute_error": float(np.median(error)),
         "mean_absolute_error": float(error.mean()),
         "spread": spread,
         "median_error_in_spreads": float(np.median(error) / spread) if spread > 0 else 0.0,
     }
+    return {name: value for name, value in row.items() if np.isfinite(value)}

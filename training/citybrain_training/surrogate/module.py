@@ -30,6 +30,7 @@ def build_network(config: SurrogateConfig, study: Study) -> SurrogateNet:
         edge_channels=len(EDGE_CHANNELS),
         relations=len(RELATIONS),
         quantiles=config.quantiles,
+        engines=CHANNELS.index("cleaner"),
         scale=[float(max(relative[..., k].std(), 1e-6)) for k in range(len(SIGNALS))],
         width=config.width,
         blocks=config.blocks,
@@ -59,8 +60,7 @@ class SurrogateModule(pl.LightningModule):
         unit = (rows["unit"] * self.network.scale).unsqueeze(-1)
         error = (rows["change"].unsqueeze(-1) - said) / unit
         pinball = torch.maximum(self.levels * error, (self.levels - 1) * error).mean()
-        off = said[..., self.median] - rows["change"]
-        return pinball + self.config.total_weight * place.sums_error(off)
+        return pinball + self.config.total_weight * place.sums_error(said[..., self.median], rows["change"])
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         study, rows = batch
@@ -72,7 +72,7 @@ class SurrogateModule(pl.LightningModule):
         study, rows = batch
         said = self(study, rows)
         place, size = self.places[study], len(rows["levers"])
-        total = place.delay(said[..., self.median] - rows["change"]).abs().mean() / place.spread
+        total = place.delay_error(said[..., self.median], rows["change"])
         self.log("val_loss", self.loss(said, rows, place), prog_bar=True, batch_size=size)
         self.log("val_delay", total, prog_bar=True, batch_size=size)
 
@@ -100,20 +100,30 @@ class Place:
         zone = (study.network.starts + study.network.ends).argmax(axis=0)
         self._member = torch.eye(len(study.network.starts))[torch.from_numpy(zone)]
         change = torch.from_numpy(study.arrays["change"])
-        self.spread = float(self.delay(change).std()) or 1.0
-        self._scales = [float(part.std()) or 1.0 for part in self._sums(change)]
+        self._scales = [_usual_size(part) for part in self._sums(change)]
 
-    def delay(self, change: Tensor) -> Tensor:
-        """Vehicle-hours ``[batch]`` of changes ``[batch, segment, slot, signal]``."""
-        return (change * self._delay).sum(dim=(1, 2, 3))
+    def sums_error(self, said: Tensor, true: Tensor) -> Tensor:
+        """Mean absolute error of the sums on a scale that is linear up to their usual size and logarithmic beyond, so
+        that a rare gridlock does not drown what a thousand common measures differ by."""
+        pairs = zip(self._sums(said), self._sums(true), self._scales, strict=True)
+        return torch.stack([_apart(a, b, scale) for a, b, scale in pairs]).mean()
 
-    def sums_error(self, error: Tensor) -> Tensor:
-        """Mean absolute error of the sums, each in units of its own spread."""
-        parts = [part.abs().mean() / scale for part, scale in zip(self._sums(error), self._scales, strict=True)]
-        return torch.stack(parts).mean()
+    def delay_error(self, said: Tensor, true: Tensor) -> Tensor:
+        """The same of the delay of the whole city alone."""
+        return _apart(self._sums(said)[2], self._sums(true)[2], self._scales[2])
 
     def _sums(self, change: Tensor) -> list[Tensor]:
         delay = (change * self._delay).sum(dim=-1)
         emission = change[..., 2]
         zones = [torch.einsum("bst,sz->bzt", part, self._member) for part in (delay, emission)]
         return [*zones, *(part.sum(dim=(1, 2)) for part in (delay, emission)), delay.sum(dim=1)]
+
+
+def _usual_size(change: Tensor) -> float:
+    """Median size of what changed at all, 1 where nothing did."""
+    size = change.abs()
+    return float(size[size > 0].median()) if (size > 0).any() else 1.0
+
+
+def _apart(said: Tensor, true: Tensor, scale: float) -> Tensor:
+    return (torch.asinh(said / scale) - torch.asinh(true / scale)).abs().mean()

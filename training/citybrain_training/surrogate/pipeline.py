@@ -18,7 +18,7 @@ from citybrain_datasets.scenarios.air import air_step
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
 from citybrain_models.nn.surrogate import SurrogateNet
 from citybrain_models.surrogate.bundle import SurrogateBundle
-from citybrain_models.surrogate.network import Base
+from citybrain_models.surrogate.network import Base, RoadNetwork
 from citybrain_models.surrogate.reach import Reach
 from citybrain_models.surrogate.scorer import USUAL_WEATHER, Scorer, air_arrays, width_of
 from citybrain_training.surrogate import judging
@@ -86,7 +86,7 @@ def make_bundle(
     bundle = SurrogateBundle(
         city=city.replace(signals={}),
         window=place.window,
-        network=place.network,
+        network=RoadNetwork.from_arrays(place.network.arrays()),  # as it will be read back
         usual=place.usual,
         model=export_surrogate(network, {name: example[name] for name in INPUTS}),
         quantiles=config.quantiles,

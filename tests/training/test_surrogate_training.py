@@ -1,0 +1,179 @@
+"""From simulated interventions to a bundle, on a small town whose simulator is a formula."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from citybrain_datasets.city import City
+from citybrain_datasets.errors import ConfigError
+from citybrain_datasets.scenarios.actions import WARM_UP, Window, compile_actions
+from citybrain_datasets.scenarios.dataset import Run
+from citybrain_datasets.scenarios.language import Scenario
+from citybrain_datasets.scenarios.mixed import random_scenario
+from citybrain_datasets.scenarios.outcomes import OUTCOMES, Traffic
+from citybrain_datasets.scenarios.site import Site
+from citybrain_models.files import BundleError
+from citybrain_models.surrogate.bundle import SurrogateBundle
+from citybrain_models.surrogate.scorer import Scorer
+from citybrain_training.surrogate import judging, peers
+from citybrain_training.surrogate.commands import read_settings
+from citybrain_training.surrogate.config import SurrogateConfig
+from citybrain_training.surrogate.fitting import predict
+from citybrain_training.surrogate.pipeline import Trained, train_surrogate
+from citybrain_training.surrogate.runs import Study, study_of
+
+SIDE = 3
+WINDOW = Window(begin=7 * 60, end=8 * 60)
+SMALL = SurrogateConfig(width=16, blocks=1, hubs=2, epochs=8, batch=8, average=0.0)
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return study_of(town(), runs(town(), 40))
+
+
+@pytest.fixture(scope="module")
+def trained(study, tmp_path_factory) -> Trained:
+    return train_surrogate(study, SMALL, tmp_path_factory.mktemp("surrogate"))
+
+
+def town() -> Site:
+    """A ring road of nine segments and nine streets that cut through it."""
+    count = 2 * SIDE * SIDE
+    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    ids = [f"s{i:02d}" for i in range(count)]
+    segments = pd.DataFrame(
+        {
+            "x0": 900 * np.cos(angle), "y0": 900 * np.sin(angle), "x1": 900 * np.cos(angle + 0.3),
+            "y1": 900 * np.sin(angle + 0.3), "length_m": 400.0, "lanes": 2, "free_speed_kmh": 50.0,
+            "road_class": "arterial", "name": [f"Ring {i}" for i in range(count)],
+        },
+        index=pd.Index(ids, name="id"),
+    )  # fmt: skip
+    roads = segments[["length_m", "lanes", "free_speed_kmh", "road_class", "name"]].assign(
+        lat=31 + segments["y0"] / 111_000, lon=121 + segments["x0"] / 95_000, name_zh="",
+        owner=["north" if y > 0 else "south" for y in segments["y0"]], cell="8830b1aa1dfffff", capacity_veh_h=1700.0,
+    )  # fmt: skip
+    ring = [(i, (i + 1) % count) for i in range(count)]
+    across = [(i, (i + SIDE * SIDE) % count) for i in range(0, count, 2)]
+    pairs = np.array(ring + across)
+    edges = pd.DataFrame(
+        {"source": np.array(ids)[pairs[:, 0]], "target": np.array(ids)[pairs[:, 1]], "distance_m": 400.0,
+         "bearing_deg": np.nan}
+    )  # fmt: skip
+    city = City(name="ring", timezone="Asia/Shanghai", nodes={"road": roads}, edges={"road-road": edges})
+
+    def draw(replication: int, window: Window) -> pd.DataFrame:
+        rng = np.random.default_rng(replication)
+        trips = 500
+        return pd.DataFrame(
+            {
+                "depart": np.sort(rng.uniform(0, 5400, trips)), "origin": rng.choice(ids, trips),
+                "destination": rng.choice(ids, trips), "type": rng.choice(["car", "truck"], trips, p=[0.9, 0.1]),
+                "purpose": "to_work",
+            }
+        )  # fmt: skip
+
+    return Site(city=city, network=Path("none.net.xml"), segments=segments, draw=draw, key="ring")
+
+
+def runs(site: Site, count: int) -> list[Run]:
+    return [
+        Run(scenario, i % 4, WINDOW, drive(site, scenario, i % 4), drive(site, Scenario(id="base"), i % 4))
+        for i in range(count)
+        for scenario in [random_scenario(site.city, WINDOW, 1, i)]
+    ]
+
+
+def drive(site: Site, scenario: Scenario, replication: int) -> Traffic:
+    """A stand-in for a simulator: closed roads are empty, limits slow, fewer lanes slow more."""
+    actions = compile_actions(scenario, site.city, WINDOW)
+    lanes = site.segments["lanes"].to_numpy()
+    load = 1 + 0.1 * np.sin(np.arange(len(lanes)) + replication)
+    left = 1 - np.minimum(actions.lanes_closed[WARM_UP:] / lanes, 1)
+    factor = np.prod([rule.factor for rule in actions.trips]) if actions.trips else 1.0
+    flow = 600 * load * left * factor
+    speed = np.minimum(50, actions.limit_kmh[WARM_UP:]) / (1 + (flow / 1700) ** 2) * (0.5 + 0.5 * left)
+    return Traffic(*(np.float32(a) for a in (speed, flow, flow * 0.4 * 0.02)))
+
+
+def test_it_learns_what_measures_do(study, trained):
+    delay = trained.table["delay_veh_h"]
+    assert delay["spearman"] > 0.5
+    assert trained.fitted.epochs == SMALL.epochs
+    assert set(trained.table) >= set(OUTCOMES) - {"pm25_stations", "exceedance_h"}
+
+
+def test_the_bundle_read_back_says_the_same(trained, tmp_path):
+    again = SurrogateBundle.read(trained.bundle.write(tmp_path / "again") and tmp_path / "again")
+    scenarios = [run.scenario for run in trained.parts[2].runs]
+    first, second = (Scorer(b)(scenarios) for b in (trained.bundle, again))
+    for name, column in first.columns.items():
+        np.testing.assert_array_equal(column, second.columns[name])
+    assert again.metrics["runs"] == [24, 6, 10]
+    assert "Limits" in again.card
+
+
+def test_onnx_and_torch_say_the_same(study, trained):
+    part = trained.parts[2]
+    run = part.runs[0]
+    scorer = Scorer(trained.bundle, base=base_of(part, run))
+    changed = scorer.changed(scorer.levers([run.scenario], scorer.base.flow))
+    expected = predict(trained.fitted.network, part.part(np.array([0])))[0, ..., 1]
+    np.testing.assert_allclose(changed.flow[0] - scorer.base.flow, expected[..., 0], rtol=1e-3, atol=1e-2)
+
+
+def base_of(part: Study, run: Run):
+    from citybrain_models.surrogate.network import Base
+
+    return Base.of(run.base, part.network.length_m, part.usual.slot_seconds)
+
+
+@pytest.mark.parametrize("name", ["network.npz", "model.onnx", "surrogate.json"])
+def test_an_altered_bundle_is_refused(trained, tmp_path, name):
+    trained.bundle.write(tmp_path / "b")
+    path = tmp_path / "b" / name
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(BundleError, match=name):
+        SurrogateBundle.read(tmp_path / "b")
+
+
+def test_intervals_hold_most_of_what_they_were_fitted_on(trained):
+    part = trained.parts[1]
+    step = judging.bundle_step(trained.bundle)
+    table = judging.table(judging.judge(trained.bundle)(part, step), judging.truth(part, step))
+    assert table["delay_veh_h"]["coverage"] >= 0.8
+
+
+def test_it_may_be_applied_elsewhere(study, trained):
+    """The same network on a town with other roads: a closed road there loses its flow, others do not vanish."""
+    site = town()
+    other = replace(site, city=site.city.replace(name="other"))
+    elsewhere = study_of(other, runs(other, 4))
+    bundle = replace(trained.bundle, city=other.city, network=elsewhere.network, usual=elsewhere.usual)
+    closed = Scenario.model_validate({"id": "c", "measures": [{"lever": "closure", "where": {"segments": ["s03"]}}]})
+    scorer = Scorer(bundle)
+    after = scorer.changed(scorer.levers([closed], scorer.base.flow))
+    assert (after.flow[0, 3] <= scorer.base.flow[3]).all()
+    assert np.isfinite(after.flow).all()
+
+
+def test_the_peers_answer_for_every_run(study, trained):
+    train, _, test = trained.parts
+    step = judging.bundle_step(trained.bundle)
+    straight = peers.linear(train, step)(test, step)
+    assert len(straight) == len(test.runs)
+    assert straight["delay_veh_h"].notna().all()
+
+
+def test_settings_that_mean_nothing_are_named(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("width: 2\nwidht: 3\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"(?s)width.*widht"):
+        read_settings(path)
+    assert read_settings(None, epochs=3).epochs == 3
