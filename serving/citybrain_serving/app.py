@@ -12,7 +12,19 @@ from citybrain_datasets import __version__
 from citybrain_serving import problem_details
 from citybrain_serving.inference import routes as inference
 from citybrain_serving.middleware import RequestScope
-from citybrain_serving.routes import at, cases, city, forecasts, health, history, observations, places, problems, stream
+from citybrain_serving.routes import (
+    at,
+    cases,
+    city,
+    forecasts,
+    health,
+    history,
+    models,
+    observations,
+    places,
+    problems,
+    stream,
+)
 from citybrain_serving.routes.documentation import complete
 from citybrain_serving.safety.install import install as install_safety
 from citybrain_serving.scenarios import routes as scenarios
@@ -65,6 +77,7 @@ def create_app(service: Service) -> FastAPI:
         cases,
         observations,
         health,
+        models,
         inference,
         scenarios,
         standards,

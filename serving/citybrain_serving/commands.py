@@ -26,6 +26,9 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to bind; this machine only by default.")] = None,
     port: Annotated[int | None, typer.Option(help="Port, 8000 by default; 0 takes a free one.")] = None,
     store: Annotated[str | None, typer.Option(help="Where observations are kept: a path or a database URL.")] = None,
+    shadow: Annotated[
+        list[Path] | None, typer.Option(help="A bundle that forecasts beside another, scored and never answered from.")
+    ] = None,
     replay: Annotated[bool, typer.Option(help="Take the newest observation for the present.")] = False,
 ) -> None:
     """Serve forecasts over HTTP. Settings are also read from CITYBRAIN_SERVE_… in the environment."""
@@ -33,7 +36,11 @@ def serve(
     logs.configure(settings.log_format)
     allowed = None if settings.bundle_digests is None else read_allow_list(settings.bundle_digests)
     check_binding(settings)
-    service = Service([read_bundle(folder, allowed) for folder in bundles], settings)
+    service = Service(
+        [read_bundle(folder, allowed) for folder in bundles],
+        settings,
+        shadows=[read_bundle(folder, allowed) for folder in shadow or ()],
+    )
     app = create_app(service)
     if settings.otlp_endpoint:
         tracing.configure(settings.otlp_endpoint, service.fleet.city.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, MutableMapping
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ import structlog
 from citybrain_datasets.features import Features, Window
 from citybrain_datasets.signals import KINDS, SignalKind
 from citybrain_datasets.task import Task
+from citybrain_models.bundle import Bundle
 from citybrain_models.forecaster import Forecaster
 from citybrain_serving.clock import Clock
 from citybrain_serving.fallback import weekly_profile
@@ -40,7 +41,7 @@ class Cycle:
     def __init__(
         self,
         fleet: Fleet,
-        forecasters: Mapping[str, FeaturedForecaster],
+        forecasters: MutableMapping[str, FeaturedForecaster],
         store: ObservationStore,
         clock: Clock,
         grace: pd.Timedelta,
@@ -57,8 +58,8 @@ class Cycle:
     def run(self, touched: Collection[str] | None = None) -> Snapshot | None:
         """Computes what is due and publishes it; None while the present is unknown.
 
-        A task is due when its issue time moved on, when a signal that it reads is in ``touched``, or
-        always where ``touched`` is None.
+        A task is due when its issue time moved on, when its bundle was swapped, when a signal that it reads is in
+        ``touched``, or always where ``touched`` is None.
         """
         with self._one_at_a_time:
             self.clock.refresh()
@@ -70,12 +71,12 @@ class Cycle:
             forecasts = {}
             for name, forecaster in self.forecasters.items():
                 issue = self.issue(forecaster.task, now, newest.get(forecaster.task.target))
-                before = held.get(name)
+                before, version = held.get(name), self.fleet.bundles[name].version
                 touches = touched is None or not set(forecaster.features.signals).isdisjoint(touched)
-                if before is not None and before.issued == issue and not touches:
+                if before is not None and (before.issued, before.bundle) == (issue, version) and not touches:
                     forecasts[name] = before
                 else:
-                    forecasts[name] = self._forecast(name, forecaster, issue, now)
+                    forecasts[name] = self.forecast(forecaster, version, issue, now)
             if self.current is None or forecasts != held:
                 self.current = Snapshot(forecasts, now)
             return self.current
@@ -97,12 +98,36 @@ class Cycle:
             due.append(((now - grace - offset) // step + 1) * step + offset + grace)
         return min(due)
 
-    def _forecast(self, name: str, forecaster: FeaturedForecaster, issue: pd.Timestamp, now: pd.Timestamp) -> Forecast:
+    def swap(self, bundle: Bundle, forecaster: FeaturedForecaster) -> None:
+        """From the next cycle on ``bundle`` forecasts its task; what is published stands until then."""
+        with self._one_at_a_time:
+            self.fleet.bundles[bundle.task.name] = bundle
+            self.forecasters[bundle.task.name] = forecaster
+
+    def rehearse(self, forecaster: FeaturedForecaster, version: str) -> Forecast:
+        """What a model would forecast now. Published by nothing; where nothing was observed yet, of an empty window."""
+        now = self.clock.now() or pd.Timestamp.now("UTC")
+        issue = self.issue(forecaster.task, now, self.store.newest().get(forecaster.task.target))
+        return self.forecast(forecaster, version, issue, now)
+
+    def forecast(
+        self,
+        forecaster: FeaturedForecaster,
+        version: str,
+        issue: pd.Timestamp,
+        now: pd.Timestamp,
+        trusted: Source = "model",
+    ) -> Forecast:
+        """One forecast from the window that ends at ``issue``, doubted as every forecast is. ``trusted`` is its source
+        where the model's own answer stands."""
         features = forecaster.features
         window = newest_window(self.store, features, issue)
         values, source, reason, replaced = self._doubted(forecaster, window)
         if source == "fallback":
-            log.warning("forecast fell back to the weekly profile", task=name, reason=reason, issued=str(issue))
+            log.warning(
+                "forecast fell back to the weekly profile",
+                task=forecaster.task.name, reason=reason, bundle=version, issued=str(issue),
+            )  # fmt: skip
         observed, age = last_seen(features, window, features.task.target)
         return Forecast(
             task=features.task,
@@ -112,8 +137,8 @@ class Cycle:
             observed=observed,
             observed_age=age,
             inputs=health(features, window),
-            bundle=self.fleet.bundles[name].version,
-            source=source,
+            bundle=version,
+            source=trusted if source == "model" else source,
             reason=reason,
             replaced=replaced,
             latest={signal: last_seen(features, window, signal)[0] for signal in features.signals},

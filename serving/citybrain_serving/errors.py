@@ -21,6 +21,10 @@ class FleetError(ServingError):
     """The bundles given cannot be served together, or not by these settings."""
 
 
+class UnfitBundle(ServingError):
+    """A bundle that cannot take the place of the one in use."""
+
+
 class MalformedBody(ServingError):
     """A body that cannot be read as what it claims to be."""
 

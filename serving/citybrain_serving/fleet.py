@@ -31,10 +31,13 @@ class Channel:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Bundles of one city by task, the city, and the channels their inputs come from."""
+    """Bundles of one city by task, the city, and the channels their inputs come from.
+
+    A bundle may be swapped for another that :meth:`admit` lets in; city and channels stay.
+    """
 
     city: City
-    bundles: Mapping[str, Bundle]
+    bundles: dict[str, Bundle]
     channels: Mapping[str, Channel]
 
     @staticmethod
@@ -56,6 +59,28 @@ class Fleet:
         edges = {relation: table for b in by_task.values() for relation, table in b.city.edges.items()}
         city = first.city.replace(nodes=nodes, edges=edges)
         return Fleet(city, by_task, _channels(city, by_task.values()))
+
+    def admit(self, bundle: Bundle) -> None:
+        """Raises :class:`FleetError` unless ``bundle`` can take the place of the one of its task while the service
+        runs: the same city, nodes and order, the same target on the same clock, no signal that nobody stores."""
+        task = bundle.task
+        held = self.bundles.get(task.name)
+        if held is None:
+            raise FleetError(f"{task.name} is not forecast here, only {' and '.join(self.bundles)}")
+        for key in ("node", "target", "step_minutes", "sampling"):
+            before, after = getattr(held.task, key), getattr(task, key)
+            if before != after:
+                raise FleetError(f"{task.name}: {key} is {after!r}, that of the bundle in use {before!r}")
+        _same_city(self.city, bundle.city, self.city.nodes)
+        absent = sorted(set(self.city.nodes) & set(held.city.nodes) - set(bundle.city.nodes))
+        if absent:
+            raise FleetError(f"the bundle of {task.name} has no {' and no '.join(absent)} nodes")
+        for signal, channel in _channels(self.city, [bundle]).items():
+            known = self.channels.get(signal)
+            if known is None and signal in bundle.features().signals:
+                raise FleetError(f"the bundle of {task.name} reads {signal}, which is not stored here")
+            if known is not None and (known.node, known.ticks) != (channel.node, channel.ticks):
+                raise FleetError(f"{signal} is measured elsewhere or on another clock in the bundle of {task.name}")
 
     def ticks(self, task: Task) -> Ticks:
         """The clock forecasts are issued on: that of the target where the task samples it as measured,

@@ -11,10 +11,10 @@ from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_serving.cases.watch import Watch
 from citybrain_serving.cycle import FeaturedForecaster
 from citybrain_serving.errors import StoreUnavailable
-from citybrain_serving.fleet import Fleet
 from citybrain_serving.history import History
 from citybrain_serving.problems.finding import Finder, Problem
 from citybrain_serving.quality import Quality
+from citybrain_serving.roster import Shadows
 from citybrain_serving.snapshot import Forecast, Snapshot
 from citybrain_serving.stream import Stream
 
@@ -32,18 +32,18 @@ class Followup:
         history: History,
         quality: Quality,
         forecasters: Mapping[str, FeaturedForecaster],
-        fleet: Fleet,
         finder: Finder,
         watch: Watch,
+        shadows: Shadows,
         keep_for: pd.Timedelta,
     ):
         self.stream = stream
         self.history = history
         self.quality = quality
         self.forecasters = forecasters
-        self.fleet = fleet
         self.finder = finder
         self.watch = watch
+        self.shadows = shadows
         self.keep_for = keep_for
         self.problems: Mapping[str, list[Problem]] = {}
         """By task, of the newest snapshot; replaced as a whole."""
@@ -61,6 +61,8 @@ class Followup:
             self._keep(snapshot)
             self._watch(snapshot)
             self._learn(snapshot.computed)
+            for forecast in self.shadows.forecasts(snapshot.forecasts):
+                self.history.keep(forecast)
         except StoreUnavailable:
             # What was not kept is kept with the next snapshot; what was not scored or watched is still due.
             log.warning("history, cases and scores wait for the store", exc_info=True)
@@ -87,8 +89,8 @@ class Followup:
             self.recall()
 
     def recall(self) -> None:
-        """Gives each model the quantiles that outcomes have taught it so far."""
-        for name, forecaster in self.forecasters.items():
+        """Gives each model, shadows included, the quantiles that outcomes have taught it so far."""
+        for forecaster in self.forecasters.values():
             if isinstance(forecaster, OnnxForecaster):
-                bundle = self.fleet.bundles[name]
-                forecaster.calibration = self.quality.calibration(bundle.task, bundle.version, bundle.calibration)
+                forecaster.calibration = self.quality.learnt(forecaster.bundle)
+        self.shadows.recall()

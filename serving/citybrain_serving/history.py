@@ -32,7 +32,10 @@ class Issue:
 
 
 class History:
-    """Keeps and finds forecasts. Raises :class:`~citybrain_serving.errors.StoreUnavailable`."""
+    """Keeps and finds forecasts; those of shadows are kept to be scored, and not found.
+
+    Raises :class:`~citybrain_serving.errors.StoreUnavailable`.
+    """
 
     def __init__(self, engine: sa.Engine, layouts: Mapping[str, Layouts]):
         self.engine = engine
@@ -41,7 +44,8 @@ class History:
 
     def keep(self, forecast: Forecast) -> None:
         """Stores a forecast; one of the same task, issue time and bundle is replaced: it was computed again from
-        later data, and has to be scored again only if it never was."""
+        later data, and has to be scored again only if it never was. What was answered stays so: no
+        shadow replaces it."""
         inputs = forecast.inputs
         about = {
             "task": forecast.task.model_dump(mode="json"),
@@ -64,10 +68,10 @@ class History:
         key = {"task": forecast.task.name, "issued": int(forecast.issued.timestamp()), "bundle": forecast.bundle}
         with transaction(self.engine, write=True) as connection:
             mine = _is(key)
-            scored = connection.scalar(sa.select(forecasts.c.scored).where(mine))
-            if scored is None:
+            held = connection.execute(sa.select(forecasts.c.scored, forecasts.c.source).where(mine)).first()
+            if held is None:
                 connection.execute(forecasts.insert().values(**key, **row))
-            elif not scored:
+            elif not held.scored and (forecast.source != "shadow" or held.source == "shadow"):
                 connection.execute(forecasts.update().where(mine).values(**row))
 
     def list(self, task: str, first: pd.Timestamp, last: pd.Timestamp, limit: int) -> list[Issue]:
@@ -75,7 +79,11 @@ class History:
         columns = (forecasts.c[name] for name in ("task", "issued", "bundle", "source", "computed"))
         query = (
             sa.select(*columns)
-            .where(forecasts.c.task == task, forecasts.c.issued.between(first.timestamp(), last.timestamp()))
+            .where(
+                forecasts.c.task == task,
+                forecasts.c.issued.between(first.timestamp(), last.timestamp()),
+                _ANSWERED,
+            )
             .order_by(forecasts.c.issued.desc(), forecasts.c.computed.desc())
             .limit(limit)
         )
@@ -89,7 +97,7 @@ class History:
         """The forecast issued at ``issued``, the one computed last where bundles changed; None where none is kept."""
         query = (
             sa.select(forecasts)
-            .where(forecasts.c.task == task, forecasts.c.issued == int(issued.timestamp()))
+            .where(forecasts.c.task == task, forecasts.c.issued == int(issued.timestamp()), _ANSWERED)
             .order_by(forecasts.c.computed.desc())
             .limit(1)
         )
@@ -134,6 +142,9 @@ class History:
             reason=about["reason"],
             replaced=about["replaced"],
         )
+
+
+_ANSWERED = forecasts.c.source != "shadow"
 
 
 def mark_scored(connection: sa.Connection, forecast: Forecast) -> bool:

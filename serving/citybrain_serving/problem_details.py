@@ -26,6 +26,7 @@ STATUSES: dict[type[errors.ServingError], tuple[int, str]] = {
     errors.NotAcceptable: (406, "not-acceptable"),
     errors.BodyTooLarge: (413, "body-too-large"),
     errors.UnsupportedMedia: (415, "unsupported-media"),
+    errors.UnfitBundle: (422, "unfit-bundle"),
     errors.BadSelection: (422, "bad-selection"),
     errors.NothingAccepted: (422, "nothing-accepted"),
     errors.BadScenario: (422, "bad-scenario"),

@@ -108,6 +108,10 @@ class Board:
         profiles = (b.statistics.profiles.get("speed") for b in self.fleet.bundles.values())
         return free_speeds(self.fleet.city, next((p for p in profiles if p is not None), None))
 
+    def forget_free_speeds(self) -> None:
+        """They come from the bundles: after a swap they are read anew."""
+        self.__dict__.pop("free_speeds", None)
+
     def of(self, snapshot: Snapshot | None) -> Mapping[str, Published]:
         """Answers by task. Raises :class:`~citybrain_serving.errors.NotReady` before the first snapshot."""
         if snapshot is None:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from citybrain_datasets.signals import NodeType
 from citybrain_datasets.task import Task
+from citybrain_models.bundle import Bundle
 from citybrain_models.calibration import Calibration
 from citybrain_serving.database import transaction
 from citybrain_serving.history import History, mark_scored
@@ -71,18 +72,19 @@ class Quality:
             with transaction(self.engine, write=True) as connection:
                 if mark_scored(connection, forecast):
                     _add(connection, _rows(forecast, truth, self.parts[forecast.task.node]))
-                    if self.learning.rate and forecast.source == "model":
+                    if self.learning.rate and forecast.source != "fallback":
                         _learn(connection, forecast, truth, self.learning.rate)
         return len(due)
 
-    def calibration(self, task: Task, bundle: str, fitted: Calibration) -> Calibration:
+    def learnt(self, bundle: Bundle) -> Calibration:
         """The shifts of a bundle's quantiles: as fitted in training, and moved by outcomes since."""
         with transaction(self.engine) as connection:
-            return fitted.shifted(_shift(connection, task, bundle))
+            return bundle.calibration.shifted(_shift(connection, bundle.task, bundle.version))
 
     def table(self, task: str, first: date, last: date, part: str, by: Sequence[str]) -> list[dict[str, Any]]:
         """Measures of the forecasts issued on the days ``first`` … ``last``, a row for each value of ``by`` among
-        :data:`KEYS`; ``part`` is ``all``, ``owner=…``, ``road_class=…``, or empty for every one."""
+        :data:`KEYS`; ``part`` is ``all``, ``owner=…``, ``road_class=…``, or empty for every one. Shadows are told only
+        where they are told apart."""
         keys = [scores.c[name] for name in by]
         query = (
             sa.select(*keys, *(sa.func.sum(scores.c[name]).label(name) for name in SUMS))
@@ -90,6 +92,8 @@ class Quality:
             .group_by(*keys)
             .order_by(*keys)
         )
+        if not {"bundle", "source"} & set(by):
+            query = query.where(scores.c.source != "shadow")
         if part:
             query = query.where(scores.c.part == part)
         with transaction(self.engine) as connection:

@@ -337,3 +337,28 @@ class CaseBody(BaseModel):
     over: str | None = Field(description="since when the trouble has passed, while the case is still open")
     problem: dict[str, Any] = Field(description="as it was found")
     notes: list[NoteBody]
+
+
+class VersionBody(BaseModel):
+    """A bundle by its digest; `version` is the start of it, as answers name it."""
+
+    version: str
+    digest: str
+    trained: str
+
+
+class SwapBody(BaseModel):
+    """The bundle that answers from the next cycle on, and the one that a rollback brings back."""
+
+    task: str
+    bundle: VersionBody
+    previous: VersionBody
+
+
+class ModelsBody(BaseModel):
+    """Bundles of one task."""
+
+    task: str
+    bundle: VersionBody
+    previous: VersionBody | None
+    shadow: VersionBody | None

@@ -25,6 +25,7 @@ from citybrain_serving.problems.finding import Finder, Problem, as_document
 from citybrain_serving.publication import Board, Published
 from citybrain_serving.quality import Learning, Quality
 from citybrain_serving.readings import Readings
+from citybrain_serving.roster import Roster, Shadows
 from citybrain_serving.runner import Runner
 from citybrain_serving.settings import Settings
 from citybrain_serving.shortcuts import Shortcuts
@@ -40,7 +41,8 @@ log = structlog.get_logger(__name__)
 class Service:
     """A store that observations enter, a cycle that forecasts from it, a board that answers are read from.
 
-    ``clock`` and ``forecasters`` take the place of the ones ``settings`` and ``bundles`` name.
+    ``clock`` and ``forecasters`` take the place of the ones ``settings`` and ``bundles`` name; ``shadows`` are bundles
+    that forecast beside those and are only scored.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Service:
         *,
         clock: Clock | None = None,
         forecasters: Mapping[str, FeaturedForecaster] | None = None,
+        shadows: Iterable[Bundle] = (),
     ):
         self.settings = settings
         self.fleet = Fleet.of(bundles)
@@ -59,13 +62,15 @@ class Service:
         self.clock = clock or self._clock()
         self.telemetry = Telemetry()
         grace = pd.Timedelta(seconds=settings.grace_seconds)
-        self.cycle = Cycle(self.fleet, forecasters, self.store, self.clock, grace)
+        self.cycle = Cycle(self.fleet, dict(forecasters), self.store, self.clock, grace)
         self.board = Board(self.fleet, settings.stale_steps)
         self.shortcuts = Shortcuts(self._current)
         self.stream = Stream()
         self.history = History(self.store.engine, self.store.node_layouts)
         learning = Learning(settings.learning_rate, pd.Timedelta(minutes=settings.patience_minutes))
         self.quality = Quality(self.store.engine, self.history, self.store, self.board.places, learning)
+        self.roster = Roster(self.fleet, self.cycle, self.quality, settings.threads, self._swapped)
+        self.shadows = Shadows(self.fleet, self.cycle, self.quality, shadows, settings.threads)
         self.webhooks = Webhooks(
             self.store.engine, checked_targets(settings.webhook_targets), settings.webhook_secret()
         )
@@ -75,10 +80,10 @@ class Service:
             self.stream,
             self.history,
             self.quality,
-            forecasters,
-            self.fleet,
+            self.cycle.forecasters,
             Finder(self.fleet, self.board),
             watch,
+            self.shadows,
             pd.Timedelta(days=settings.history_days),
         )
         self.followup.recall()
@@ -148,6 +153,10 @@ class Service:
         now = self.clock.seconds()
         seconds = 0 if now is None else max(0, int(self.cycle.due_after(now) - now))
         return f"public, max-age={seconds}, must-revalidate"
+
+    def _swapped(self, bundle: Bundle) -> None:
+        self.board.forget_free_speeds()
+        self.runner.notify(())
 
     def _current(self, task: str) -> tuple[Published, bool] | None:
         """What is published of a task, and whether it is stale."""

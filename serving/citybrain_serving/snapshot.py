@@ -15,7 +15,8 @@ from citybrain_datasets.signals import KINDS, SignalKind
 from citybrain_datasets.task import Task
 from citybrain_serving.inputs import InputHealth
 
-Source = Literal["model", "fallback"]
+Source = Literal["model", "fallback", "shadow"]
+"""``shadow``: of a challenger, kept to be scored and never answered."""
 
 
 @dataclass(frozen=True, eq=False)

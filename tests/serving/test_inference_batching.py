@@ -153,3 +153,21 @@ def test_with_company_a_batch_waits_for_more_up_to_the_delay():
         return model.batches
 
     assert asyncio.run(run()) == [1, 4, 4]
+
+
+def test_who_holds_a_batcher_that_is_closed_is_still_answered():
+    """A model is swapped while one request runs and another has just found the old one."""
+
+    async def swapped() -> list:
+        model = Doubling()
+        batcher = Batcher(model, Limits(8, 0.0, 100))
+        running = asyncio.create_task(batcher.submit(tensor(1, 1), 1))
+        await asyncio.to_thread(model.entered.wait, 10)
+        closing = asyncio.create_task(batcher.close())
+        await asyncio.sleep(0)  # lets the closing begin
+        late = asyncio.create_task(batcher.submit(tensor(1, 2), 1))
+        model.go.set()
+        await closing
+        return [float((await answer)["y"][0, 0]) for answer in (running, late)]
+
+    assert asyncio.run(swapped()) == [2, 4]

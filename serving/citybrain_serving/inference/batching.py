@@ -59,6 +59,8 @@ class Batcher:
         self._queued_rows = 0
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._open: set[asyncio.Future[Outputs]] = set()
+        self._closed = False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="infer")
 
     @property
@@ -70,6 +72,8 @@ class Batcher:
 
         Raises :class:`RequestTooLarge`, :class:`Overloaded`, or what the model raised.
         """
+        if self._closed:  # a caller that got hold of it before it was replaced is answered all the same
+            return await asyncio.to_thread(self.model.run, feed)
         if rows > self.limits.rows:
             raise RequestTooLarge(f"a request has {rows} rows; at most {self.limits.rows} are taken")
         if self._queued_rows + rows > self.limits.queue:
@@ -78,17 +82,20 @@ class Batcher:
             self._task = asyncio.create_task(self._work(), name="batcher")
         waiting = _Waiting(feed, rows, alone, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
+        self._open.add(waiting.answer)
+        waiting.answer.add_done_callback(self._open.discard)
         self._queued_rows += rows
         self._arrived.set()
         return await waiting.answer
 
     async def close(self) -> None:
-        """Runs what waits, then stops."""
-        while self._queue:
-            await asyncio.gather(*(w.answer for w in self._queue), return_exceptions=True)
+        """Finishes what runs and what waits, then stops."""
+        self._closed = True
+        if self._open:
+            await asyncio.wait(self._open)
         if self._task is not None:
             self._task.cancel()
-        self._pool.shutdown(wait=True)
+        await asyncio.to_thread(self._pool.shutdown)
 
     async def _work(self) -> None:
         company = False

@@ -68,6 +68,7 @@ def install(app: FastAPI, service: Service) -> None:
             safety.ledger.stop()
 
     app.include_router(APIRouter(lifespan=lifespan))
+    app.state.ledger = safety.ledger
     app.state.free = safety.callers.stranger.permissions  # told in the documentation
     app.add_middleware(
         Gate,

@@ -29,6 +29,7 @@ RULES: tuple[tuple[tuple[str, ...], str, Permission], ...] = (
     (READING, "/v1/forecasts/**", Permission.LOOK),
     (READING, "/v1/ngsi-ld/**", Permission.LOOK),
     (READING, "/v1/datex2/**", Permission.LOOK),
+    (READING, "/v1/models", Permission.ADMINISTER),
     (READING, "/metrics", Permission.READ),
     (READING, "/v1/**", Permission.READ),
     (READING, "/v2", Permission.INFER),
@@ -39,6 +40,7 @@ RULES: tuple[tuple[tuple[str, ...], str, Permission], ...] = (
     (("POST",), "/v1/datex2/measured-data", Permission.INGEST),
     (("POST",), "/v1/cases", Permission.DECIDE),
     (("POST", "PATCH"), "/v1/cases/**", Permission.DECIDE),
+    (("POST",), "/v1/models/**", Permission.ADMINISTER),
     (("POST",), "/v1/scenarios", Permission.INFER),
     (("POST",), "/v1/scenarios/**", Permission.INFER),
 )

@@ -37,3 +37,5 @@ class SafetySettings(BaseModel):
     """How often what was asked is written to the audit log; decisions are written at once."""
     bundle_digests: Path | None = None
     """A file of SHA-256 digests; no other bundle is served."""
+    bundle_root: Path | None = None
+    """The folder that an administrator may load bundles from while the service runs; unset loads none."""
