@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
 
 from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.city import City
-from citybrain_datasets.errors import CityError
 from citybrain_datasets.features import Features
 from citybrain_datasets.signals import Ticks
 from citybrain_datasets.statistics import Profile, Scaler, Statistics
@@ -25,6 +22,7 @@ from citybrain_models.files import (
     MANIFEST,
     BundleError,
     from_npz,
+    from_parquet,
     read_folder,
     refuse_external_data,
     to_json,
@@ -90,7 +88,7 @@ class Bundle:
             return Bundle._from_files(files, digest)
         except BundleError:
             raise
-        except (KeyError, ValueError, TypeError, OSError, EOFError, ValidationError, CityError) as error:
+        except Exception as error:  # whatever is wrong with bytes from elsewhere, it is the bundle that is refused
             raise BundleError(f"{folder}: verified but malformed: {error!r}") from error
 
     def _files(self) -> dict[str, bytes]:
@@ -125,10 +123,10 @@ class Bundle:
         for name, data in files.items():
             if name.endswith(".parquet"):
                 kind, key, _ = name.split(".")
-                tables[kind][key] = pd.read_parquet(io.BytesIO(data))
+                tables[kind][key] = from_parquet(data, name)
         city = City(nodes=tables["nodes"], edges=tables["edges"], **{key: about[key] for key in _CITY_FIELDS})
         profiles = {}
-        for key, mean in from_npz(files["profiles.npz"]).items():
+        for key, mean in from_npz(files["profiles.npz"], "profiles.npz").items():
             name, slot_minutes = key.rsplit(".", 1)
             profiles[name] = Profile(int(slot_minutes), mean)
         scalers = {name: Scaler(**values) for name, values in json.loads(files["scalers.json"]).items()}
@@ -139,7 +137,7 @@ class Bundle:
             city=city,
             placing=about["placing"],
             statistics=Statistics(scalers, profiles),
-            graph=from_npz(files["graph.npz"]),
+            graph=from_npz(files["graph.npz"], "graph.npz"),
             model=files["model.onnx"],
             calibration=Calibration(
                 tuple(calibration["quantiles"]), np.asarray(calibration["shift"], np.float32).reshape(task.horizon, -1)

@@ -5,22 +5,33 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import stat
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 
 from citybrain_datasets.errors import CityBrainError
 from citybrain_models.onnx_tensors import OnnxFileError, refuse_external_tensors
 
 MANIFEST = "manifest.json"
-LARGEST_FILE = 4 * 1024**3
-"""Bytes; a larger file is refused before it is read."""
+LARGEST_FOLDER = 4 * 1024**3
+"""Bytes of all files together; more is refused before it is read."""
+
+LARGEST_MANIFEST = 2**20
+MOST_UNPACKED = 2 * 1024**3
+"""Bytes that the arrays of one file may take once they are unpacked."""
+
+MOST_CELLS = 200_000_000
+"""Rows times columns of a table: run-length encoding packs billions of equal rows into a few bytes."""
 
 
 class BundleError(CityBrainError):
@@ -65,26 +76,29 @@ def read_folder(folder: Path, expected: Mapping[str, Any]) -> tuple[dict[str, by
     """
     if not folder.is_dir() or folder.is_symlink():
         raise BundleError(f"{folder}: is no bundle folder")
-    raw = _read(folder / MANIFEST)
+    raw = read_plain(folder / MANIFEST, LARGEST_MANIFEST)
     try:
         manifest = json.loads(raw)
-        entries: dict[str, dict[str, Any]] = manifest["files"]
+        sizes = {name: int(entry["bytes"]) for name, entry in manifest["files"].items()}
+        digests = {name: str(entry["sha256"]) for name, entry in manifest["files"].items()}
         found = {key: manifest[key] for key in expected}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{folder / MANIFEST}: is no bundle manifest ({error})") from None
     for key, value in expected.items():
         if found[key] != value:
             raise BundleError(f"{folder / MANIFEST}: {key} {found[key]!r}; this version reads {key} {value}")
     present = {path.name for path in folder.iterdir()} - {MANIFEST}
-    if present != set(entries):
-        odd = sorted(present ^ set(entries))
-        raise BundleError(f"{folder}: files and manifest disagree about {', '.join(odd)}")
+    if present != set(sizes):
+        odd = sorted(present ^ set(sizes))[:5]
+        raise BundleError(f"{folder}: files and manifest disagree about {', '.join(map(ascii, odd))}")
+    if not all(size >= 0 for size in sizes.values()) or sum(sizes.values()) > LARGEST_FOLDER:
+        raise BundleError(f"{folder / MANIFEST}: its files are over {LARGEST_FOLDER} bytes together")
     files = {}
-    for name, entry in entries.items():
-        if Path(name).name != name or not isinstance(entry, dict):
+    for name, size in sizes.items():
+        if Path(name).name != name:
             raise BundleError(f"{folder / MANIFEST}: {name!r} is no plain file name")
-        data = _read(folder / name)
-        if sha(data) != entry.get("sha256"):
+        data = read_plain(folder / name, size)
+        if sha(data) != digests[name]:
             raise BundleError(f"{folder / name}: SHA-256 does not match the manifest; the file was damaged or changed")
         files[name] = data
     return files, sha(raw)
@@ -98,19 +112,26 @@ def refuse_external_data(model: bytes) -> None:
         raise BundleError(f"model.onnx: {error}") from None
 
 
-def _read(path: Path) -> bytes:
-    """Bytes of a plain file, opened without following links."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+def read_plain(path: Path, most: int) -> bytes:
+    """At most ``most`` bytes of a plain file that has no other name, opened without following links.
+
+    A second name (a hard link) would let whoever writes bundles hand over a file that they cannot read themselves.
+    Raises :class:`BundleError`.
+    """
+    try:  # opening a pipe without O_NONBLOCK would wait for its writer
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from None
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise BundleError(f"{path}: is no plain file")
     with os.fdopen(handle, "rb") as source:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"{path}: is no plain file")
-        if status.st_size > LARGEST_FILE:
-            raise BundleError(f"{path}: {status.st_size} bytes; at most {LARGEST_FILE} are read")
-        return source.read()
+        if status.st_nlink > 1:
+            raise BundleError(f"{path}: has {status.st_nlink} names (hard links); copy the bundle")
+        if status.st_size > most:
+            raise BundleError(f"{path}: {status.st_size} bytes; at most {most} are read")
+        return source.read(most)
 
 
 def sha(data: bytes) -> str:
@@ -130,7 +151,50 @@ def to_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def from_npz(data: bytes) -> dict[str, np.ndarray]:
-    """The inverse of :func:`to_npz`. Nothing is unpickled."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+def from_npz(data: bytes, file: str = "arrays") -> dict[str, np.ndarray]:
+    """The inverse of :func:`to_npz`. Nothing is unpickled, and nothing is unpacked beyond :data:`MOST_UNPACKED`.
+
+    Raises :class:`BundleError` for bytes that are no such file.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            unpacked = sum(member.file_size for member in members)
+            if unpacked > MOST_UNPACKED:
+                raise BundleError(f"{file}: {unpacked} bytes when unpacked; at most {MOST_UNPACKED} are read")
+            return {member.filename.removesuffix(".npy"): _array(archive, member, file) for member in members}
+    except BundleError:
+        raise
+    except Exception as error:  # noqa: BLE001  # zipfile, zlib and numpy share no class for what is wrong with bytes
+        raise BundleError(f"{file}: is no file of arrays: {error!r}") from None
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, file: str) -> np.ndarray:
+    """One array, once its header declares no more than is there: memory is taken for what a header says."""
+    with archive.open(member) as source:
+        version = np.lib.format.read_magic(source)
+        shape, _, kind = _HEADERS[version](source)
+        if kind.hasobject:
+            raise BundleError(f"{file}: array {member.filename!r} holds pickled objects")
+        if math.prod(shape) * kind.itemsize > member.file_size:
+            raise BundleError(f"{file}: array {member.filename!r} declares {shape} and brings {member.file_size} bytes")
+    with archive.open(member) as source:
+        found: np.ndarray = np.lib.format.read_array(source, allow_pickle=False)
+        return found
+
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def from_parquet(data: bytes, file: str = "table") -> pd.DataFrame:
+    """A table, of at most :data:`MOST_CELLS`. Raises :class:`BundleError`."""
+    try:
+        about = pq.read_metadata(io.BytesIO(data))
+        cells = about.num_rows * max(1, about.num_columns)
+        if cells > MOST_CELLS:
+            raise BundleError(f"{file}: {cells} cells; at most {MOST_CELLS} are read")
+        return pd.read_parquet(io.BytesIO(data))
+    except BundleError:
+        raise
+    except Exception as error:  # noqa: BLE001  # pyarrow and pandas share no class for what is wrong with bytes
+        raise BundleError(f"{file}: is no Parquet table: {error!r}") from None

@@ -11,12 +11,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
 
 from citybrain_datasets.city import City
-from citybrain_datasets.errors import CityError
 from citybrain_datasets.scenarios.actions import Window
-from citybrain_models.files import BundleError, from_npz, read_folder, refuse_external_data, to_json, write_folder
+from citybrain_models.files import (
+    BundleError,
+    from_npz,
+    from_parquet,
+    read_folder,
+    refuse_external_data,
+    to_json,
+    write_folder,
+)
 from citybrain_models.surrogate.network import Base, RoadNetwork
 from citybrain_models.surrogate.reach import Reach
 
@@ -72,7 +78,7 @@ class SurrogateBundle:
             return _from_files(files, digest)
         except BundleError:
             raise
-        except (KeyError, ValueError, TypeError, OSError, EOFError, ValidationError, CityError) as error:
+        except Exception as error:  # whatever is wrong with bytes from elsewhere, it is the bundle that is refused
             raise BundleError(f"{folder}: verified but malformed: {error!r}") from error
 
     def _files(self) -> dict[str, bytes]:
@@ -110,19 +116,19 @@ def _from_files(files: dict[str, bytes], digest: str) -> SurrogateBundle:
     for name, data in files.items():
         if name.endswith(".parquet"):
             kind, key, _ = name.split(".")
-            tables[kind][key] = pd.read_parquet(io.BytesIO(data))
+            tables[kind][key] = from_parquet(data, name)
     return SurrogateBundle(
         city=City(nodes=tables["nodes"], edges=tables["edges"], **about["city"]),
         window=Window.model_validate(about["window"]),
-        network=RoadNetwork.from_arrays(from_npz(files["network.npz"])),
-        usual=Base(**from_npz(files["usual.npz"]), slot_seconds=about["slot_seconds"]),
+        network=RoadNetwork.from_arrays(from_npz(files["network.npz"], "network.npz")),
+        usual=Base(**from_npz(files["usual.npz"], "usual.npz"), slot_seconds=about["slot_seconds"]),
         model=files["model.onnx"],
         quantiles=tuple(about["quantiles"]),
-        reach=Reach.from_arrays(from_npz(files["reach.npz"])),
+        reach=Reach.from_arrays(from_npz(files["reach.npz"], "reach.npz")),
         margins={name: (low, high) for name, (low, high) in about["margins"].items()},
         fingerprint=about["fingerprint"],
         created=about["created"],
-        air=from_npz(files["air.npz"]),
+        air=from_npz(files["air.npz"], "air.npz"),
         metrics=json.loads(files["metrics.json"]),
         card=files["card.md"].decode(),
         digest=digest,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
 from citybrain_models.bundle import MANIFEST, Bundle, BundleError
+from citybrain_models.files import LARGEST_MANIFEST, read_plain, sha
 from citybrain_serving.errors import SafetyError
-
-LARGEST_MANIFEST = 2**20
 
 
 def read_allow_list(path: Path | str) -> frozenset[str]:
@@ -34,11 +32,7 @@ def read_bundle(folder: Path | str, allowed: frozenset[str] | None = None) -> Bu
     """
     if allowed is None:
         return Bundle.read(folder)
-    try:
-        with open(Path(folder) / MANIFEST, "rb") as source:
-            digest = hashlib.sha256(source.read(LARGEST_MANIFEST)).hexdigest()
-    except OSError as error:
-        raise BundleError(f"{folder}: has no manifest that can be read ({error.strerror})") from None
+    digest = sha(read_plain(Path(folder) / MANIFEST, LARGEST_MANIFEST))
     if digest in allowed:
         bundle = Bundle.read(folder)
         if bundle.digest == digest:  # and it is still the one that was looked at
