@@ -110,12 +110,12 @@ def test_the_data_commands_import_no_network_library() -> None:
 def test_a_missing_package_is_told_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "citybrain_training.commands", None)
-    from importlib.metadata import EntryPoint
+    class Missing:
+        name = "train"
 
-    def load(self: EntryPoint) -> object:
-        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+        def load(self) -> object:
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr(EntryPoint, "load", load)
+    monkeypatch.setattr("citybrain_datasets.main.entry_points", lambda group: [Missing()])
     assert run("train") == 2
     assert "`citybrain train` needs the package torch" in capsys.readouterr().err

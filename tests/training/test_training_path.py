@@ -236,9 +236,9 @@ def _change_the_format(folder: Path) -> None:
     [
         (_flip_a_byte, "model.onnx: SHA-256 does not match"),
         (lambda f: (f / "graph.npz").write_bytes(b""), "graph.npz: SHA-256 does not match"),
-        (lambda f: (f / "scalers.json").unlink(), "disagree about scalers.json"),
+        (lambda f: (f / "scalers.json").unlink(), "disagree about 'scalers.json'"),
         (_swap_for_a_link, "card.md: cannot be read"),
-        (_add_a_file, "disagree about extra.pkl"),
+        (_add_a_file, "disagree about 'extra.pkl'"),
         (_change_the_format, "format 99"),
         (lambda f: (f / "manifest.json").write_text("no"), "is no bundle manifest"),
         (lambda f: shutil.rmtree(f), "is no bundle folder"),

@@ -38,24 +38,35 @@ BUNDLE, WEIGHTS, CONFIG = "bundle", "weights.pt", "config.json"
 """Artifacts of a run: what serving takes, what a later training starts from, and how this one was told to train."""
 
 
+_own_addresses: set[str] = set()
+
+
+def given_address() -> str | None:
+    """``MLFLOW_TRACKING_URI`` as somebody set it; MLflow itself writes there what it was pointed at last."""
+    address = os.environ.get("MLFLOW_TRACKING_URI")
+    return None if address in _own_addresses else address
+
+
 def connect(home: Path) -> str:
     """Points MLflow at ``MLFLOW_TRACKING_URI`` where set, else at the database under ``home``; returns the address."""
     home = home.resolve()
     home.mkdir(parents=True, exist_ok=True)
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", uri))
-    return uri
+    address = given_address()
+    if address is None:
+        address = f"sqlite:///{home / 'mlflow.db'}"
+        _own_addresses.add(address)
+    mlflow.set_tracking_uri(address)
+    return address
 
 
 class Tracking:
     """One training's run. Uses ``MLFLOW_TRACKING_URI`` where set, else SQLite and artifacts under ``home``."""
 
     def __init__(self, home: Path, experiment: str):
+        given = given_address()
         self.uri = connect(home)
         found = mlflow.get_experiment_by_name(experiment)
         if found is None:
-            given = os.environ.get("MLFLOW_TRACKING_URI")
             place = None if given else (home.resolve() / "artifacts" / experiment).as_uri()
             mlflow.create_experiment(experiment, artifact_location=place)
         mlflow.set_experiment(experiment)

@@ -79,7 +79,9 @@ def readings_from_ngsi(body: bytes, channels: Mapping[str, Channel], most: int) 
 
 def _entity(entity: dict[str, Any], rows: Rows) -> None:
     kinds = entity.get("type")
-    kind = next((k for k in (kinds if isinstance(kinds, list) else [kinds]) if k in ATTRIBUTES), None)
+    kind = next(
+        (k for k in (kinds if isinstance(kinds, list) else [kinds]) if isinstance(k, str) and k in ATTRIBUTES), None
+    )
     if kind is None:
         rows.ignored[f"entities of type {str(kinds)[:60]}"] += 1
         return
