@@ -76,8 +76,8 @@ def scenarios(preparation: Preparation, seed: int = 0) -> Iterator[Broken]:
 
 
 def measure(preparation: Preparation, bundle: Bundle, *, every: int = 1, seed: int = 0) -> list[Record]:
-    """Records of every scenario on every ``every``-th test window, at the sensors that were hit and at the others."""
-    test = preparation.split.test[::every]
+    """Records of every scenario on one of every ``every`` test windows, at the sensors that were hit and at the others."""
+    test = thinned(preparation.split.test, every)
     ours = OnnxForecaster(bundle, preparation.config.threads)
     still = Persistence(preparation.features)
     whole = np.ones(len(preparation.city.ids(preparation.task.node)), bool)
@@ -112,14 +112,21 @@ def measure_unseen(
     nearby = NearestMean.of(Persistence(ours.features), city, hit)
     profile = WeeklyProfile(ours.features)
     models: dict[str, Forecaster] = {OURS: ours, NEAREST: nearby, f"{NEAREST}' {profile.name}": profile}
-    test = preparation.split.test[::every]
+    test = thinned(preparation.split.test, every)
     found = _score("sensors never seen", models, source, test, {"hit": hit}, preparation.source)
     return [_record(preparation, row) for row in found]
 
 
+def thinned(issues: pd.DatetimeIndex, every: int) -> pd.DatetimeIndex:
+    """One of every ``every`` issue times, drawn at random and in order: a regular stride would keep to a few hours
+    of the day."""
+    keep = np.random.default_rng(0).permutation(len(issues))[: max(1, len(issues) // every)]
+    return issues[np.sort(keep)]
+
+
 def _months(preparation: Preparation, models: Mapping[str, Forecaster], every: int) -> list[Record]:
     """The first week of the test, and what was issued a month and more after the last training window."""
-    test, last = preparation.split.test[::every], preparation.split.train[-1]
+    test, last = thinned(preparation.split.test, every), preparation.split.train[-1]
     parts = {
         "first week of the test": test[test < test[0] + pd.Timedelta(days=7)],
         "a month after training": test[test >= last + MONTH],

@@ -23,7 +23,7 @@ def bench_robustness(
     city: CityArgument,
     config: ConfigOption = None,
     unseen: Annotated[bool, typer.Option(help="also train without a tenth of the sensors and forecast those")] = True,
-    every: Annotated[int, typer.Option(min=1, help="score every n-th test window")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="score one of every n test windows")] = 1,
     seed: Annotated[int, typer.Option(help="which sensors break")] = 0,
     out: Annotated[Path, typer.Option(help="file of records")] = Path("benchmarks/robustness.json"),
 ) -> None:
