@@ -76,7 +76,7 @@ def scenarios(preparation: Preparation, seed: int = 0) -> Iterator[Broken]:
 
 
 def measure(preparation: Preparation, bundle: Bundle, *, every: int = 1, seed: int = 0) -> list[Record]:
-    """Records of every scenario on one of every ``every`` test windows, at the sensors that were hit and at the others."""
+    """Records of every scenario on one of every ``every`` test windows, at the sensors that were hit and the others."""
     test = thinned(preparation.split.test, every)
     ours = OnnxForecaster(bundle, preparation.config.threads)
     still = Persistence(preparation.features)
