@@ -76,19 +76,28 @@ def train_surrogate(
 def make_bundle(
     network: SurrogateNet, config: SurrogateConfig, train: Study, calibrate: Study, place: Study | None = None
 ) -> SurrogateBundle:
-    """The bundle of a trained ``network`` for ``place`` (that of ``train`` by default), calibrated on runs there."""
-    place = place or train
+    """The bundle of a trained ``network`` for ``place`` (that of ``train`` by default).
+
+    It is calibrated on the runs of ``calibrate``, where those were simulated.
+    """
     example = {n: calibrate.arrays[n][:4] for n in ("levers", "closed")}
     example |= {n: calibrate.arrays[n][:1] for n in ("context", "base", "unit")} | calibrate.graph
-    city = place.site.city
-    emission = _emission(place.usual)
-    step = air_step(place.site, USUAL_WEATHER, place.window, base_emission=emission)
-    bundle = SurrogateBundle(
-        city=city.replace(signals={}),
+    model = export_surrogate(network, {name: example[name] for name in INPUTS})
+    there = _bundle_at(calibrate, model, config, train)
+    said, true = _judged(there, calibrate)
+    margins = judging.margins(said, true, _widths(there, calibrate))
+    return replace(_bundle_at(place or train, model, config, train), margins=margins)
+
+
+def _bundle_at(place: Study, model: bytes, config: SurrogateConfig, train: Study) -> SurrogateBundle:
+    """A bundle for one place, not calibrated yet."""
+    step = air_step(place.site, USUAL_WEATHER, place.window, base_emission=place.usual.emission.T)
+    return SurrogateBundle(
+        city=place.site.city.replace(signals={}),
         window=place.window,
         network=RoadNetwork.from_arrays(place.network.arrays()),  # as it will be read back
         usual=place.usual,
-        model=export_surrogate(network, {name: example[name] for name in INPUTS}),
+        model=model,
         quantiles=config.quantiles,
         reach=Reach.of(train.arrays["levers"]),
         margins={name: (0.0, 0.0) for name in OUTCOMES},
@@ -96,8 +105,6 @@ def make_bundle(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         air=air_arrays(step),
     )
-    said, true = _judged(bundle, calibrate)
-    return replace(bundle, margins=judging.margins(said, true, _widths(bundle, calibrate)))
 
 
 def fingerprint(study: Study) -> str:
@@ -152,10 +159,6 @@ def _widths(bundle: SurrogateBundle, study: Study) -> pd.DataFrame:
         changed = scorer.changed(scorer.levers([run.scenario], base.flow))
         rows.append({name: float(width_of(name, changed.width)[0]) for name in OUTCOMES})
     return pd.DataFrame(rows)
-
-
-def _emission(usual: Base) -> np.ndarray:
-    return usual.emission.T
 
 
 @contextmanager
