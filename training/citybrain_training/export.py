@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
@@ -74,9 +75,18 @@ def export_onnx(network: CityNet | Ensemble, inputs: Mapping[str, Tensor]) -> by
             verbose=False,
         )
     assert program is not None
-    model = program.model_proto.SerializeToString()
+    model = serialized(program.model_proto)
     check_parity(network, model, {name: inputs[name] for name in names})
     return model
+
+
+def serialized(model: onnx.ModelProto) -> bytes:
+    """The model without what the exporter notes about where it ran: source paths are nobody else's business."""
+    graph = model.graph
+    parts: list[Any] = [model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]
+    for part in parts:
+        del part.metadata_props[:]
+    return model.SerializeToString()
 
 
 def check_parity(network: CityNet | Ensemble, model: bytes, inputs: Mapping[str, Tensor]) -> float:

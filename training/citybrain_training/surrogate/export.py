@@ -15,7 +15,7 @@ from torch.export import Dim
 
 from citybrain_models.nn.surrogate import SurrogateNet
 from citybrain_models.onnx_forecaster import open_session
-from citybrain_training.export import OPSET, TOLERANCE, ParityError
+from citybrain_training.export import OPSET, TOLERANCE, ParityError, serialized
 
 INPUTS = (
     "levers", "closed", "context", "base", "unit", "relation",
@@ -53,7 +53,7 @@ def export_surrogate(network: SurrogateNet, inputs: Mapping[str, np.ndarray]) ->
             dynamic_shapes=(dynamic,), opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
         )  # fmt: skip
     assert program is not None
-    model = program.model_proto.SerializeToString()
+    model = serialized(program.model_proto)
     check_parity(network, model, tensors)
     return model
 
