@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from citybrain_training.bench.records import Record
+from citybrain_datasets.records import Record
 from citybrain_training.peers.registry import OURS
 
 

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
-import re
-import subprocess
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from citybrain_datasets.errors import ConfigError
+from citybrain_datasets.records import Record
 from citybrain_training.config import TrainConfig
 from citybrain_training.peers.peer import Budget
 from citybrain_training.peers.registry import Subject
-
-Record = dict[str, Any]
 
 
 def run_digest(name: str, subject: Subject, budget: Budget, config: TrainConfig, fingerprint: str) -> str:
@@ -50,46 +43,3 @@ class RunStore:
             return json.loads(path.read_text())
         except ValueError as error:
             raise ConfigError(f"{path}: is no record of a run ({error}); delete it to run anew") from None
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes the whole file or leaves what was there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def circumstances() -> dict[str, str]:
-    """Commit, machine and date of a run."""
-    return {"commit": _commit(), "machine": _machine(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
-
-
-def _commit() -> str:
-    """The checkout's commit, ``+`` where files differ from it, ``unknown`` outside a checkout."""
-    try:
-        here = Path(__file__).parent
-        options: dict[str, Any] = {"cwd": here, "capture_output": True, "text": True, "check": True, "timeout": 30}
-        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **options).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no", "--", "."], **options).stdout
-        return commit + ("+" if changed.strip() else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-
-
-def _machine() -> str:
-    """Processor and number of cores this process may use."""
-    name = platform.processor() or platform.machine()
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-        name = found.group(1).strip() if found else name
-    except OSError:
-        pass  # no Linux: the platform's own name has to do
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from citybrain_datasets.errors import ConfigError
-from citybrain_training.bench.records import Record, write_atomically
+from citybrain_datasets.records import Record, write_atomically
 from citybrain_training.bench.significance import averaged, paired_difference
 from citybrain_training.peers.registry import OURS, SUBJECTS
 

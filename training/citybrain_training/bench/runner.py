@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from citybrain_datasets.city import City
+from citybrain_datasets.records import Record, circumstances, write_atomically
 from citybrain_training.bench.cases import Case
-from citybrain_training.bench.records import Record, RunStore, circumstances, run_digest, write_atomically
+from citybrain_training.bench.records import RunStore, run_digest
 from citybrain_training.bench.scoring import score_test
 from citybrain_training.config import TrainConfig
 from citybrain_training.peers.peer import Budget, LearnsOnline

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import resource
 import shlex
@@ -15,7 +14,7 @@ from typing import Annotated
 import typer
 
 from citybrain_datasets.errors import CityBrainError
-from citybrain_training.bench.records import Record, circumstances, write_atomically
+from citybrain_datasets.records import circumstances, merge_records
 
 
 def bench_time(
@@ -60,11 +59,3 @@ def _run(command: list[str]) -> str:
     if process.returncode:
         raise CityBrainError(f"{shlex.join(command)} ended with code {process.returncode}; nothing is recorded")
     return "".join(lines)
-
-
-def merge_records(path: Path, records: list[Record]) -> None:
-    """Puts ``records`` into a file of records, in the place of those of the same case, subject and metric."""
-    mine = {(r["case"], r["subject"], r["metric"]) for r in records}
-    kept = json.loads(path.read_text()) if path.exists() else []
-    kept = [r for r in kept if (r["case"], r["subject"], r["metric"]) not in mine]
-    write_atomically(path, json.dumps(kept + records, indent=1, ensure_ascii=False) + "\n")

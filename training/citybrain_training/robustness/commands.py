@@ -28,8 +28,8 @@ def bench_robustness(
     out: Annotated[Path, typer.Option(help="file of records")] = Path("benchmarks/robustness.json"),
 ) -> None:
     """Score a bundle with sensors dead, stuck, late or never seen, beside persistence and the nearest sensors' mean."""
+    from citybrain_datasets.records import circumstances, write_atomically
     from citybrain_models.bundle import Bundle
-    from citybrain_training.bench.records import circumstances, write_atomically
     from citybrain_training.preparation import prepare
     from citybrain_training.robustness.bench import measure, measure_unseen
 

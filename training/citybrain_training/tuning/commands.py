@@ -25,7 +25,7 @@ def tune(
     home: Annotated[Path, typer.Option(help="folder of the study and of MLflow's database")] = Path("runs"),
 ) -> None:
     """Search for a configuration with less error on the validation windows. Stop at any time; call again to go on."""
-    from citybrain_training.bench.records import write_atomically
+    from citybrain_datasets.records import write_atomically
     from citybrain_training.tuning.search import search
 
     loaded = City.load(city)
