@@ -1,0 +1,1 @@
+"""``citybrain bench-serving``: the service measured from outside, as callers meet it."""
