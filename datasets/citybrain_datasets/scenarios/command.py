@@ -37,6 +37,8 @@ def simulate(
     workers: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
     mixed: Annotated[int, typer.Option(min=0, help="Instead: so many runs of random measures, to learn from.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the random measures.")] = 1,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first of them.")] = 0,
+    mornings: Annotated[int, typer.Option(min=0, help="Each of them on the first so many mornings; 0: on one.")] = 0,
 ) -> None:
     """Simulate measures with SUMO: congestion, emissions and PM2.5 against the same mornings without them."""
     site = _site(city, network, demand)
@@ -51,7 +53,10 @@ def simulate(
     if mixed:
         with bar:
             task = bar.add_task("Runs simulated", total=mixed)
-            generate(site, out, mixed, seed=seed, window=window, progress=lambda n: bar.update(task, completed=n + 1))
+            generate(
+                site, out, mixed, first=first, seed=seed, window=window, mornings=range(mornings),
+                progress=lambda n: bar.update(task, completed=n + 1 - first),
+            )  # fmt: skip
         return
     if not scenarios:
         raise ConfigError("simulate: name a file of scenarios, or --mixed N")

@@ -1,16 +1,17 @@
 """Simulated interventions on disk: what a surrogate is trained on and judged against.
 
-One folder holds ``base-RRR-W.npz`` for each replication and kind of day, ``run-NNNNNN.npz`` for each scenario, and
-``runs.json`` with what they share. Arrays are float32 ``[step, segment]``: ``speed``, ``flow``, ``emission`` in the
-units of :class:`~citybrain_datasets.scenarios.outcomes.Traffic`, segments in the node order of the city. A file is
-written whole or not at all; a second call goes on where the first was broken off.
+One folder holds ``base-RRR.npz`` for each replication, ``run-NNNNNN.npz`` for each scenario (``run-NNNNNN-RRR.npz``
+where all were simulated on the same mornings), and ``runs.json`` with what they share. Arrays are float32
+``[step, segment]``: ``speed``, ``flow``, ``emission`` in the units of
+:class:`~citybrain_datasets.scenarios.outcomes.Traffic`, segments in the node order of the city. A file is written
+whole or not at all; a second call goes on where the first was broken off.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,27 +47,31 @@ def generate(
     first: int = 0,
     seed: int = 1,
     window: Window | None = None,
+    mornings: Sequence[int] = (),
     progress: Callable[[int], None] = lambda number: None,
 ) -> None:
-    """Simulates runs ``first`` … ``first + count − 1`` of mixed random measures into ``folder``.
+    """Simulates scenarios ``first`` … ``first + count − 1`` of mixed random measures into ``folder``.
 
-    Raises :class:`CityError` where ``folder`` holds runs of another city or seed.
+    Without ``mornings`` each is simulated once, the scenarios spread over the replications: as many different measures
+    and mornings as a network can learn from. With them each is simulated on every one of these replications: their
+    mean is what a measure is expected to do, and how they differ is the noise. Raises :class:`CityError` where
+    ``folder`` holds runs of another city or seed.
     """
     window = window or Window()
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, {"format": 1, "city": site.city.name, "site": site.key, "seed": seed,
                     "segments": site.city.ids("road"), "window": window.model_dump(mode="json")})  # fmt: skip
     for number in range(first, first + count):
-        replication = number % BASES
-        day = window.model_copy(update={"off": replication % 6 == 5})
-        path = folder / f"run-{number:06d}.npz"
-        if not path.exists():
-            base = folder / f"base-{replication:03d}.npz"
-            if not base.exists():
-                nothing = Scenario(id="base")
-                save_traffic(base, simulate(site, nothing, replication, day), nothing, replication, day)
-            scenario = random_scenario(site.city, day, seed, number)
-            save_traffic(path, simulate(site, scenario, replication, day), scenario, replication, day)
+        for replication in mornings or (number % BASES,):
+            day = window.model_copy(update={"off": replication % 6 == 5})
+            path = folder / (f"run-{number:06d}-{replication:03d}.npz" if mornings else f"run-{number:06d}.npz")
+            if not path.exists():
+                base = folder / f"base-{replication:03d}.npz"
+                if not base.exists():
+                    nothing = Scenario(id="base")
+                    save_traffic(base, simulate(site, nothing, replication, day), nothing, replication, day)
+                scenario = random_scenario(site.city, day, seed, number)
+                save_traffic(path, simulate(site, scenario, replication, day), scenario, replication, day)
         progress(number)
 
 
