@@ -162,7 +162,8 @@ def test_runs_on_the_same_mornings_differ_by_the_morning_alone(village: Village,
     generate(village.site, tmp_path, 1, first=3, window=HOUR, mornings=(0, 2))
     assert {p.name for p in tmp_path.glob("run-*")} == {"run-000003-000.npz", "run-000003-002.npz"}
     one, two = read_runs(tmp_path)
-    assert one.scenario == two.scenario and one.scenario.id == "mixed-000003"
+    assert one.scenario == two.scenario
+    assert one.scenario.id == "mixed-000003"
     assert (one.replication, two.replication) == (0, 2)
     assert not np.array_equal(one.base.flow, two.base.flow)
 
