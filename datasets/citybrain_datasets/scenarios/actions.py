@@ -5,7 +5,7 @@ The simulator and a surrogate both start from here, so that a word means the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from citybrain_datasets.city import City
 from citybrain_datasets.scenarios import language as lang
-from citybrain_datasets.scenarios.places import ClockTime, Strict
-from citybrain_datasets.scenarios.resolve import resolve
+from citybrain_datasets.scenarios.places import ClockTime, Strict, When, Where
+from citybrain_datasets.scenarios.resolve import Places
 
 TYPES = ("car", "diesel_car", "electric_car", "van", "truck", "electric_van", "electric_truck")
 """Vehicle types; the last two appear only through measures."""
@@ -91,111 +91,151 @@ class Actions:
         """Segments closed whole, bool ``[step, segment]``; ``lanes`` ``[segment]``."""
         return self.lanes_closed >= np.maximum(lanes, 1)
 
+    def row(self, number: int) -> Actions:
+        """One scenario of a batch, as views of its arrays."""
+        arrays = (self.lanes_closed, self.limit_kmh, self.exhaust, self.informed, self.signals)
+        return Actions(*(a[number] for a in arrays), sectors={n: s[number] for n, s in self.sectors.items()})
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where and when a measure holds: ``place`` bool ``[segment]``, ``steps`` bool ``[step]``, ``block`` both as an
+    index of ``[step, segment]``; ``share`` is the part of the town that lies in the place."""
+
+    place: np.ndarray
+    steps: np.ndarray
+    block: tuple[np.ndarray, np.ndarray]
+    share: float
+
+
+class Compiler:
+    """The meaning of scenarios on ``city`` during ``window``; measures that meet add up in the order given.
+
+    A step counts as covered when its middle is. Places and times are looked up once, however many scenarios name them.
+    """
+
+    def __init__(self, city: City, window: Window):
+        roads = city.nodes["road"]
+        self._places = Places(city)
+        self._spans: dict[tuple[Where, When], Span] = {}
+        self._off = window.off
+        self._middles = window.starts() + STEP_MINUTES / 2
+        self._free = roads["free_speed_kmh"].to_numpy(float)
+        # A sector's emission lies where the town is; motorways between towns have none of it.
+        self._town = np.where(roads.get("road_class", "") == "motorway", 0.0, roads["length_m"].to_numpy(float))
+
+    def __call__(self, scenario: lang.Scenario) -> Actions:
+        """Raises :class:`CityError` with the place in the scenario of whatever the city does not have."""
+        return self.batch([scenario])[1][0]
+
+    def batch(self, scenarios: Sequence[lang.Scenario]) -> tuple[Actions, list[Actions]]:
+        """Many scenarios: the arrays of all, with the axis ``[scenario]`` in front, and each as a view of those.
+
+        What holds lists and not arrays (``barred``, ``electric``, ``trips``) is with the single ones alone.
+        """
+        shape = (len(scenarios), len(self._middles), len(self._free))
+        together = Actions(
+            lanes_closed=np.zeros(shape, np.int16),
+            limit_kmh=np.tile(self._free, (*shape[:2], 1)),
+            exhaust=np.ones(shape),
+            informed=np.zeros(shape),
+            signals=np.ones((shape[0], shape[2])),
+            sectors={name: np.ones(shape[:2]) for name in SECTORS},
+        )
+        every = [together.row(number) for number in range(len(scenarios))]
+        for scenario, actions in zip(scenarios, every, strict=True):
+            for number, measure in enumerate(scenario.measures):
+                _MEANING[measure.lever](measure, actions, self._span(scenario, number))
+        return together, every
+
+    def _span(self, scenario: lang.Scenario, number: int) -> Span:
+        measure = scenario.measures[number]
+        key = (measure.where, measure.when)
+        found = self._spans.get(key)
+        if found is None:
+            if len(self._spans) >= _MOST_SPANS:
+                self._spans.clear()
+            place = self._places(measure.where, f"scenario {scenario.id}, measures.{number}.where")
+            steps = np.array([measure.when.covers(m, self._off) for m in self._middles])
+            share = float(self._town[place].sum() / self._town.sum()) if self._town.sum() > 0 else 1.0
+            found = self._spans[key] = Span(place, steps, np.ix_(steps, place), share)
+        return found
+
+
+_MOST_SPANS = 10_000
+
 
 def compile_actions(scenario: lang.Scenario, city: City, window: Window) -> Actions:
-    """The meaning of ``scenario`` on ``city`` during ``window``; measures that meet add up in the order given.
-
-    A step counts as covered when its middle is. Raises :class:`CityError` with the place in the scenario of whatever
-    the city does not have.
-    """
-    roads = city.nodes["road"]
-    free = roads["free_speed_kmh"].to_numpy(float)
-    steps, width = len(window.starts()), len(roads)
-    actions = Actions(
-        lanes_closed=np.zeros((steps, width), np.int16),
-        limit_kmh=np.tile(free, (steps, 1)),
-        exhaust=np.ones((steps, width)),
-        informed=np.zeros((steps, width)),
-        signals=np.ones(width),
-        sectors={name: np.ones(steps) for name in SECTORS},
-    )
-    middles = window.starts() + STEP_MINUTES / 2
-    # A sector's emission lies where the town is; motorways between towns have none of it.
-    town = np.where(roads.get("road_class", "") == "motorway", 0.0, roads["length_m"].to_numpy(float))
-    for number, measure in enumerate(scenario.measures):
-        place = resolve(measure.where, city, f"scenario {scenario.id}, measures.{number}.where")
-        when = np.array([measure.when.covers(m, window.off) for m in middles])
-        share = float(town[place].sum() / town.sum()) if town.sum() > 0 else 1.0
-        _MEANING[measure.lever](measure, actions, place, when, share)
-    return actions
+    """The meaning of one scenario, as :class:`Compiler` has it."""
+    return Compiler(city, window)(scenario)
 
 
-def _close(m: lang.Closure, a: Actions, place: np.ndarray, when: np.ndarray, share: float) -> None:
-    a.lanes_closed[np.ix_(when, place)] = np.iinfo(np.int16).max
+def _close(m: lang.Closure, a: Actions, at: Span) -> None:
+    a.lanes_closed[at.block] = np.iinfo(np.int16).max
 
 
-def _close_lanes(m: lang.LaneClosure, a: Actions, place: np.ndarray, when: np.ndarray, share: float) -> None:
-    block = np.ix_(when, place)
-    a.lanes_closed[block] = np.maximum(a.lanes_closed[block], m.lanes)
+def _close_lanes(m: lang.LaneClosure, a: Actions, at: Span) -> None:
+    a.lanes_closed[at.block] = np.maximum(a.lanes_closed[at.block], m.lanes)
 
 
-def _limit(m: lang.SpeedLimit, a: Actions, place: np.ndarray, when: np.ndarray, share: float) -> None:
-    block = np.ix_(when, place)
-    limit = a.limit_kmh[block]
-    a.limit_kmh[block] = np.minimum(limit, m.kmh) if m.kmh is not None else np.maximum(limit * (m.factor or 1), 5)
+def _limit(m: lang.SpeedLimit, a: Actions, at: Span) -> None:
+    limit = a.limit_kmh[at.block]
+    a.limit_kmh[at.block] = np.minimum(limit, m.kmh) if m.kmh is not None else np.maximum(limit * (m.factor or 1), 5)
 
 
-def _demand(m: lang.Demand, a: Actions, place: np.ndarray, when: np.ndarray, share: float) -> None:
-    a.trips.append(TripRule(place, when, m.factor, m.end, purposes=m.purposes))
+def _demand(m: lang.Demand, a: Actions, at: Span) -> None:
+    a.trips.append(TripRule(at.place, at.steps, m.factor, m.end, purposes=m.purposes))
 
 
-def _odd_even(m: lang.OddEven, a: Actions, place: np.ndarray, when: np.ndarray, share: float) -> None:
+def _odd_even(m: lang.OddEven, a: Actions, at: Span) -> None:
     types = tuple(t for t in PRIVATE if not (m.exempt_electric and t == "electric_car"))
-    a.trips.append(TripRule(place, when, 1 - 0.5 * m.compliance, "either", types))
+    a.trips.append(TripRule(at.place, at.steps, 1 - 0.5 * m.compliance, "either", types))
 
 
-def _heavy(m: lang.HeavyBan, a: Actions, place: np.ndarray, when: np.ndarray, share: float) -> None:
+def _heavy(m: lang.HeavyBan, a: Actions, at: Span) -> None:
     types = ("truck", "electric_truck", *(("van", "electric_van") if m.vans else ()))
-    _bar(a, types, place, when)
-    a.trips.append(TripRule(place, when, 1 - m.compliance, "either", types))
+    _bar(a, types, at)
+    a.trips.append(TripRule(at.place, at.steps, 1 - m.compliance, "either", types))
 
 
-def _zone(m: lang.LowEmissionZone, a: Actions, place: np.ndarray, when: np.ndarray, share: float) -> None:
-    _bar(a, m.barred, place, when)
+def _zone(m: lang.LowEmissionZone, a: Actions, at: Span) -> None:
+    _bar(a, m.barred, at)
     left = 1 - m.compliance * (1 - m.replaced)
     electric = m.compliance * m.replaced / left if left > 0 else 0.0
     # Permit holders, the share that does not comply, keep their vehicle.
-    a.trips.append(TripRule(place, when, left, "either", m.barred, electric=electric))
+    a.trips.append(TripRule(at.place, at.steps, left, "either", m.barred, electric=electric))
 
 
-def _charge(m: lang.ChargeZone, a: Actions, place: np.ndarray, when: np.ndarray, share: float) -> None:
+def _charge(m: lang.ChargeZone, a: Actions, at: Span) -> None:
     types = tuple(t for t in TYPES if not (m.exempt_electric and t.startswith("electric")))
-    a.trips.append(TripRule(place, when, 1 - m.reduction, "entering", types))
+    a.trips.append(TripRule(at.place, at.steps, 1 - m.reduction, "entering", types))
 
 
-def _electric(m: lang.ElectricShare, a: Actions, place: np.ndarray, when: np.ndarray, share: float) -> None:
+def _electric(m: lang.ElectricShare, a: Actions, at: Span) -> None:
     for name in m.types:
         asked = a.electric.setdefault(name, np.zeros_like(a.informed))
-        asked[np.ix_(when, place)] = np.maximum(asked[np.ix_(when, place)], m.share)
+        asked[at.block] = np.maximum(asked[at.block], m.share)
 
 
-def _retime(m: lang.SignalRetiming, a: Actions, place: np.ndarray, when: np.ndarray, share: float) -> None:
-    a.signals[place] *= 1 - m.reduction
+def _retime(m: lang.SignalRetiming, a: Actions, at: Span) -> None:
+    a.signals[at.place] *= 1 - m.reduction
 
 
-def _advise(m: lang.ReroutingAdvice, a: Actions, place: np.ndarray, when: np.ndarray, share: float) -> None:
-    block = np.ix_(when, place)
-    a.informed[block] = np.maximum(a.informed[block], m.share)
+def _advise(m: lang.ReroutingAdvice, a: Actions, at: Span) -> None:
+    a.informed[at.block] = np.maximum(a.informed[at.block], m.share)
 
 
-def _exhaust(m: lang.Vehicles, a: Actions, place: np.ndarray, when: np.ndarray, share: float) -> None:
-    a.exhaust[np.ix_(when, place)] *= 1 - m.reduction
+def _exhaust(m: lang.Vehicles, a: Actions, at: Span) -> None:
+    a.exhaust[at.block] *= 1 - m.reduction
 
 
-def _sector(
-    sector: str,
-    m: lang.Coal | lang.Industry | lang.Dust | lang.Regional,
-    a: Actions,
-    place: np.ndarray,
-    when: np.ndarray,
-    share: float,
-) -> None:
-    a.sectors[sector] = a.sectors[sector] * np.where(when, 1 - m.reduction * share, 1.0)
+def _sector(sector: str, m: lang.Coal | lang.Industry | lang.Dust | lang.Regional, a: Actions, at: Span) -> None:
+    a.sectors[sector] *= np.where(at.steps, 1 - m.reduction * at.share, 1.0)
 
 
-def _bar(a: Actions, types: tuple[str, ...], place: np.ndarray, when: np.ndarray) -> None:
+def _bar(a: Actions, types: tuple[str, ...], at: Span) -> None:
     for name in types:
-        a.barred.setdefault(name, np.zeros(a.informed.shape, bool))[np.ix_(when, place)] = True
+        a.barred.setdefault(name, np.zeros(a.informed.shape, bool))[at.block] = True
 
 
 _MEANING: dict[str, Callable[..., None]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import pandas as pd
 
@@ -10,36 +12,76 @@ from citybrain_datasets.errors import CityError, Problem
 from citybrain_datasets.scenarios.places import Where
 
 _COLUMNS = {"segments": None, "road_class": "road_class", "cell": "cell", "owner": "owner", "district": "district"}
+_MOST = 10_000
+"""Places remembered: a few megabytes."""
+
+
+class Places:
+    """The places of one city. What a place means is looked up once, however many measures name it."""
+
+    def __init__(self, city: City):
+        self.city = city
+        self.roads = city.nodes["road"]
+        self._selectors: dict[str, dict[str, list[int]] | None] = {}
+        self._known: dict[Where, np.ndarray] = {}
+
+    def __call__(self, where: Where, field: str = "where") -> np.ndarray:
+        """Which segments ``where`` means, bool ``[segment]`` in node order; not to be written to.
+
+        Raises :class:`CityError` naming, at ``field``, each id, class, cell or owner that the city does not have, and a
+        place that holds no segment at all.
+        """
+        known = self._known.get(where)
+        if known is None:
+            if len(self._known) >= _MOST:
+                self._known.clear()
+            known = self._known[where] = self._find(where, field)
+        return known
+
+    def _find(self, where: Where, field: str) -> np.ndarray:
+        chosen = np.ones(len(self.roads), bool)
+        problems = []
+        for selector, column in _COLUMNS.items():
+            names = getattr(where, selector)
+            if names is None:
+                continue
+            rows = self._rows(selector, column)
+            if rows is None:
+                what = f"city {self.city.name} knows no {selector} of its roads"
+                problems.append(Problem(f"{field}.{selector}", what))
+                continue
+            unknown = sorted({n for n in names if n not in rows})
+            problems += [Problem(f"{field}.{selector}", f"{n!r} is not in city {self.city.name}") for n in unknown]
+            named = np.zeros(len(chosen), bool)
+            named[[row for n in names for row in rows.get(n, ())]] = True
+            chosen &= named
+        if where.polygon is not None:
+            lon, lat = self._coordinates
+            chosen &= inside(lon, lat, np.array(where.polygon, float))
+        if not problems and not chosen.any():
+            problems.append(Problem(field, f"no road of city {self.city.name} lies there"))
+        if problems:
+            raise CityError(problems)
+        return chosen
+
+    def _rows(self, selector: str, column: str | None) -> dict[str, list[int]] | None:
+        """The rows of each value that a selector may name; None where the city has no such column."""
+        if selector not in self._selectors:
+            values = _values(self.roads, column)
+            rows: dict[str, list[int]] = {}
+            for row, value in enumerate(() if values is None else values):
+                rows.setdefault(value, []).append(row)
+            self._selectors[selector] = None if values is None else rows
+        return self._selectors[selector]
+
+    @cached_property
+    def _coordinates(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.roads["lon"].to_numpy(float), self.roads["lat"].to_numpy(float)
 
 
 def resolve(where: Where, city: City, field: str = "where") -> np.ndarray:
-    """Which segments ``where`` means, bool ``[segment]`` in node order.
-
-    Raises :class:`CityError` naming, at ``field``, each id, class, cell or owner that the city does not have, and a
-    place that holds no segment at all.
-    """
-    roads = city.nodes["road"]
-    chosen = np.ones(len(roads), bool)
-    problems = []
-    for selector, column in _COLUMNS.items():
-        names = getattr(where, selector)
-        if names is None:
-            continue
-        values = _values(roads, column)
-        if values is None:
-            problems.append(Problem(f"{field}.{selector}", f"city {city.name} knows no {selector} of its roads"))
-            continue
-        unknown = sorted(set(names) - set(values))
-        problems += [Problem(f"{field}.{selector}", f"{n!r} is not in city {city.name}") for n in unknown]
-        chosen &= np.isin(values, names)
-    if where.polygon is not None:
-        lon, lat = roads["lon"].to_numpy(float), roads["lat"].to_numpy(float)
-        chosen &= inside(lon, lat, np.array(where.polygon, float))
-    if not problems and not chosen.any():
-        problems.append(Problem(field, f"no road of city {city.name} lies there"))
-    if problems:
-        raise CityError(problems)
-    return chosen
+    """One place of ``city``, as :class:`Places` has it."""
+    return Places(city)(where, field)
 
 
 def districts(roads: pd.DataFrame) -> np.ndarray:
