@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 import threading
@@ -28,8 +29,11 @@ from citybrain_datasets.task import Task
 from citybrain_models.bundle import Bundle
 from citybrain_models.calibration import Calibration
 from citybrain_serving.app import create_app
+from citybrain_serving.fleet import Channel
+from citybrain_serving.readings import FAULTS, FINE
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
+from citybrain_serving.standards.translation import Translated
 
 START = pd.Timestamp("2026-03-02", tz="UTC")  # a Monday
 DAYS = 15
@@ -95,6 +99,40 @@ def service(tmp_path, bundles) -> Iterator[Service]:
     made = Service(bundles.values(), Settings(store=str(tmp_path / "store.sqlite"), clock="observations"))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def channels() -> dict[str, Channel]:
+    """What a city measures whose ids and clocks are those of the examples of other standards."""
+    five, hour = Ticks(5), Ticks(60)
+    air = ("pm25", "co", "no2", "precipitation", "humidity", "wind_direction", "wind_speed")
+    return {
+        **{name: Channel(name, "road", pd.Index(["r1", "r 2"]), five) for name in ("speed", "flow", "occupancy")},
+        **{name: Channel(name, "air", pd.Index(["a1"]), hour) for name in air},
+        "temperature": Channel("temperature", "city", pd.Index(["city"]), hour),
+    }
+
+
+@pytest.fixture(scope="session")
+def listed() -> Callable[[Translated], list[tuple]]:
+    """Translated readings as (id, signal, seconds, value, unit, fault)."""
+
+    def table(translated: Translated) -> list[tuple]:
+        r = translated.readings
+        faults = [None if f == FINE else str(FAULTS[f]) for f in r.fault]
+        return list(zip(r.ids, r.signals, r.times.tolist(), r.values.tolist(), r.units, faults, strict=True))
+
+    return table
+
+
+@pytest.fixture(scope="session")
+def official_schemas() -> Path:
+    """The schemas of other standards, as their owners publish them."""
+    data = Path(os.environ.get("CITYBRAIN_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    folder = data.parent / "reference" / "schemas"
+    if not folder.is_dir():
+        pytest.skip("the official schemas are not on this machine")
+    return folder
 
 
 @pytest.fixture

@@ -11,12 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-SLOWEST = 1.0
-"""km/h below which a travel time is not told apart: a standing queue has none."""
-
-DELAY_SHARE = (0.0, 0.3, 0.5, 0.6, 0.7, 1.0)
-PERFORMANCE = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)
-"""GB/T 33171-2016, Annex C: share of delay d = 1 − v/v_f at the edges of the bands, and the index there."""
+from citybrain_datasets.congestion import SLOWEST, performance
 
 EXCEEDANCE = 60.0
 """µg/m³: GB 3095-2026, class 2, 24 h; also IAQI 100 of HJ 633-2026, which hourly values are held against."""
@@ -89,11 +84,6 @@ class Place:
     district: np.ndarray
     districts: tuple[str, ...]
     slot_seconds: int = 900
-
-
-def performance(speed: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Traffic performance index 0–10 of GB/T 33171-2016, Annex C; linear inside each band."""
-    return np.interp(np.clip(1 - speed / free, 0, 1), DELAY_SHARE, PERFORMANCE)
 
 
 def traffic_outcomes(traffic: Traffic, place: Place) -> tuple[dict[str, np.ndarray], np.ndarray]:

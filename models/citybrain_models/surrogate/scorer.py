@@ -8,10 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
+from citybrain_datasets.congestion import SLOWEST
 from citybrain_datasets.scenarios.air import AirStep
 from citybrain_datasets.scenarios.geography import place_of
 from citybrain_datasets.scenarios.language import TRAFFIC_LEVERS, Scenario, Weather
-from citybrain_datasets.scenarios.outcomes import OUTCOMES, SLOWEST, Traffic, air_outcomes, traffic_outcomes
+from citybrain_datasets.scenarios.outcomes import OUTCOMES, Traffic, air_outcomes, traffic_outcomes
 from citybrain_datasets.simulation.emissions import wear
 from citybrain_models.onnx_forecaster import open_session
 from citybrain_models.surrogate.bundle import SurrogateBundle

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from citybrain_datasets.scenarios.outcomes import SLOWEST
+from citybrain_datasets.congestion import SLOWEST
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.network import Base
 from citybrain_serving.snapshot import Forecast
