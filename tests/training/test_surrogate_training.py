@@ -111,16 +111,16 @@ def test_it_learns_what_measures_do(study, trained):
 
 def test_the_bundle_read_back_says_the_same(trained, tmp_path):
     again = SurrogateBundle.read(trained.bundle.write(tmp_path / "again") and tmp_path / "again")
-    scenarios = [run.scenario for run in trained.parts[2].runs]
+    scenarios = [run.scenario for run in trained.parts.test.runs]
     first, second = (Scorer(b)(scenarios) for b in (trained.bundle, again))
     for name, column in first.columns.items():
         np.testing.assert_array_equal(column, second.columns[name])
-    assert again.metrics["runs"] == [24, 6, 10]
+    assert again.metrics["scenarios"] == {"train": 24, "validate": 4, "calibrate": 4, "test": 8}
     assert "Limits" in again.card
 
 
 def test_onnx_and_torch_say_the_same(study, trained):
-    part = trained.parts[2]
+    part = trained.parts.test
     run = part.runs[0]
     scorer = Scorer(trained.bundle, base=base_of(part, run))
     changed = scorer.changed(scorer.levers([run.scenario], scorer.base.flow))
@@ -144,7 +144,7 @@ def test_an_altered_bundle_is_refused(trained, tmp_path, name):
 
 
 def test_intervals_hold_most_of_what_they_were_fitted_on(trained):
-    part = trained.parts[1]
+    part = trained.parts.calibrate
     step = judging.bundle_step(trained.bundle)
     table = judging.table(judging.judge(trained.bundle)(part, step), judging.truth(part, step))
     assert table["delay_veh_h"]["coverage"] >= 0.8
@@ -164,7 +164,7 @@ def test_it_may_be_applied_elsewhere(study, trained):
 
 
 def test_the_peers_answer_for_every_run(study, trained):
-    train, _, test = trained.parts
+    train, test = trained.parts.train, trained.parts.test
     step = judging.bundle_step(trained.bundle)
     straight = peers.linear(train, step)(test, step)
     assert len(straight) == len(test.runs)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import random
 import resource
 import signal
@@ -12,15 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from citybrain_datasets.records import Record, circumstances
 from citybrain_datasets.scenarios.dataset import simulate
 from citybrain_datasets.scenarios.mixed import random_scenario
+from citybrain_datasets.scenarios.outcomes import OUTCOMES
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.network import SurrogateError
 from citybrain_models.surrogate.scorer import BATCH, Scorer
@@ -29,57 +27,65 @@ from citybrain_training.surrogate import judging, peers
 from citybrain_training.surrogate.config import SurrogateConfig
 from citybrain_training.surrogate.fitting import fit_surrogate
 from citybrain_training.surrogate.module import SurrogateModule, build_network
-from citybrain_training.surrogate.pipeline import SHARES, make_bundle
-from citybrain_training.surrogate.runs import Study, split
+from citybrain_training.surrogate.pipeline import fingerprint, judged, make_bundle
+from citybrain_training.surrogate.runs import Parts, Study, parts
 
 FINE_TUNING = 20
 """Runs of another network that a fine-tuned surrogate has seen."""
 KILLS = 10
 
 
-@dataclass
-class Record:
-    """Figures as they were measured: ``tables`` by subject, each by outcome; ``figures`` all else."""
-
-    tables: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    figures: dict[str, Any] = field(default_factory=dict)
-
-    def write(self, path: Path) -> None:
-        """Writes JSON, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = json.dumps({"tables": self.tables, **self.figures}, indent=1, ensure_ascii=False) + "\n"
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(content, encoding="utf-8")
-        os.replace(part, path)
+UNITS = {**{o.name: o.unit for o in OUTCOMES.values()}, "stations": "µg/m³"}
+RATIOS = {"spearman": "1", "median_error_in_spreads": "spreads", "coverage": "1"}
+"""Metrics without the unit of their outcome."""
 
 
 def bench(
-    study: Study, training: Path, others: Sequence[Study] = (), *, with_peers: bool = True, speed: int = 2_000
-) -> Record:
-    """Measures the surrogate of the folder ``training`` (as ``train-surrogate`` leaves it) on the runs that it has not
-    seen, and on ``others``, which it has not either."""
+    study: Study, training: Path, others: Sequence[Study] = (), *, command: str, with_peers: bool = True
+) -> list[Record]:
+    """Records of the surrogate in the folder ``training`` (as ``train-surrogate`` leaves it) on the scenarios that it
+    has not seen, beside peers, and on the networks of ``others``, which it has not seen either.
+
+    Raises :class:`SurrogateError` where ``study`` holds other runs than those that it was trained on.
+    """
     bundle = SurrogateBundle.read(training / "bundle")
     config = SurrogateConfig.model_validate_json((training / "config.json").read_text(encoding="utf-8"))
-    train, calibrate, test = split(_as_trained(study, bundle), SHARES, config.seed)
-    step = judging.bundle_step(bundle)
-    true = judging.truth(test, step)
-    record = Record()
-    record.tables["surrogate"] = judging.table(judging.judge(bundle)(test, step), true)
+    drawn = parts(study, config.seed)
+    if fingerprint(drawn.train) != bundle.fingerprint:
+        raise SurrogateError(f"{training}: the surrogate was trained on other runs than these")
+    test, step = drawn.test, judging.bundle_step(bundle)
+    each = judging.truth(test, step)
+    true = judging.expected(test, each)
+    tables = {"surrogate": judging.table(judging.expected(test, judging.judge(bundle)(test, step)), true)}
     if with_peers:
-        record.tables["linear"] = judging.table(peers.linear(train, step)(test, step), true)
-        record.tables["assignment (BPR)"] = judging.table(peers.assignment(test, step), true)
+        for name, judge in (
+            ("linear model", peers.linear(drawn.train, step)),
+            ("static assignment (BPR)", peers.assignment),
+        ):
+            tables[name] = judging.table(judging.expected(test, judge(test, step)), true)
+    if (sides := judging.halves(test, each)) is not None:
+        tables["SUMO, other mornings"] = judging.table(*sides)
+    note = f"surrogate {bundle.version}; scenarios: {drawn.counts}; {_mornings(test)}"
+    records = _records(f"what-if/{study.site.city.name}", tables, note)
     for other in others:
-        record.tables |= _elsewhere(other, config, training, train, calibrate)
-    record.figures = {
-        "runs": {"train": len(train.runs), "calibrate": len(calibrate.runs), "test": len(test.runs)},
-        "base_spread_between_days": dict(judging.noise(study, step)),
-        "machine": f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, shared",
-        "surrogate": bundle.version,
-    }
-    if speed:
-        record.figures["speed"] = measure_speed(study, bundle, speed)
-        record.figures["kills"] = measure_kills(training / "bundle", bundle.city.name)
-    return record
+        records += _elsewhere(other, config, training, drawn)
+    about = {"command": command, **circumstances()}
+    return [{**record, **about} for record in records]
+
+
+def _mornings(study: Study) -> str:
+    each = np.bincount(study.scenario)
+    return (
+        f"truth is the mean of {each.min()} simulated mornings" if each.min() > 1 else "truth is one simulated morning"
+    )
+
+
+def _records(case: str, tables: Mapping[str, Mapping[str, Mapping[str, float]]], note: str) -> list[Record]:
+    return [
+        {"case": case, "subject": subject, "metric": f"{outcome} change, {metric.replace('_', ' ')}", "value": value,
+         "unit": RATIOS.get(metric, UNITS[outcome]), "note": note}
+        for subject, table in tables.items() for outcome, row in table.items() for metric, value in row.items()
+    ]  # fmt: skip
 
 
 def measure_speed(study: Study, bundle: SurrogateBundle, count: int) -> dict[str, float]:
@@ -159,34 +165,29 @@ def _start(folder: Path, bundle: Path, city: str, name: str) -> subprocess.Popen
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def _elsewhere(
-    other: Study, config: SurrogateConfig, training: Path, train: Study, calibrate: Study
-) -> dict[str, dict[str, dict[str, float]]]:
+def _elsewhere(other: Study, config: SurrogateConfig, training: Path, drawn: Parts) -> list[Record]:
     """The surrogate on a road network it was not trained on: as it is, and after 20 runs there."""
-    order = np.random.default_rng(config.seed).permutation(len(other.runs))
-    seen, rest = other.part(np.sort(order[:FINE_TUNING])), other.part(np.sort(order[FINE_TUNING:]))
+    often = np.bincount(other.scenario)[other.scenario] > 1
+    order = np.random.default_rng(config.seed).permutation(np.flatnonzero(~often))
+    seen = other.part(np.sort(order[:FINE_TUNING]))
+    rest = other.part(np.flatnonzero(often) if often.any() else np.sort(order[FINE_TUNING:]))
     if not len(rest.runs):
-        return {}
-    network = build_network(config, train)
-    module = SurrogateModule(network, config, [train])
+        raise SurrogateError(f"{other.site.city.name}: no run left to judge by beside the {FINE_TUNING} to learn from")
+    network = build_network(config, drawn.train)
+    module = SurrogateModule(network, config, [drawn.train])
     load_weights(module, training / "fit" / "best.ckpt")  # type: ignore[arg-type]  # it needs no more than a module
     tables = {}
-    name = other.site.city.name
-    for title in (f"{name}, unseen", f"{name}, {FINE_TUNING} runs"):
-        bundle = make_bundle(network, config, train, calibrate if title.endswith("unseen") else seen, place=other)
-        step = judging.bundle_step(bundle)
-        tables[title] = judging.table(judging.judge(bundle)(rest, step), judging.truth(rest, step))
-        if title.endswith("unseen"):
+    for subject in ("surrogate, network unseen", f"surrogate, {FINE_TUNING} runs of the network seen"):
+        calibrate = seen if tables else drawn.calibrate
+        bundle = make_bundle(network, config, drawn.train, calibrate, place=other)
+        tables[subject] = judging.table(*judged(bundle, rest))
+        if len(tables) == 1:
             slow = config.model_copy(update={"learning_rate": config.learning_rate / 5, "epochs": 40, "minutes": 3.0})
             with tempfile.TemporaryDirectory() as folder:
                 network = fit_surrogate([seen], [seen], slow, Path(folder), start=network).network
-    return tables
-
-
-def _as_trained(study: Study, bundle: SurrogateBundle) -> Study:
-    """The runs that the training had, in its order, so that what it held out stays held out."""
-    known = set(bundle.metrics["scenarios"])
-    rows = np.array([i for i, run in enumerate(study.runs) if run.scenario.id in known])
-    if len(rows) != len(known):
-        raise SurrogateError(f"of the {len(known)} runs that the surrogate was made from, {len(rows)} are here")
-    return replace(study.part(rows))
+    step = judging.bundle_step(bundle)
+    if (sides := judging.halves(rest, judging.truth(rest, step))) is not None:
+        tables["SUMO, other mornings"] = judging.table(*sides)
+    return _records(
+        f"what-if/{other.site.city.name}", tables, f"{len(set(rest.scenario))} scenarios; {_mornings(rest)}"
+    )

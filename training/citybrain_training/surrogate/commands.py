@@ -16,7 +16,7 @@ from citybrain_training.surrogate.config import SurrogateConfig
 
 console = Console(stderr=True)
 
-RunsArgument = Annotated[Path, typer.Argument(metavar="RUNS", help="folder of simulated interventions")]
+RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUNS…", help="folders of simulated interventions")]
 CityOption = Annotated[str, typer.Option(help="the city that was simulated: 'embedded', or its folder")]
 OtherOption = Annotated[
     list[str] | None, typer.Option("--other", help="RUNS=CITY of another road network", metavar="RUNS=CITY")
@@ -44,7 +44,7 @@ def train_surrogate(
     others = tuple(read_study(folder, place) for folder, place in _pairs(also))
     folder = out or Path("runs") / f"surrogate-{study.site.city.name}"
     trained = run(study, settings, folder, others=others, home=home if track else None, progress=console.is_terminal)
-    print_table(trained.table, f"{len(trained.parts[2].runs)} test scenarios")
+    print_table(trained.table, f"{trained.parts.counts['test']} test scenarios")
     typer.echo(folder / "bundle")
 
 
@@ -55,17 +55,19 @@ def bench_scenarios(
     other: OtherOption = None,
     out: Annotated[Path, typer.Option(help="JSON file of the figures")] = Path("benchmarks/scenarios.json"),
     peers: Annotated[bool, typer.Option(help="a linear model and a static assignment beside it")] = True,
-    speed: Annotated[int, typer.Option(min=0, help="scenarios for the measure of speed, 0 for none")] = 2_000,
 ) -> None:
     """Measure a surrogate against the simulation on its held-out runs, beside peers, and on other networks."""
+    from citybrain_datasets.records import merge_records
     from citybrain_training.surrogate.bench import bench
     from citybrain_training.surrogate.runs import read_study
 
-    others = [read_study(folder, place) for folder, place in _pairs(other)]
-    record = bench(read_study(runs, city), training, others, with_peers=peers, speed=speed)
-    record.write(out)
-    for title, table in record.tables.items():
-        print_table(table, title)
+    others = [read_study([folder], place) for folder, place in _pairs(other)]
+    command = " ".join(["citybrain bench-scenarios", *["RUNS"] * len(runs), *["--other RUNS=CITY"] * len(others)])
+    records = bench(read_study(runs, city), training, others, command=command, with_peers=peers)
+    merge_records(out, records)
+    for record in records:
+        if "spearman" in record["metric"] or "coverage" in record["metric"]:
+            typer.echo(f"{record['case']}  {record['subject']}: {record['metric']} {record['value']:.3f}")
     typer.echo(out)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from citybrain_datasets.scenarios.actions import compile_actions
 from citybrain_datasets.scenarios.air import AirStep
 from citybrain_datasets.scenarios.geography import place_of
-from citybrain_datasets.scenarios.outcomes import OUTCOMES, Traffic, air_outcomes, traffic_outcomes
+from citybrain_datasets.scenarios.outcomes import OUTCOMES, air_outcomes, traffic_outcomes
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.network import Base
 from citybrain_models.surrogate.scorer import Scorer, air_of
@@ -106,12 +106,21 @@ def table(said: pd.DataFrame, true: pd.DataFrame) -> dict[str, dict[str, float]]
     return result
 
 
-def noise(study: Study, step: AirStep) -> Mapping[str, float]:
-    """Spread of each outcome between replications of the base: what the same morning differs by from day to day."""
-    place = place_of(study.site.city)
-    bases: dict[int, Traffic] = {run.replication: run.base for run in study.runs if not run.window.off}
-    rows = [{**traffic_outcomes(t, place)[0], **air_outcomes(step.pm25(t.emission), place)[0]} for t in bases.values()]
-    return {name: float(np.std([float(row[name]) for row in rows])) for name in OUTCOMES}
+def expected(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
+    """Means over the mornings of each scenario, of a frame with a row for each run of ``study``."""
+    return frame.select_dtypes("number").groupby(study.scenario).mean()
+
+
+def halves(study: Study, true: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """The simulator beside itself: means over every other morning of each scenario, and over the rest.
+
+    None where scenarios were not simulated on several mornings.
+    """
+    turn = pd.Series(study.scenario).groupby(study.scenario).cumcount().to_numpy()
+    if not (np.bincount(study.scenario) > 1).all():
+        return None
+    first, second = (true[turn % 2 == side].groupby(study.scenario[turn % 2 == side]).mean() for side in (0, 1))
+    return first, second
 
 
 def bundle_step(bundle: SurrogateBundle) -> AirStep:

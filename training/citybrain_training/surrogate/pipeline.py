@@ -25,20 +25,17 @@ from citybrain_training.surrogate import judging
 from citybrain_training.surrogate.config import SurrogateConfig
 from citybrain_training.surrogate.export import INPUTS, export_surrogate
 from citybrain_training.surrogate.fitting import FittedSurrogate, fit_surrogate
-from citybrain_training.surrogate.runs import Study, split
-
-SHARES = (0.6, 0.15, 0.25)
-"""Parts of the runs to train on, to calibrate on and to test on."""
+from citybrain_training.surrogate.runs import ONCE, Parts, Study, parts, split
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A bundle on disk, what it scored on the test runs, and the parts of the runs."""
+    """A bundle on disk, what it scored on the test part, and the parts of the runs."""
 
     bundle: SurrogateBundle
     fitted: FittedSurrogate
     table: dict[str, dict[str, float]]
-    parts: tuple[Study, Study, Study]
+    parts: Parts
 
 
 def train_surrogate(
@@ -54,23 +51,22 @@ def train_surrogate(
 
     ``home`` is where MLflow keeps its database, if nothing else is set; None tracks nothing.
     """
-    parts = tuple(split(study, SHARES, config.seed))
-    train, validate = [parts[0]], [parts[1]]
+    drawn = parts(study, config.seed)
+    train, validate = [drawn.train], [drawn.validate]
     for other in others:
-        first, second = split(other, (0.85, 0.15), config.seed)
+        first, second = split(other, ONCE, config.seed)
         train.append(first)
         validate.append(second)
     with _tracked(home, study, config) as logger:
         fitted = fit_surrogate(train, validate, config, folder / "fit", logger=logger, progress=progress)
-        bundle = make_bundle(fitted.network, config, parts[0], parts[1])
-        table = judging.table(*_judged(bundle, parts[2]))
-        known = [run.scenario.id for run in study.runs]
-        bundle = replace(bundle, metrics={"test": table, "runs": [len(p.runs) for p in parts], "scenarios": known})
+        bundle = make_bundle(fitted.network, config, drawn.train, drawn.calibrate)
+        table = judging.table(*judged(bundle, drawn.test))
+        bundle = replace(bundle, metrics={"test": table, "scenarios": drawn.counts})
         (folder / "config.json").write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
         bundle = replace(bundle, card=card(bundle, fitted)).write(folder / "bundle")
         if logger is not None:
             _log(table, folder / "bundle")
-    return Trained(bundle, fitted, table, (parts[0], parts[1], parts[2]))
+    return Trained(bundle, fitted, table, drawn)
 
 
 def make_bundle(
@@ -84,8 +80,8 @@ def make_bundle(
     example |= {n: calibrate.arrays[n][:1] for n in ("context", "base", "unit")} | calibrate.graph
     model = export_surrogate(network, {name: example[name] for name in INPUTS})
     there = _bundle_at(calibrate, model, config, train)
-    said, true = _judged(there, calibrate)
-    margins = judging.margins(said, true, _widths(there, calibrate))
+    said, true = judged(there, calibrate)
+    margins = judging.margins(said, true, judging.expected(calibrate, _widths(there, calibrate)))
     return replace(_bundle_at(place or train, model, config, train), margins=margins)
 
 
@@ -118,7 +114,7 @@ def fingerprint(study: Study) -> str:
 
 def card(bundle: SurrogateBundle, fitted: FittedSurrogate) -> str:
     """Markdown: what the surrogate is, how well it does, and what it must not be used for."""
-    train, calibrate, test = bundle.metrics["runs"]
+    number = bundle.metrics["scenarios"]
     parameters = sum(p.numel() for p in fitted.network.parameters())
     rows = []
     for name, row in bundle.metrics["test"].items():
@@ -131,7 +127,8 @@ def card(bundle: SurrogateBundle, fitted: FittedSurrogate) -> str:
             *(["**The city is synthetic. Its figures say nothing about a real one.**", ""] * bundle.city.synthetic),
             f"SurrogateNet, {parameters:,} parameters, {fitted.epochs} epochs, "
             f"{fitted.cpu_seconds / 60:.1f} CPU minutes.",
-            f"{train} simulated scenarios to train on, {calibrate} to calibrate, {test} to test.",
+            f"{number['train']} simulated scenarios to train on, {number['validate']} to choose the epoch by, "
+            f"{number['calibrate']} to fit the intervals on, {number['test']} to test on.",
             "",
             "| outcome (its change) | Spearman | median error, in spreads | covered by the 90 % interval |",
             "|---|---|---|---|",
@@ -145,9 +142,11 @@ def card(bundle: SurrogateBundle, fitted: FittedSurrogate) -> str:
     )
 
 
-def _judged(bundle: SurrogateBundle, study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
+def judged(bundle: SurrogateBundle, study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What the surrogate says of each scenario of ``study``, and what the simulator found, as means over mornings."""
     step = judging.bundle_step(bundle)
-    return judging.judge(bundle)(study, step), judging.truth(study, step)
+    said, true = judging.judge(bundle)(study, step), judging.truth(study, step)
+    return judging.expected(study, said), judging.expected(study, true)
 
 
 def _widths(bundle: SurrogateBundle, study: Study) -> pd.DataFrame:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -46,6 +47,13 @@ class Study:
             self.site, self.window, self.network, self.usual, tuple(self.runs[i] for i in rows), chosen, self.graph
         )
 
+    @cached_property
+    def scenario(self) -> np.ndarray:
+        """Which runs are of the same scenario: its number, in order of appearance, ``[run]``."""
+        numbers: dict[str, int] = {}
+        keys = (run.scenario.model_dump_json() for run in self.runs)
+        return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+
     @property
     def delay(self) -> np.ndarray:
         """Change of the vehicle-hours of delay of each run, ``[run]``."""
@@ -59,12 +67,13 @@ def delay_change(change: np.ndarray, network: RoadNetwork, slot_seconds: int) ->
     return (change[..., 1] - change[..., 0] * free).sum(axis=(-2, -1)) * slot_seconds / 3600
 
 
-def read_study(folder: Path, city: str | Path, most: int | None = None) -> Study:
-    """Every finished run of ``folder``, simulated on ``city``. Raises :class:`SurrogateError` where there is none."""
+def read_study(folders: Sequence[Path] | Path, city: str | Path) -> Study:
+    """Every finished run of ``folders``, simulated on ``city``. Raises :class:`SurrogateError` where there is none."""
     site = open_site(city)
-    runs = tuple(read_runs(folder))[:most]
+    folders = [folders] if isinstance(folders, Path) else folders
+    runs = tuple(run for folder in folders for run in read_runs(folder))
     if not runs:
-        raise SurrogateError(f"{folder}: holds no simulated run")
+        raise SurrogateError(f"{', '.join(map(str, folders))}: no simulated run")
     return study_of(site, runs)
 
 
@@ -101,12 +110,45 @@ def mean_base(bases: Sequence[Base]) -> Base:
     return Base(flow, vehicles, emission, bases[0].slot_seconds)
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The runs of a study, no scenario in two parts: to train on, to choose the best epoch by, to fit the intervals
+    on, and to test on."""
+
+    train: Study
+    validate: Study
+    calibrate: Study
+    test: Study
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Scenarios of each part."""
+        return {f.name: len(set(getattr(self, f.name).scenario)) for f in fields(self)}
+
+
+ONCE, OFTEN = (0.9, 0.1), (0.3, 0.7)
+"""Shares of the scenarios: those simulated once train and choose, those simulated on several mornings calibrate and
+test, because it is the expected change that intervals and figures are about."""
+ALL = (0.6, 0.1, 0.1, 0.2)
+"""Shares where no scenario was simulated on several mornings."""
+
+
+def parts(study: Study, seed: int = 0) -> Parts:
+    """Draws the parts at random; the same study and seed give the same."""
+    repeated = np.bincount(study.scenario)[study.scenario] > 1
+    if not repeated.any():
+        return Parts(*split(study, ALL, seed))
+    once, often = (study.part(np.flatnonzero(rows)) for rows in (~repeated, repeated))
+    return Parts(*split(once, ONCE, seed), *split(often, OFTEN, seed))
+
+
 def split(study: Study, shares: tuple[float, ...], seed: int = 0) -> Iterator[Study]:
-    """Parts of the runs, drawn at random, whose shares add up to 1."""
-    order = np.random.default_rng(seed).permutation(len(study.runs))
-    edges = np.round(np.cumsum((0.0, *shares)) * len(order)).astype(int)
+    """Parts of the scenarios, drawn at random, whose shares add up to 1."""
+    count = int(study.scenario.max(initial=-1)) + 1
+    order = np.random.default_rng(seed).permutation(count)
+    edges = np.round(np.cumsum((0.0, *shares)) * count).astype(int)
     for first, last in pairwise(edges):
-        yield study.part(np.sort(order[first:last]))
+        yield study.part(np.flatnonzero(np.isin(study.scenario, order[first:last])))
 
 
 def _as_usual_engines(run: Run, site: Site) -> Traffic:
