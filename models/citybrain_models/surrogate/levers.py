@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from citybrain_datasets.city import City
-from citybrain_datasets.scenarios.actions import WARM_UP, Actions, TripRule, Window, compile_actions
+from citybrain_datasets.scenarios.actions import WARM_UP, Actions, Compiler, Window
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_models.surrogate.network import RoadNetwork
+from citybrain_models.surrogate.spared import Spared
 
 CHANNELS = (
     "lanes_closed",  # share of the lanes, 1 where wholly closed
@@ -24,23 +25,26 @@ CHANNELS = (
     "diverted",  # vehicles that come here because their way is closed or barred, part of the capacity
     "informed",  # share of drivers here who newly choose their way by current travel times
 )
-EXHAUST = {"car": 0.004, "diesel_car": 0.03, "van": 0.05, "truck": 0.12}
-"""PM in g/km, round figures of the order of HBEFA 3 for Euro 4. They only weigh one type against another in what the
-network is shown; how much is emitted it learns from the simulation."""
-USUALLY_INFORMED = 0.7
-"""Share of drivers who know current travel times when nothing is done, as the simulation has it."""
 
 
 @dataclass(frozen=True)
 class LeverArrays:
     """``levers`` float32 ``[batch, segment, slot, channel]``; ``closed``, same axes but the last, 1 where the
     segment is wholly closed; and what acts only on what is emitted, not on who drives: ``exhaust`` float32
-    ``[batch, segment, slot]`` and ``sectors`` ``[batch, slot]`` by name, factors both."""
+    ``[batch, segment, slot]`` and ``sectors`` ``[batch, slot]`` by name, factors both. ``summary`` is that of
+    :func:`summary` of the levers."""
 
     levers: np.ndarray
     closed: np.ndarray
     exhaust: np.ndarray
     sectors: dict[str, np.ndarray]
+    summary: np.ndarray
+
+
+def summary(levers: np.ndarray) -> np.ndarray:
+    """Lowest, highest and mean value of each channel, ``[scenario, 3 · channel]``."""
+    flat = levers.reshape(len(levers), -1, levers.shape[-1])
+    return np.concatenate([flat.min(axis=1), flat.max(axis=1), flat.mean(axis=1)], axis=1)
 
 
 class Levers:
@@ -48,103 +52,86 @@ class Levers:
 
     def __init__(self, city: City, network: RoadNetwork, window: Window):
         self.city, self.network, self.window = city, network, window
-        zones = network.route.shape[0]
-        self._route = network.route.reshape(zones * zones, -1).astype(np.float32)
-        self._trips = network.trips.astype(np.float32)
-        self._diversion = network.diversion.T.astype(np.float32)
-        self._exhaust = np.array([EXHAUST.get(kind, 0.0) for _, kind in network.classes], np.float32)
-        demand = network.demand
-        self._by_type = {kind: demand[self._of([kind])].sum(axis=0) for _, kind in network.classes}
-        self._flow = np.maximum(demand.sum(axis=0).T, 1e-6)
-        self._emitted = np.maximum(np.einsum("c,cts->st", self._exhaust, demand), 1e-9)
+        self._compilers: dict[bool, Compiler] = {}
+        self._spared = Spared(network)
+        self._diversion = (network.diversion.T / network.capacity_veh_h[:, None]).astype(np.float32)
+        self._capacity = network.capacity_veh_h.astype(np.float32)[:, None]
 
     def __call__(self, scenarios: Sequence[Scenario], flow: np.ndarray, off: bool | None = None) -> LeverArrays:
         """``flow`` veh/h ``[segment, slot]`` is the traffic that the measures meet; ``off`` a day off, as the window
         says where it is None. Raises :class:`CityError` where a scenario names what the city does not have."""
-        segments, slots = flow.shape
-        window = self.window if off is None else self.window.model_copy(update={"off": off})
-        levers = np.zeros((len(scenarios), segments, slots, len(CHANNELS)), np.float32)
-        spared = np.zeros((len(scenarios), 3, slots, len(self._route)), np.float32)
-        every = [compile_actions(scenario, self.city, window) for scenario in scenarios]
-        for row, actions in enumerate(every):
-            self._here(actions, levers[row], flow)
-            self._trips_spared(actions, spared[row])
-        self._elsewhere(levers, spared, flow)
-        names = every[0].sectors if every else ()
+        together, every = self._compiler(self.window.off if off is None else off).batch(scenarios)
+        out = _Channels(len(scenarios), *flow.shape)
+        self._supply(together, out)
+        self._turned_away(every, flow.astype(np.float32), out)
+        self._demand(every, flow, out)
+        exhaust = np.ones((len(scenarios), *flow.shape), np.float32)
+        if len(cleaner := _acting(together.exhaust[:, WARM_UP:] != 1)):
+            exhaust[cleaner] = together.exhaust[cleaner, WARM_UP:].swapaxes(1, 2)
         return LeverArrays(
-            levers,
-            (levers[..., 1] > 0).astype(np.float32),
-            np.array([a.exhaust[WARM_UP:].T for a in every], np.float32).reshape(-1, segments, slots),
-            {name: np.array([a.sectors[name][WARM_UP:] for a in every]) for name in names},
+            out.levers,
+            out.closed,
+            exhaust,
+            {name: factors[:, WARM_UP:] for name, factors in together.sectors.items()},
+            out.summary.reshape(len(scenarios), -1),
         )
 
-    def _here(self, actions: Actions, out: np.ndarray, flow: np.ndarray) -> None:
+    def _compiler(self, off: bool) -> Compiler:
+        if off not in self._compilers:
+            self._compilers[off] = Compiler(self.city, self.window.model_copy(update={"off": off}))
+        return self._compilers[off]
+
+    def _supply(self, together: Actions, out: _Channels) -> None:
         """What is so where the measures stand."""
-        if actions.lanes_closed.any():
-            out[..., 0] = np.minimum(actions.lanes_closed[WARM_UP:] / self.network.lanes, 1).T
-            out[..., 1] = actions.closed(self.network.lanes)[WARM_UP:].T
-        out[..., 2] = np.log(actions.limit_kmh[WARM_UP:] / self.network.free_speed_kmh).T
-        out[..., 3] = 1 - actions.signals[:, None]
-        for kind, where in actions.barred.items():
-            if kind in self._by_type:
-                out[..., 7] += (self._by_type[kind] * where[WARM_UP:]).T / self._flow * flow
+        network = self.network
+        shut = together.lanes_closed[:, WARM_UP:]
+        if len(rows := _acting(shut != 0)):
+            out.put("lanes_closed", rows, np.minimum(shut[rows] / network.lanes, 1))
+            out.put("closed", rows, shut[rows] >= np.maximum(network.lanes, 1))
+        limit = together.limit_kmh[:, WARM_UP:]
+        if len(rows := _acting(limit != network.free_speed_kmh)):
+            out.put("limit", rows, np.log(limit[rows] / network.free_speed_kmh))
+        if len(rows := _acting(together.signals != 1)):
+            out.put("retiming", rows, np.broadcast_to(1 - together.signals[rows, None], shut[rows].shape))
 
-    def _trips_spared(self, actions: Actions, out: np.ndarray) -> None:
-        """Trips an hour not made, exhaust not emitted, and trips newly informed: ``out [3, slot, zone pair]``."""
-        starts = self.network.starts
-        if actions.trips or actions.electric:
-            kept = np.ones(self._trips.shape, np.float32)
-            dirty = np.ones(self._trips.shape, np.float32)
-            for rule in actions.trips:
-                chosen = self._of(rule.types, rule.purposes)
-                share = self._touched(rule)[..., None] * rule.steps[WARM_UP:]
-                kept[chosen] *= (1 - share * (1 - rule.factor)).astype(np.float32)
-                dirty[chosen] *= (1 - share * rule.electric).astype(np.float32)
-            for kind, asked in actions.electric.items():
-                more = starts @ np.clip((asked[WARM_UP:] - self._electric(kind)) / (1 - self._electric(kind)), 0, 1).T
-                dirty[self._of([kind])] *= (1 - more[:, None, :]).astype(np.float32)
-            gone = self._trips * (1 - kept)
-            unclean = self._trips * (1 - kept * dirty) * self._exhaust[:, None, None, None]
-            out[0] = gone.sum(axis=0).reshape(-1, out.shape[1]).T
-            out[1] = unclean.sum(axis=0).reshape(-1, out.shape[1]).T
-        if actions.informed.any():
-            more = starts @ np.maximum(actions.informed[WARM_UP:] - USUALLY_INFORMED, 0).T
-            out[2] = (self._trips.sum(axis=0) * more[:, None, :]).reshape(-1, out.shape[1]).T
+    def _turned_away(self, every: Sequence[Actions], flow: np.ndarray, out: _Channels) -> None:
+        """Vehicles that may not pass here, and where they go instead."""
+        barred = {row: share for row, a in enumerate(every) if (share := self._spared.barred(a)) is not None}
+        rows = np.union1d(_acting(out.closed), list(barred)).astype(int)
+        if not len(rows):
+            return
+        there = np.stack([barred[r] * flow if r in barred else np.zeros_like(flow) for r in rows])
+        away = np.minimum(out.closed[rows] * flow + there, flow)
+        out.put("barred", rows, (there / self._capacity).swapaxes(1, 2))
+        out.put("diverted", rows, (self._diversion @ away).swapaxes(1, 2))
 
-    def _elsewhere(self, levers: np.ndarray, spared: np.ndarray, flow: np.ndarray) -> None:
-        """What follows along usual routes and on the ways around."""
-        load = flow / self.network.capacity_veh_h[:, None]
-        on_road = (spared.reshape(-1, spared.shape[-1]) @ self._route).reshape(*spared.shape[:3], -1)
-        gone, unclean, informed = on_road.transpose(1, 0, 3, 2)
-        levers[..., 5] = gone / self._flow
-        levers[..., 4] = levers[..., 5] * load
-        levers[..., 6] = unclean / self._emitted
-        levers[..., 9] = informed / self._flow
-        turned_away = np.minimum(levers[..., 1] * flow + levers[..., 7], flow)
-        levers[..., 7] /= self.network.capacity_veh_h[:, None]
-        if turned_away.any():
-            levers[..., 8] = self._diversion @ turned_away / self.network.capacity_veh_h[:, None]
+    def _demand(self, every: Sequence[Actions], flow: np.ndarray, out: _Channels) -> None:
+        """What follows along usual routes from trips that are not made, made otherwise, or newly informed."""
+        load = (flow / self.network.capacity_veh_h[:, None]).T.astype(np.float32)
+        for name, rows, share in self._spared.on_roads(every):
+            out.put(name, rows, share)
+            if name == "cancelled_share":
+                out.put("cancelled", rows, share * load)
 
-    def _touched(self, rule: TripRule) -> np.ndarray:
-        """Part of the trips from one zone to another that a rule is about, ``[zone, zone]``."""
-        start = (self.network.starts @ rule.place)[:, None]
-        end = (self.network.ends @ rule.place)[None, :]
-        if rule.end == "either":
-            return 1 - (1 - start) * (1 - end)
-        if rule.end == "entering":
-            return (1 - start) * end
-        return (start if rule.end == "origin" else end) * np.ones((len(start), end.shape[1]))
 
-    def _electric(self, kind: str) -> float:
-        """Share of the trips that are electric already, among those that ``kind`` counts with."""
-        if kind not in ("car", "diesel_car"):
-            return 0.0
-        made = self._trips.sum(axis=(1, 2, 3))
-        private = made[self._of(["car", "diesel_car", "electric_car"])].sum()
-        return float(made[self._of(["electric_car"])].sum() / private) if private else 0.0
+class _Channels:
+    """The lever array of a batch, filled channel by channel where a measure acts, and its summary on the way."""
 
-    def _of(self, types: Sequence[str] | None = None, purposes: Sequence[str] | None = None) -> np.ndarray:
-        """Which classes have one of the types and one of the purposes; None takes all."""
-        return np.array(
-            [(types is None or t in types) and (purposes is None or p in purposes) for p, t in self.network.classes]
-        )
+    def __init__(self, batch: int, segments: int, slots: int):
+        self.levers = np.zeros((batch, segments, slots, len(CHANNELS)), np.float32)
+        self.closed = np.zeros((batch, segments, slots), np.float32)
+        self.summary = np.zeros((batch, 3, len(CHANNELS)), np.float32)
+
+    def put(self, channel: str, rows: np.ndarray, values: np.ndarray) -> None:
+        """``values [row, slot, segment]`` of the scenarios ``rows``."""
+        number, values = CHANNELS.index(channel), values.astype(np.float32)
+        self.levers[rows, ..., number] = values.swapaxes(1, 2)
+        if channel == "closed":
+            self.closed[rows] = values.swapaxes(1, 2)
+        flat = values.reshape(len(rows), -1)
+        self.summary[rows, :, number] = np.stack([flat.min(axis=1), flat.max(axis=1), flat.mean(axis=1)], axis=1)
+
+
+def _acting(where: np.ndarray) -> np.ndarray:
+    """The scenarios of a batch in which anything of ``where`` is so."""
+    return np.flatnonzero(where.any(axis=tuple(range(1, where.ndim))))

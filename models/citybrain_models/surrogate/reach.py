@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from citybrain_models.surrogate.levers import CHANNELS
+from citybrain_models.surrogate.levers import CHANNELS, summary
 
 MARGIN = 1.1
 """So much beyond the strongest that was learnt is still taken for inside."""
 QUANTILE = 0.99
+_NAMES = [f"{kind} {channel}" for kind in ("weakest", "strongest", "total") for channel in CHANNELS]
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,24 @@ class Reach:
         return Reach(seen.astype(np.float32), size.astype(np.float32), float(np.quantile(nearest, QUANTILE)))
 
     def outside(self, levers: np.ndarray) -> list[str]:
-        """For each scenario why it lies outside: the channels stronger than any learnt, or ``combination`` where no
-        scenario like it was; an empty string inside."""
-        said = summary(levers)
-        beyond = (said > MARGIN * self.seen.max(axis=0) + 1e-6) | (said < MARGIN * self.seen.min(axis=0) - 1e-6)
-        far = _distances(said / self.size, self.seen / self.size).min(axis=1) > self.gap * MARGIN + 1e-6
-        names = [f"{kind} {channel}" for kind in ("weakest", "strongest", "total") for channel in CHANNELS]
+        """:meth:`judge` of lever arrays ``[scenario, segment, slot, channel]``."""
+        return self.judge(summary(levers))
+
+    def judge(self, said: np.ndarray) -> list[str]:
+        """For each scenario, by its :func:`summary`, why it lies outside: the channels stronger than any learnt, or
+        ``combination`` where no scenario like it was; an empty string inside."""
+        lowest, highest, seen = self._bounds
+        beyond = (said > highest) | (said < lowest)
+        far = _distances(said / self.size, seen).min(axis=1) > self.gap * MARGIN + 1e-6
         return [
-            "; ".join(n for n, b in zip(names, row, strict=True) if b) or ("combination" if away else "")
+            "; ".join(_NAMES[i] for i in np.flatnonzero(row)) or ("combination" if away else "")
             for row, away in zip(beyond, far, strict=True)
         ]
+
+    @cached_property
+    def _bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        lowest, highest = self.seen.min(axis=0), self.seen.max(axis=0)
+        return MARGIN * lowest - 1e-6, MARGIN * highest + 1e-6, self.seen / self.size
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {"seen": self.seen, "size": self.size, "gap": np.array(self.gap)}
@@ -54,12 +64,6 @@ class Reach:
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> Reach:
         return Reach(arrays["seen"], arrays["size"], float(arrays["gap"]))
-
-
-def summary(levers: np.ndarray) -> np.ndarray:
-    """Lowest, highest and mean value of each channel, ``[scenario, 3 · channel]``."""
-    flat = levers.reshape(len(levers), -1, levers.shape[-1])
-    return np.concatenate([flat.min(axis=1), flat.max(axis=1), flat.mean(axis=1)], axis=1)
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,0 +1,159 @@
+"""Who drives, and by what: trips that measures take away, clean, bar or inform, and what that is on usual routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from citybrain_datasets.scenarios.actions import WARM_UP, Actions, TripRule
+from citybrain_models.surrogate.network import RoadNetwork
+
+EXHAUST = {"car": 0.004, "diesel_car": 0.03, "van": 0.05, "truck": 0.12}
+"""PM in g/km, round figures of the order of HBEFA 3 for Euro 4. They only weigh one type against another in what the
+network is shown; how much is emitted it learns from the simulation."""
+USUALLY_INFORMED = 0.7
+"""Share of drivers who know current travel times when nothing is done, as the simulation has it."""
+_PRIVATE = ("car", "diesel_car", "electric_car")
+_MOST = 4096
+
+Rule = tuple[np.ndarray, np.ndarray | float, np.ndarray | float]
+"""The classes it is about, bool ``[class]``; parts of their trips still made, and of those not electric by it, float32
+``[slot, zone pair]``."""
+
+
+class Spared:
+    """Trips of one network, by class of vehicle and purpose, ``[slot, zone pair]``."""
+
+    def __init__(self, network: RoadNetwork):
+        zones, demand = network.route.shape[0], network.demand
+        self.network = network
+        self._zones = zones
+        self._chosen: dict[tuple[object, object], np.ndarray] = {}
+        self._reach: dict[tuple[bytes, str], np.ndarray] = {}
+        self._groups: dict[bytes, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+        self._route = network.route.reshape(zones * zones, -1).astype(np.float32)
+        self._trips = network.trips.astype(np.float32).reshape(len(network.classes), zones * zones, -1).swapaxes(1, 2)
+        exhaust = np.array([EXHAUST.get(kind, 0.0) for _, kind in network.classes], np.float32)
+        self._dirt = self._trips * exhaust[:, None, None]
+        self._flow = np.maximum(demand.sum(axis=0), 1e-6).astype(np.float32)
+        self._emitted = np.maximum(np.einsum("c,cts->ts", exhaust, demand), 1e-9).astype(np.float32)
+        self._by_type = {
+            kind: (demand[self._of((kind,))].sum(axis=0) / self._flow).T.astype(np.float32)
+            for _, kind in network.classes
+        }
+        self._electric_already = {kind: self._electric(kind) for kind in self._by_type}
+
+    def barred(self, actions: Actions) -> np.ndarray | None:
+        """Part of the usual flow that may not pass, float32 ``[segment, slot]``; None where all may."""
+        found = None
+        for kind, where in actions.barred.items():
+            if kind in self._by_type:
+                part = self._by_type[kind] * where[WARM_UP:].T
+                found = part if found is None else found + part
+        return found
+
+    def on_roads(self, every: Sequence[Actions]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """By channel, the scenarios concerned and their numbers ``[row, slot, segment]``: trips not made, as a part of
+        the usual flow; their exhaust, of the usual exhaust; trips newly informed, of the usual flow."""
+        rules = {row: found for row, a in enumerate(every) if (found := self._rules(a))}
+        told = {row: more for row, a in enumerate(every) if (more := self._informed(a)) is not None}
+        spared = [self._not_made(found) for found in rules.values()]
+        parts = [*(gone for gone, _ in spared), *(dirt for _, dirt in spared), *told.values()]
+        if not parts:
+            return
+        stacked = np.stack(parts)
+        on_road = (stacked.reshape(-1, stacked.shape[-1]) @ self._route).reshape(*stacked.shape[:2], -1)
+        count, rows = len(rules), np.array(list(rules), int)
+        if count:
+            yield "cancelled_share", rows, on_road[:count] / self._flow
+            yield "cleaner", rows, on_road[count : 2 * count] / self._emitted
+        if told:
+            yield "informed", np.array(list(told), int), on_road[2 * count :] / self._flow
+
+    def _rules(self, actions: Actions) -> list[Rule]:
+        """What acts on trips, as factors."""
+        found: list[Rule] = []
+        for rule in actions.trips:
+            share = rule.steps[WARM_UP:, None] * self._touched(rule)
+            clean = 1 - share * np.float32(rule.electric) if rule.electric else 1.0
+            found.append((self._of(rule.types, rule.purposes), 1 - share * np.float32(1 - rule.factor), clean))
+        for kind, asked in actions.electric.items():
+            have = self._electric_already.get(kind, 0.0)
+            more = self._from_origins(np.clip((asked[WARM_UP:] - have) / max(1 - have, 1e-9), 0, 1))
+            found.append((self._of((kind,)), 1.0, 1 - more))
+        return found
+
+    def _not_made(self, rules: Sequence[Rule]) -> tuple[np.ndarray, np.ndarray]:
+        """Trips an hour not made, and exhaust not emitted, ``[slot, zone pair]``."""
+        gone, dirt = np.zeros((2, *self._trips.shape[1:]), np.float32)
+        # Classes that the same rules are about need not be told apart.
+        for touching, trips, exhaust in self._grouped(np.stack([chosen for chosen, _, _ in rules])):
+            kept: np.ndarray | float = 1.0
+            clean: np.ndarray | float = 1.0
+            for number in touching:
+                kept, clean = kept * rules[number][1], clean * rules[number][2]
+            gone += trips * (1 - kept)
+            dirt += exhaust * (1 - kept * clean)
+        return gone, dirt
+
+    def _grouped(self, chosen: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """For ``chosen [rule, class]``: each combination of rules, the trips of its classes, and their exhaust."""
+        key = chosen.tobytes()
+        if key not in self._groups:
+            if len(self._groups) >= _MOST:
+                self._groups.clear()
+            kinds, member = np.unique(chosen, axis=1, return_inverse=True)
+            self._groups[key] = [
+                (np.flatnonzero(kind), self._trips[member == i].sum(axis=0), self._dirt[member == i].sum(axis=0))
+                for i, kind in enumerate(kinds.T)
+                if kind.any()
+            ]
+        return self._groups[key]
+
+    def _informed(self, actions: Actions) -> np.ndarray | None:
+        """Trips an hour newly informed, ``[slot, zone pair]``; None where there are none."""
+        if not actions.informed.any():
+            return None
+        return self._trips.sum(axis=0) * self._from_origins(
+            np.maximum(actions.informed[WARM_UP:] - USUALLY_INFORMED, 0)
+        )
+
+    def _from_origins(self, share: np.ndarray) -> np.ndarray:
+        """Shares of the trips from each segment ``[slot, segment]`` as those of zone pairs, ``[slot, zone pair]``."""
+        return np.repeat(share @ self.network.starts.T, self._zones, axis=1).astype(np.float32)
+
+    def _touched(self, rule: TripRule) -> np.ndarray:
+        """Part of the trips from one zone to another that a rule is about, float32 ``[zone pair]``."""
+        key = (rule.place.tobytes(), rule.end)
+        if key not in self._reach:
+            if len(self._reach) >= _MOST:
+                self._reach.clear()
+            start = (self.network.starts @ rule.place)[:, None]
+            end = (self.network.ends @ rule.place)[None, :]
+            both = np.ones((len(start), end.shape[1]))
+            part = {
+                "either": 1 - (1 - start) * (1 - end),
+                "entering": (1 - start) * end,
+                "origin": start * both,
+                "destination": end * both,
+            }[rule.end]
+            self._reach[key] = part.reshape(-1).astype(np.float32)
+        return self._reach[key]
+
+    def _electric(self, kind: str) -> float:
+        """Share of the trips that are electric already, among those that ``kind`` counts with."""
+        if kind not in ("car", "diesel_car"):
+            return 0.0
+        made = self._trips.sum(axis=(1, 2))
+        private = made[self._of(_PRIVATE)].sum()
+        return float(made[self._of(("electric_car",))].sum() / private) if private else 0.0
+
+    def _of(self, types: Sequence[str] | None = None, purposes: Sequence[str] | None = None) -> np.ndarray:
+        """Which classes have one of the types and one of the purposes; None takes all."""
+        key = (types, purposes)
+        if key not in self._chosen:
+            self._chosen[key] = np.array(
+                [(types is None or t in types) and (purposes is None or p in purposes) for p, t in self.network.classes]
+            )
+        return self._chosen[key]
