@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -30,13 +31,13 @@ def feature_page(
     page: Page,
     address: str,
     query: dict[str, Any],
-    observed: dict[str, Any] | None,
+    told: Callable[[int], dict[str, Any]],
     now: pd.Timestamp,
 ) -> bytes:
     """A FeatureCollection of one page of ``rows``, with links to itself and its neighbours.
 
-    ``query`` are the parameters of the request beside limit and offset. ``observed`` holds ``signal``, ``unit`` and
-    ``values`` float32 ``[node]``; each feature tells its own.
+    ``query`` are the parameters of the request beside limit and offset; ``told`` gives further properties of the node
+    at a position.
     """
     chosen = rows[page.offset : page.offset + page.limit]
     links = [_link("self", address, query, page)]
@@ -51,22 +52,20 @@ def feature_page(
             "numberMatched": len(rows),
             "numberReturned": len(chosen),
             "links": links,
-            "features": [feature(places, int(row), observed) for row in chosen],
+            "features": [feature(places, int(row), told(int(row))) for row in chosen],
         }
     )
 
 
-def feature(places: Places, row: int, observed: dict[str, Any] | None) -> dict[str, Any]:
-    """One node: its place, everything its table says, and the newest observation."""
+def feature(places: Places, row: int, told: Mapping[str, Any]) -> dict[str, Any]:
+    """One node: its place, everything its table says, and what else is ``told``."""
     lat, lon = (float(c[row]) for c in places.coordinates)
     properties: dict[str, Any] = {"id": places.ids[row]}
     for column in places.table.columns.difference(["lat", "lon"], sort=False):
         value = plain(places.table[column].iat[row])
         if value is not None and value != "":
             properties[str(column)] = value
-    if observed is not None:
-        value = plain(np.round(observed["values"][row], 2))
-        properties["observed"] = {"signal": observed["signal"], "unit": observed["unit"], "value": value}
+    properties.update(told)
     known = np.isfinite(lat) and np.isfinite(lon)
     return {
         "type": "Feature",

@@ -10,11 +10,12 @@ import pandas as pd
 from citybrain_datasets.geo import cell
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.encoding import standard_of, utc
-from citybrain_serving.errors import UnknownPlace
+from citybrain_serving.errors import BadSelection, UnknownPlace
 from citybrain_serving.features import plain
 from citybrain_serving.indices import air, traffic
-from citybrain_serving.indices.catalogue import INDICES, probability_below
-from citybrain_serving.languages import AIR_ADVICE, AIR_LEVELS, TRAFFIC_LEVELS, Language, say
+from citybrain_serving.indices.catalogue import INDICES, Index, indices_of, probability_below
+from citybrain_serving.indices.current import BASES, Current, newest
+from citybrain_serving.languages import AIR_ADVICE, Language, say
 from citybrain_serving.places import Places
 from citybrain_serving.problems.trouble import CONGESTED, POLLUTED
 from citybrain_serving.service import Service
@@ -27,8 +28,13 @@ LIKELY = 0.5
 """Probability from which a warning is given."""
 
 
-def at(service: Service, lat: float, lon: float, language: Language) -> dict[str, Any]:
-    """The answer of ``/v1/at``. Raises :class:`UnknownPlace` where no road and no station is near."""
+def at(service: Service, lat: float, lon: float, language: Language, index: str | None = None) -> dict[str, Any]:
+    """The answer of ``/v1/at``, with every index or the one called ``index``.
+
+    Raises :class:`UnknownPlace` where no road and no station is near, :class:`BadSelection` for an unknown index.
+    """
+    if index is not None and index not in INDICES:
+        raise BadSelection(f"there is no index {index[:40]!r}, only {', '.join(INDICES)}", {"parameter": "index"})
     near = {node: _near(service, node, lat, lon) for node in REACH_M}
     if not any(near.values()):
         raise UnknownPlace(f"no road and no air station of {service.fleet.city.name} is near {lat:g}, {lon:g}")
@@ -51,7 +57,7 @@ def at(service: Service, lat: float, lon: float, language: Language) -> dict[str
             "source": forecast.source,
             "stale": stale,
             "bundle": forecast.bundle,
-            "indices": _indices(service, forecast, row, language),
+            "indices": _indices(service, forecast, row, language, index),
             "ahead": _ahead(forecast, row),
         }
         warnings += [say("stale", language)] * stale
@@ -91,32 +97,26 @@ def _name(places: Places, row: int, language: Language) -> str:
     return next((n for n in (names if language == "zh" else names[::-1]) if n), places.ids[row])
 
 
-def _now(forecast: Forecast, row: int) -> np.ndarray:
-    """The newest measured value, or the median of the next step where there is none, ``[1]``."""
-    seen = forecast.observed[row]
-    return np.array([seen if np.isfinite(seen) else forecast.values[row, 0, forecast.task.median]])
+def _indices(
+    service: Service, forecast: Forecast, row: int, language: Language, wanted: str | None
+) -> list[dict[str, Any]]:
+    """What each index, or the one wanted, is at one node now."""
+    return [
+        value_of(index, service.present(forecast, index), row, language)
+        for index in indices_of(forecast.task.target)
+        if wanted in (None, index.id)
+    ]
 
 
-def _indices(service: Service, forecast: Forecast, row: int, language: Language) -> list[dict[str, Any]]:
-    current = _now(forecast, row)
-    free = service.board.free_speeds[row : row + 1] if forecast.task.node == "road" else np.array([np.nan])
-    out = []
-    for index in INDICES.values():
-        if index.signal != forecast.task.target:
-            continue
-        value = index.compute(current, free)
-        entry: dict[str, Any] = {
-            **standard_of(index),
-            "value": plain(np.round(value[0].astype(float), 2)),
-        }
-        if index.id == "tpi":
-            level = int(traffic.performance_level(value)[0])
-            entry |= {"level": level, "name": TRAFFIC_LEVELS[level][language]}
-        elif index.id.startswith("aqi") and index.id != "aqi-us":
-            level = int(air.level(value)[0])
-            entry |= {"level": level, "name": AIR_LEVELS[level][language]}
-        out.append(entry)
-    return out
+def value_of(index: Index, present: Current, row: int, language: Language) -> dict[str, Any]:
+    """An index at one node as it is answered, with its standard and what its value is made from."""
+    value = float(present.value[row])
+    basis = BASES[int(present.basis[row])]
+    entry: dict[str, Any] = {**standard_of(index), "value": plain(np.round(value, 2)), "basis": basis}
+    graded = index.level(value)
+    if graded is not None:
+        entry |= {"level": graded[0], "name": graded[1][language]}
+    return entry
 
 
 def _ahead(forecast: Forecast, row: int) -> list[dict[str, Any]]:
@@ -148,7 +148,7 @@ def _warnings(service: Service, forecast: Forecast, row: int, language: Language
 
 
 def _advice(service: Service, forecast: Forecast, row: int, language: Language) -> list[str]:
-    current = _now(forecast, row)
+    current = newest(forecast)[0][row : row + 1]
     if forecast.task.target == "pm25":
         return [AIR_ADVICE[int(air.level(air.aqi_cn(current))[0])][language]]
     free = service.board.free_speeds[row : row + 1]

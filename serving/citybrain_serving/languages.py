@@ -30,6 +30,37 @@ AIR_LEVELS: tuple[Words, ...] = (
 )
 """Names of the levels of HJ 633."""
 
+AMERICAN_LEVELS: tuple[Words, ...] = (
+    {"en": "unknown", "zh": "未知"},
+    {"en": "good", "zh": "良好"},
+    {"en": "moderate", "zh": "中等"},
+    {"en": "unhealthy for sensitive groups", "zh": "对敏感人群不健康"},
+    {"en": "unhealthy", "zh": "不健康"},
+    {"en": "very unhealthy", "zh": "非常不健康"},
+    {"en": "hazardous", "zh": "危险"},
+)
+"""Names of the categories of the US rule."""
+
+SERVICE_LEVELS: tuple[Words, ...] = (
+    {"en": "unknown", "zh": "未知"},
+    *({"en": grade, "zh": f"{grade} 级"} for grade in "ABCDEF"),
+)
+"""Grades of the Highway Capacity Manual."""
+
+INDEX_TITLES: Mapping[str, Words] = {
+    "tpi": {"en": "traffic performance index, 0–10", "zh": "交通运行指数（TPI），0–10"},
+    "tti": {"en": "travel-time index, T/T₀", "zh": "行程时间指数（TTI），T/T₀"},
+    "los": {"en": "level of service, 1 = A … 6 = F", "zh": "服务水平，1 = A 级 … 6 = F 级"},
+    "aqi": {"en": "air quality index of PM2.5", "zh": "PM2.5 空气质量分指数（IAQI）"},
+}
+
+BASES: Mapping[str, Words] = {
+    "newest": {"en": "the newest reading", "zh": "最新观测值"},
+    "hour": {"en": "the mean of the last hour", "zh": "最近 1 小时平均值"},
+    "nowcast": {"en": "the last 12 hours weighted (NowCast)", "zh": "最近 12 小时加权值（NowCast）"},
+}
+"""What the present value of an index is made from."""
+
 AIR_ADVICE: tuple[Words, ...] = (
     {"en": "", "zh": ""},
     {"en": "Everyone can be active outdoors.", "zh": "各类人群可正常活动。"},
@@ -121,6 +152,11 @@ def preferred_language(accept: str | None) -> Language:
             if name == language:
                 best[language] = max(best[language], quality)
     return "zh" if best["zh"] > best["en"] else "en"
+
+
+def spoken(language: Language) -> dict[str, str]:
+    """Headers of an answer that is made in the language asked for."""
+    return {"Content-Language": language, "Vary": "Accept-Language"}
 
 
 def say(key: str, language: Language, **values: object) -> str:

@@ -14,10 +14,12 @@ from cachetools import LRUCache, TTLCache
 
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.encoding import Answers
-from citybrain_serving.errors import BadSelection, NotReady, UnknownIssue, UnknownTask
+from citybrain_serving.errors import NotReady, UnknownIssue, UnknownTask
 from citybrain_serving.fleet import Fleet
-from citybrain_serving.indices.catalogue import INDICES, applied, free_speeds
+from citybrain_serving.indices.catalogue import Index, applied, free_speeds, indices_of
+from citybrain_serving.indices.current import BASES, Current, current
 from citybrain_serving.places import Places
+from citybrain_serving.recent import Recent
 from citybrain_serving.selection import EVERYTHING, Cut, Filter
 from citybrain_serving.snapshot import Forecast, Snapshot
 
@@ -53,20 +55,30 @@ class Published:
         self._whole: LRUCache[ForecastQuery, bytes] = LRUCache(CACHED_BYTES, getsizeof=len)
         self._lock = threading.Lock()
         self._indices: dict[str, Published] = {}
+        self._present: dict[str, Current] = {}
 
-    def index(self, name: str, free: np.ndarray) -> Published:
+    def index(self, name: str, free: np.ndarray, recent: Recent) -> Published:
         """The answers of an index of this forecast. Raises :class:`~citybrain_serving.errors.BadSelection`."""
-        target = self.answers.forecast.task.target
-        known = {index.id: index for index in INDICES.values() if index.signal == target}
-        if name not in known:
-            listed = ", ".join(known) or "none"
-            raise BadSelection(f"{target} has no index {name[:40]!r}, only {listed}", {"parameter": "index"})
+        places, forecast = self.answers.places, self.answers.forecast
+        (index,) = indices_of(forecast.task.target, name)
         if name not in self._indices:
-            places, forecast = self.answers.places, self.answers.forecast
-            speeds = free if places.node == "road" else np.full(len(places), np.nan)
-            derived = Answers(self.answers.city, places, applied(known[name], forecast, speeds), known[name])
+            now = self.present(index, free, recent)
+            seen = np.where(now.basis == BASES.index("forecast"), np.nan, now.value)
+            derived = Answers(self.answers.city, places, applied(index, forecast, self._free(free), seen), index)
             self._indices[name] = Published(derived, self.good_until, self)
         return self._indices[name]
+
+    def present(self, index: Index, free: np.ndarray, recent: Recent) -> Current:
+        """What an index of this forecast's signal is now, at every node."""
+        forecast = self.answers.forecast
+        if index.id not in self._present:
+            self._present[index.id] = current(index, forecast, self._free(free), lambda: recent.hours(forecast))
+        return self._present[index.id]
+
+    def _free(self, free: np.ndarray) -> np.ndarray:
+        """Free-flow speeds ``[node]``; NaN for stations."""
+        places = self.answers.places
+        return free if places.node == "road" else np.full(len(places), np.nan)
 
     def etag(self, query: ForecastQuery) -> str:
         """A strong validator: equal exactly where the bytes are."""
@@ -92,8 +104,9 @@ class Board:
     """Holds what is published for the newest snapshot; forecasts that did not change keep their encoded
     answers."""
 
-    def __init__(self, fleet: Fleet, stale_steps: int):
+    def __init__(self, fleet: Fleet, stale_steps: int, recent: Recent):
         self.fleet = fleet
+        self.recent = recent
         self.stale_steps = stale_steps
         self.places = {node: Places.of(fleet.city, node) for node in NODES}
         self._snapshot: Snapshot | None = None
@@ -132,7 +145,7 @@ class Board:
         """
         self.known(name)
         published = self.of(snapshot)[name]
-        return published if index is None else published.index(index, self.free_speeds)
+        return published if index is None else published.index(index, self.free_speeds, self.recent)
 
     def past(
         self,
@@ -156,7 +169,7 @@ class Board:
             published = self._publish(forecast)
             with self._lock:
                 self._past[key] = published
-        return published if index is None else published.index(index, self.free_speeds)
+        return published if index is None else published.index(index, self.free_speeds, self.recent)
 
     def _publish(self, forecast: Forecast) -> Published:
         answers = Answers(self.fleet.city, self.places[forecast.task.node], forecast)

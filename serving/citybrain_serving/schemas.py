@@ -163,7 +163,9 @@ class PlaceFeature(BaseModel):
     type: Literal["Feature"]
     id: str
     geometry: PointBody | None
-    properties: dict[str, Any] = Field(description="what is known of the node, and its newest observation")
+    properties: dict[str, Any] = Field(
+        description="what is known of the node, its newest observation, the index asked for"
+    )
 
 
 class PlaceFeatures(BaseModel):
@@ -183,6 +185,7 @@ class IndexBody(BaseModel):
     id: str
     signal: str
     title: str
+    now: str = Field(description="what the present value at a place is made from")
     standard: str
     standard_title: str
     effective: str | None = Field(description="first day on which the standard holds")
@@ -191,6 +194,10 @@ class IndexBody(BaseModel):
 
 class IndexValue(StandardBody):
     value: float | None
+    basis: Literal["observed", "hour", "nowcast", "forecast"] = Field(
+        description="made from the newest reading, the mean of the last hour, the NowCast of the last twelve hours, or"
+        " the median of the next step where nothing was measured"
+    )
     level: int | None = None
     name: str | None = None
 
@@ -213,7 +220,7 @@ class NearBody(BaseModel):
     source: Literal["model", "fallback"]
     stale: bool
     bundle: str
-    indices: list[IndexValue] = Field(description="of the newest observation, or of the next step without one")
+    indices: list[IndexValue] = Field(description="of the present")
     ahead: list[HourBody]
 
 

@@ -20,11 +20,14 @@ from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.fleet import Fleet
 from citybrain_serving.followup import Followup
 from citybrain_serving.history import History
+from citybrain_serving.indices.catalogue import Index
+from citybrain_serving.indices.current import Current
 from citybrain_serving.ingest import Ingest, Outcome
 from citybrain_serving.problems.finding import Finder, Problem, as_document
 from citybrain_serving.publication import Board, Published
 from citybrain_serving.quality import Learning, Quality
 from citybrain_serving.readings import Readings
+from citybrain_serving.recent import Recent
 from citybrain_serving.roster import Roster, Shadows
 from citybrain_serving.runner import Runner
 from citybrain_serving.settings import Settings
@@ -63,7 +66,7 @@ class Service:
         self.telemetry = Telemetry()
         grace = pd.Timedelta(seconds=settings.grace_seconds)
         self.cycle = Cycle(self.fleet, dict(forecasters), self.store, self.clock, grace)
-        self.board = Board(self.fleet, settings.stale_steps)
+        self.board = Board(self.fleet, settings.stale_steps, Recent(self.store))
         self.shortcuts = Shortcuts(self._current)
         self.stream = Stream()
         self.history = History(self.store.engine, self.store.node_layouts)
@@ -121,6 +124,10 @@ class Service:
     def published(self, task: str, index: str | None = None) -> Published:
         """What is published of a task now; see :meth:`Board.task` for the errors."""
         return self.board.task(self.snapshot, task, index)
+
+    def present(self, forecast: Forecast, index: Index) -> Current:
+        """What an index is now, at every node of a forecast that is published."""
+        return self.published(forecast.task.name).present(index, self.board.free_speeds, self.board.recent)
 
     def past(self, task: str, issued: pd.Timestamp, index: str | None = None) -> Published:
         """A forecast of the history. Raises :class:`~citybrain_serving.errors.UnknownIssue` where none is kept."""

@@ -5,14 +5,19 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from aqi_hub.aqi_cn.aqi import cal_iaqi_cn
 from hypothesis import given
 from hypothesis import strategies as st
 
+from citybrain_datasets.task import Task
 from citybrain_serving.indices import air, traffic
 from citybrain_serving.indices.catalogue import INDICES, probability_below
+from citybrain_serving.indices.current import BASES, current
 from citybrain_serving.indices.standards import HJ_633_2012, HJ_633_2026
+from citybrain_serving.inputs import InputHealth
+from citybrain_serving.snapshot import Forecast
 
 
 @pytest.mark.parametrize(
@@ -117,3 +122,42 @@ def test_probabilities_between_and_beyond_quantiles():
     below = [float(probability_below(quantiles, levels, t)[0]) for t in (5, 15, 20, 25, 31)]
     assert below == pytest.approx([0.05, 0.3, 0.5, 0.7, 0.95])
     assert probability_below(np.full((1, 3), 7.0), levels, 7.0)[0] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(("index", "basis"), [("aqi", "hour"), ("aqi-2012", "hour"), ("aqi-us", "nowcast")])
+def test_the_present_of_an_index_is_taken_as_its_standard_has_it(forecast_of, index, basis):
+    hours = np.full((12, 2), 45.0)
+    hours[-1, 0] = 30.0  # an hour of clean air moves the hourly index at once, the NowCast by its weight
+    forecast = forecast_of(observed=[30.0, np.nan], ahead=45.0)
+    found = current(INDICES[index], forecast, np.full(2, np.nan), lambda: hours)
+    assert BASES[found.basis[0]] == basis
+    weights = (30 / 45) ** np.arange(12)
+    mean = (weights * np.r_[30.0, np.full(11, 45.0)]).sum() / weights.sum()
+    expected = {"aqi-us": air.aqi_us(np.array([mean]))[0]}.get(index, air.aqi_cn(np.array([30.0]))[0])
+    assert found.value[0] == expected
+
+
+def test_without_measurements_the_present_is_forecast_but_never_a_nowcast(forecast_of):
+    hours = np.full((12, 2), np.nan)
+    forecast = forecast_of(observed=[np.nan, 20.0], ahead=45.0)
+    chinese = current(INDICES["aqi"], forecast, np.full(2, np.nan), lambda: hours)
+    assert [BASES[b] for b in chinese.basis] == ["forecast", "observed"]
+    assert chinese.value.tolist() == air.aqi_cn(np.array([45.0, 20.0])).tolist()
+    american = current(INDICES["aqi-us"], forecast, np.full(2, np.nan), lambda: hours)
+    assert np.isnan(american.value).all()
+
+
+@pytest.fixture
+def forecast_of():
+    """A PM2.5 forecast at two stations, the same at every step and quantile."""
+
+    def make(observed: list[float], ahead: float) -> Forecast:
+        task = Task(name="pm25", node="air", target="pm25", step_minutes=60, history=6, horizon=2)
+        time = pd.Timestamp("2026-03-17", tz="UTC")
+        seen = np.array(observed, np.float32)
+        return Forecast(
+            task=task, issued=time, computed=time, values=np.full((2, 2, len(task.quantiles)), ahead, np.float32),
+            observed=seen, observed_age=np.zeros(2, int), inputs=InputHealth(1, time, {}), bundle="b", source="model",
+        )  # fmt: skip
+
+    return make

@@ -131,3 +131,33 @@ def test_every_index_is_listed_with_its_standard(warm):
 )  # fmt: skip
 def test_preferred_languages(accept, language):
     assert preferred_language(accept) == language
+
+
+def test_the_index_of_the_present_by_the_standard_asked_for(warm, service, city):
+    hours = city.signals["pm25"].values[-12:].astype(float)
+    nowcast = air.aqi_us(air.nowcast(hours))
+    stations = PlaceFeatures.model_validate_json(warm.get("/v1/stations?index=aqi-us").content)
+    for row, feature in enumerate(stations.features):
+        told = feature.properties["index"]
+        assert (told["standard"], told["basis"], told["value"]) == ("US EPA 2024", "nowcast", nowcast[row])
+    place = {"lat": 31.2101, "lon": 121.5101, "index": "aqi-us"}
+    (told,) = AtBody.model_validate_json(warm.get("/v1/at", params=place).content).air.indices
+    assert (told.id, told.basis, told.value) == ("aqi-us", "nowcast", nowcast[1])
+    assert told.name in ("moderate", "unhealthy for sensitive groups", "unhealthy")
+    columns = warm.get("/v1/forecasts/pm25?index=aqi-us").json()
+    assert columns["observed"] == nowcast.tolist()
+    hourly = warm.get("/v1/forecasts/pm25?index=aqi").json()
+    assert hourly["observed"] == air.aqi_cn(hours[-1]).tolist()
+
+
+@pytest.mark.parametrize("address", ["/v1/at?lat=31.21&lon=121.51&index=x", "/v1/roads?index=aqi"])
+def test_an_index_that_is_none_is_refused(warm, address):
+    answer = warm.get(address)
+    assert answer.status_code == 422
+    assert answer.json()["parameter"] == "index"
+
+
+def test_titles_of_indices_in_chinese(warm):
+    listed = {entry["id"]: entry for entry in warm.get("/v1/indices", headers={"Accept-Language": "zh"}).json()}
+    assert listed["aqi-us"]["now"] == "最近 12 小时加权值（NowCast）"
+    assert listed["tpi"]["standard_title"].startswith("城市交通运行状况评价规范")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from citybrain_datasets.city import City
 from citybrain_datasets.statistics import Profile
 from citybrain_datasets.task import Task
+from citybrain_serving.errors import BadSelection
 from citybrain_serving.indices import air, traffic
 from citybrain_serving.indices.standards import (
     EPA_2024,
@@ -20,6 +22,14 @@ from citybrain_serving.indices.standards import (
     HJ_633_2026,
     Standard,
 )
+from citybrain_serving.languages import (
+    AIR_LEVELS,
+    AMERICAN_LEVELS,
+    INDEX_TITLES,
+    SERVICE_LEVELS,
+    TRAFFIC_LEVELS,
+    Words,
+)
 from citybrain_serving.snapshot import Forecast
 
 FREE_FLOW_QUANTILE = 0.95
@@ -29,27 +39,64 @@ FREE_FLOW_QUANTILE = 0.95
 @dataclass(frozen=True)
 class Index:
     """``compute(values, free)`` takes values ``[node, …]`` in the signal's unit and free-flow speeds ``[node, 1…]``
-    (NaN for air). ``falls`` says that the index falls where the signal rises, so that quantiles change sides."""
+    (NaN for air). ``falls`` says that the index falls where the signal rises, so that quantiles change sides. ``now``
+    is what the present value is made from: the newest reading, the mean of the last hour, or a NowCast; a forecast of
+    the index is that of each step's own mean, whatever ``now`` is."""
 
     id: str
     signal: str
     standard: Standard
-    title: str
+    title: Words
     falls: bool
     compute: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    now: Literal["newest", "hour", "nowcast"] = "newest"
+
+    def level(self, value: float) -> tuple[int, Words] | None:
+        """The level of a value and its name; None where the standard names no levels."""
+        if self.id not in LEVELS:
+            return None
+        level, names = LEVELS[self.id]
+        found = int(level(np.array([value]))[0]) if np.isfinite(value) else 0
+        return found, names[found]
 
 
 INDICES: Mapping[str, Index] = {
     index.id: index
     for index in (
-        Index("tpi", "speed", GBT_33171, "traffic performance index, 0–10", True, traffic.performance),
-        Index("tti", "speed", FHWA_RELIABILITY, "travel-time index, T/T₀", True, traffic.travel_time_index),
-        Index("los", "speed", HCM6, "level of service, 1 = A … 6 = F", True, traffic.service_level),
-        Index("aqi", "pm25", HJ_633_2026, "AQI of PM2.5", False, lambda v, _: air.aqi_cn(v, HJ_633_2026)),
-        Index("aqi-2012", "pm25", HJ_633_2012, "AQI of PM2.5", False, lambda v, _: air.aqi_cn(v, HJ_633_2012)),
-        Index("aqi-us", "pm25", EPA_2024, "AQI of PM2.5", False, lambda v, _: air.aqi_us(v)),
+        Index("tpi", "speed", GBT_33171, INDEX_TITLES["tpi"], True, traffic.performance),
+        Index("tti", "speed", FHWA_RELIABILITY, INDEX_TITLES["tti"], True, traffic.travel_time_index),
+        Index("los", "speed", HCM6, INDEX_TITLES["los"], True, traffic.service_level),
+        Index("aqi", "pm25", HJ_633_2026, INDEX_TITLES["aqi"], False, lambda v, _: air.aqi_cn(v, HJ_633_2026), "hour"),
+        Index(
+            "aqi-2012", "pm25", HJ_633_2012, INDEX_TITLES["aqi"], False, lambda v, _: air.aqi_cn(v, HJ_633_2012), "hour"
+        ),
+        Index("aqi-us", "pm25", EPA_2024, INDEX_TITLES["aqi"], False, lambda v, _: air.aqi_us(v), "nowcast"),
     )
+}  # fmt: skip
+
+LEVELS: Mapping[str, tuple[Callable[[np.ndarray], np.ndarray], tuple[Words, ...]]] = {
+    "tpi": (traffic.performance_level, TRAFFIC_LEVELS),
+    "los": (lambda value: value.astype(int), SERVICE_LEVELS),
+    "aqi": (air.level, AIR_LEVELS),
+    "aqi-2012": (air.level, AIR_LEVELS),
+    "aqi-us": (air.level, AMERICAN_LEVELS),
 }
+"""How an index is graded, and the names of the grades, 0 for unknown."""
+
+
+def indices_of(signal: str, wanted: str | None = None) -> list[Index]:
+    """The indices of a signal, or the one of them that is called ``wanted``.
+
+    Raises :class:`~citybrain_serving.errors.BadSelection` where it has none of that name.
+    """
+    known = [index for index in INDICES.values() if index.signal == signal]
+    if wanted is None:
+        return known
+    chosen = [index for index in known if index.id == wanted]
+    if not chosen:
+        listed = ", ".join(index.id for index in known) or "none"
+        raise BadSelection(f"{signal} has no index {wanted[:40]!r}, only {listed}", {"parameter": "index"})
+    return chosen
 
 
 def free_speeds(city: City, profile: Profile | None) -> np.ndarray:
@@ -64,8 +111,9 @@ def free_speeds(city: City, profile: Profile | None) -> np.ndarray:
     return np.where(stated > 0, stated, np.nan)
 
 
-def applied(index: Index, forecast: Forecast, free: np.ndarray) -> Forecast:
-    """The forecast of an index: the same forecast, its values and quantiles those of the index."""
+def applied(index: Index, forecast: Forecast, free: np.ndarray, now: np.ndarray) -> Forecast:
+    """The forecast of an index: the same forecast, its values and quantiles those of the index; ``now [node]`` is the
+    present value, as :mod:`citybrain_serving.indices.current` has it."""
     values = index.compute(forecast.values, free[:, None, None])
     task = forecast.task
     if index.falls:
@@ -76,7 +124,7 @@ def applied(index: Index, forecast: Forecast, free: np.ndarray) -> Forecast:
         forecast,
         task=task,
         values=np.ascontiguousarray(values, dtype=np.float32),
-        observed=index.compute(forecast.observed, free).astype(np.float32),
+        observed=now.astype(np.float32),
     )
 
 

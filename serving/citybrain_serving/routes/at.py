@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from citybrain_serving.here import at
 from citybrain_serving.indices.catalogue import INDICES
-from citybrain_serving.languages import preferred_language
+from citybrain_serving.languages import BASES, preferred_language, spoken
 from citybrain_serving.routes.documentation import problems
 from citybrain_serving.schemas import AtBody, IndexBody
 from citybrain_serving.service import Service
@@ -22,24 +22,30 @@ def router(service: Service) -> APIRouter:
     def here(
         lat: Annotated[float, Query(ge=-90, le=90, allow_inf_nan=False, description="degrees north")],
         lon: Annotated[float, Query(ge=-180, le=180, allow_inf_nan=False, description="degrees east")],
+        index: Annotated[str | None, Query(max_length=40, description="this index alone, of /v1/indices")] = None,
         accept_language: Annotated[str | None, Header()] = None,
     ) -> Response:
-        """The nearest road and air station: now, ahead, warnings and advice, in English or Chinese."""
+        """The nearest road and air station: now, ahead, warnings and advice, in English or Chinese.
+
+        An index is that of the present: of PM2.5 by HJ 633 the mean of the last hour, by the US rule the NowCast of
+        the last twelve hours; `basis` says which it is.
+        """
         language = preferred_language(accept_language)
-        return JSONResponse(
-            at(service, lat, lon, language),
-            headers={"Content-Language": language, "Vary": "Accept-Language"},
-        )
+        return JSONResponse(at(service, lat, lon, language, index), headers=spoken(language))
 
     @routes.get("/indices", summary="Indices and their standards", response_model=list[IndexBody])
-    def indices() -> list[dict[str, Any]]:
+    def indices(response: Response, accept_language: Annotated[str | None, Header()] = None) -> list[dict[str, Any]]:
+        """`now` says what the present value at a place is made from; ahead, an index is that of each step's mean."""
+        language = preferred_language(accept_language)
+        response.headers.update(spoken(language))
         return [
             {
                 "id": index.id,
                 "signal": index.signal,
-                "title": index.title,
+                "title": index.title[language],
+                "now": BASES[index.now][language],
                 "standard": index.standard.id,
-                "standard_title": index.standard.title,
+                "standard_title": index.standard.title[language],
                 "effective": str(index.standard.effective) if index.standard.effective else None,
                 "until": str(index.standard.until) if index.standard.until else None,
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
@@ -10,7 +11,11 @@ from fastapi import APIRouter, Query, Request, Response
 
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.encoding import GEOJSON
-from citybrain_serving.features import LARGEST_PAGE, Page, feature_page
+from citybrain_serving.errors import NotReady
+from citybrain_serving.features import LARGEST_PAGE, Page, feature_page, plain
+from citybrain_serving.here import value_of
+from citybrain_serving.indices.catalogue import indices_of
+from citybrain_serving.languages import Language, preferred_language, spoken
 from citybrain_serving.routes.documentation import problems, schema
 from citybrain_serving.routes.selecting import Selected
 from citybrain_serving.schemas import PlaceFeatures
@@ -19,9 +24,10 @@ from citybrain_serving.service import Service
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "A page of nodes", "content": {GEOJSON: {"schema": schema(PlaceFeatures)}}},
-    **problems(404, 422),
+    **problems(404, 422, 503),
 }
 Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="nodes on a page")]
+Wanted = Annotated[str | None, Query(max_length=40, description="an index of /v1/indices, as it is now")]
 Offset = Annotated[int, Query(ge=0, le=100_000_000, description="nodes before the page")]
 
 
@@ -29,37 +35,57 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["city"])
 
     @routes.get("/roads", summary="Road segments", response_class=Response, responses=ANSWERS)
-    def roads(request: Request, places: Selected, limit: Limit = 100, offset: Offset = 0) -> Response:
+    def roads(
+        request: Request, places: Selected, limit: Limit = 100, offset: Offset = 0, index: Wanted = None
+    ) -> Response:
         """Where the road segments are, what is known of them, and what was measured last."""
-        return _answer(service, "road", request, places, Page(limit, offset))
+        return _answer(service, "road", request, places, Page(limit, offset), index)
 
     @routes.get("/stations", summary="Air stations", response_class=Response, responses=ANSWERS)
-    def stations(request: Request, places: Selected, limit: Limit = 100, offset: Offset = 0) -> Response:
+    def stations(
+        request: Request, places: Selected, limit: Limit = 100, offset: Offset = 0, index: Wanted = None
+    ) -> Response:
         """Where the air stations are, what is known of them, and what was measured last."""
-        return _answer(service, "air", request, places, Page(limit, offset))
+        return _answer(service, "air", request, places, Page(limit, offset), index)
 
     return routes
 
 
-def _answer(service: Service, node: NodeType, request: Request, asked: Filter, page: Page) -> Response:
+def _answer(
+    service: Service, node: NodeType, request: Request, asked: Filter, page: Page, index: str | None
+) -> Response:
     places = service.board.places[node]
     rows = asked.rows(places)
+    language = preferred_language(request.headers.get("accept-language"))
     body = feature_page(
         places,
         np.arange(len(places)) if rows is None else rows,
         page,
         request.url.path,
         {k: v for k, v in request.query_params.items() if k not in ("limit", "offset")},
-        _observed(service, node),
+        _told(service, node, index, language),
         service.clock.now() or pd.Timestamp.now("UTC"),
     )
-    return Response(body, media_type=GEOJSON)
+    return Response(body, media_type=GEOJSON, headers=spoken(language))
 
 
-def _observed(service: Service, node: NodeType) -> dict[str, Any] | None:
+def _told(service: Service, node: NodeType, index: str | None, language: Language) -> Callable[[int], dict[str, Any]]:
+    """What each node has to tell of the present: the newest observation, and the index asked for."""
     snapshot = service.snapshot
     forecasts = snapshot.forecasts.values() if snapshot else ()
     forecast = next((f for f in forecasts if f.task.node == node), None)
     if forecast is None:
-        return None
-    return {"signal": forecast.task.target, "unit": forecast.kind.unit, "values": forecast.observed}
+        if index is not None:
+            raise NotReady("no forecast has been computed yet; it takes observations, and a moment")
+        return lambda row: {}
+    chosen = None if index is None else indices_of(forecast.task.target, index)[0]
+    present = None if chosen is None else service.present(forecast, chosen)
+
+    def told(row: int) -> dict[str, Any]:
+        value = plain(np.round(forecast.observed[row], 2))
+        about = {"observed": {"signal": forecast.task.target, "unit": forecast.kind.unit, "value": value}}
+        if chosen is not None and present is not None:
+            about["index"] = value_of(chosen, present, row, language)
+        return about
+
+    return told

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 
-from citybrain_serving.languages import Language, preferred_language, summary
+from citybrain_serving.languages import Language, preferred_language, spoken, summary
 from citybrain_serving.problems.finding import Problem
 from citybrain_serving.routes.documentation import problems as errors
 from citybrain_serving.routes.selecting import Selected
@@ -38,7 +38,7 @@ def router(service: Service) -> APIRouter:
         limit. A probability is that of the worst step; `now` says that the newest observation passes the limit.
         """
         language = preferred_language(accept_language)
-        response.headers.update({"Content-Language": language, "Vary": "Accept-Language"})
+        response.headers.update(spoken(language))
         if task is not None:
             service.board.known(task)
         published = service.board.of(service.snapshot)
