@@ -93,8 +93,14 @@ class Actions:
 
     def row(self, number: int) -> Actions:
         """One scenario of a batch, as views of its arrays."""
-        arrays = (self.lanes_closed, self.limit_kmh, self.exhaust, self.informed, self.signals)
-        return Actions(*(a[number] for a in arrays), sectors={n: s[number] for n, s in self.sectors.items()})
+        return Actions(
+            self.lanes_closed[number],
+            self.limit_kmh[number],
+            self.exhaust[number],
+            self.informed[number],
+            self.signals[number],
+            sectors={name: factors[number] for name, factors in self.sectors.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ class Span:
 
     place: np.ndarray
     steps: np.ndarray
-    block: tuple[np.ndarray, np.ndarray]
+    block: tuple[np.ndarray, ...]
     share: float
 
 

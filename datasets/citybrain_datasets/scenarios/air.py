@@ -51,6 +51,15 @@ class Composition(Strict):
             raise ValueError(f"the shares add up to {total:g}, not to 1")
         return self
 
+    def left(self, sectors: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """What is left of the PM2.5 that blows in, and of the city's own, ``shape [..., hour]``, under factors
+        ``[..., step]`` on the sectors."""
+        factor = {name: np.asarray(v, float).reshape(*shape, -1).mean(axis=-1) for name, v in sectors.items()}
+        # Written as what is taken away, so that factors of 1 change nothing, exactly.
+        shares = {name: getattr(self, name) for name in ("coal", "industry", "dust")}
+        cut = sum((share * (1 - factor[k]) for k, share in shares.items() if k in factor), np.zeros(shape))
+        return factor.get("regional", np.ones(shape)), 1 - cut
+
 
 class AirAssumptions(Strict):
     """What is assumed about the air of a city where nothing was measured; each may be overridden by ``--air FILE``."""
@@ -94,13 +103,9 @@ class AirStep:
         """All but traffic, µg/m³ ``[day, hour, receptor]``."""
         if not sectors:
             return self.regional + self.local
-        hours = self.matrix.shape[1]
-        factor = {k: np.asarray(v)[WARM_UP:].reshape(hours, -1).mean(axis=1) for k, v in sectors.items()}
-        # Written as what is taken away, so that factors of 1 change nothing, exactly.
-        shares = {k: getattr(self.composition, k) for k in ("coal", "industry", "dust")}
-        cut = sum((share * (1 - factor[k]) for k, share in shares.items() if k in factor), np.zeros(hours))
-        blown = factor.get("regional", np.ones(hours))
-        return self.regional * blown[:, None] + self.local * (1 - cut)[:, None]
+        factors = {name: np.asarray(v)[WARM_UP:] for name, v in sectors.items()}
+        blown, own = self.composition.left(factors, (self.matrix.shape[1],))
+        return self.regional * blown[:, None] + self.local * own[:, None]
 
 
 def by_hour(emission: np.ndarray) -> np.ndarray:

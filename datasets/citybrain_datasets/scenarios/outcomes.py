@@ -7,6 +7,7 @@ batch of scenarios) are carried through: ``...`` below.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -85,6 +86,11 @@ class Place:
     districts: tuple[str, ...]
     slot_seconds: int = 900
 
+    @cached_property
+    def members(self) -> np.ndarray:
+        """1 where a segment belongs to a corridor, ``[segment, corridor]``."""
+        return (self.corridor[:, None] == np.arange(len(self.corridors))).astype(float)
+
 
 def traffic_outcomes(traffic: Traffic, place: Place) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Outcomes of the road, each ``[...]``, and the position of the worst corridor, int ``[...]``.
@@ -92,16 +98,15 @@ def traffic_outcomes(traffic: Traffic, place: Place) -> tuple[dict[str, np.ndarr
     A corridor's index is weighted by vehicle-kilometres like the city's; one where nobody drove has index 0.
     """
     hours = place.slot_seconds / 3600
-    speed = np.maximum(traffic.speed, SLOWEST).astype(float)
-    free = place.free_speed_kmh
-    driven = traffic.flow * (place.length_m / 1000 * hours)
-    lost = driven * np.maximum(1 / speed - 1 / free, 0)
-    weighed = (performance(traffic.speed, free) * driven).sum(axis=-2)
-    by_segment = driven.sum(axis=-2)
-    member = place.corridor[:, None] == np.arange(len(place.corridors))
-    corridor = _ratio(weighed @ member, by_segment @ member)
+    # In the precision of the traffic, and summed in double: there may be many scenarios.
+    free, length = (a.astype(traffic.speed.dtype) for a in (place.free_speed_kmh, place.length_m))
+    driven = traffic.flow * (length / 1000 * hours).astype(length.dtype)
+    lost = driven * np.maximum(1 / np.maximum(traffic.speed, SLOWEST) - 1 / free, 0)
+    weighed = (performance(traffic.speed, free) * driven).sum(axis=-2, dtype=float)
+    by_segment = driven.sum(axis=-2, dtype=float)
+    corridor = _ratio(weighed @ place.members, by_segment @ place.members)
     outcomes = {
-        "delay_veh_h": lost.sum(axis=(-2, -1)),
+        "delay_veh_h": lost.sum(axis=(-2, -1), dtype=float),
         "tpi": _ratio(weighed.sum(axis=-1), by_segment.sum(axis=-1)),
         "worst_corridor_tpi": corridor.max(axis=-1),
         "travelled_veh_km": by_segment.sum(axis=-1),
