@@ -1,10 +1,11 @@
-"""Observations in: every reading is accepted, found already there, or refused with its row and the reason."""
+"""Observations in: every reading is accepted, found already there, or refused with its row and the reason. Of the
+accepted some are doubted, and said to be."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -12,42 +13,40 @@ import pandas as pd
 
 from citybrain_serving.clock import Clock
 from citybrain_serving.fleet import Channel
+from citybrain_serving.outcome import Doubt, Outcome, Remark
 from citybrain_serving.readings import FAULTS, FINE, Fault, Readings
 from citybrain_serving.store import CONFLICT, NEW, SAME, ObservationStore, Partial
+from citybrain_serving.stuck import PLAUSIBLE, Steadiness
 
 LISTED = 1_000
-"""Refused rows told in full; beyond them only the counts by reason are."""
+"""Refused or doubted rows told in full; beyond them only the counts by reason are."""
 
 
 @dataclass(frozen=True)
-class Refusal:
-    row: int
-    reason: Fault
-    detail: str
+class Stored:
+    """What the store made of sound rows: positions of those ``accepted`` and, among them, ``stuck``; how many were
+    there already, and how many are older than the newest of their signal."""
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a body. ``repeated`` readings were there already with the same value."""
-
-    accepted: int
+    accepted: np.ndarray
+    stuck: np.ndarray
     repeated: int
-    refused: Mapping[str, int]
-    refusals: list[Refusal]
-    by_signal: Mapping[str, int] = field(default_factory=dict)
-    """Accepted readings of each signal."""
-
-    @property
-    def refused_count(self) -> int:
-        return sum(self.refused.values())
+    late: int
 
 
 class Ingest:
     """Checks readings against what the city measures and merges the sound ones into the store."""
 
-    def __init__(self, channels: Mapping[str, Channel], store: ObservationStore, clock: Clock, oldest: pd.Timedelta):
+    def __init__(
+        self,
+        channels: Mapping[str, Channel],
+        store: ObservationStore,
+        steadiness: Steadiness,
+        clock: Clock,
+        oldest: pd.Timedelta,
+    ):
         self.channels = channels
         self.store = store
+        self.steadiness = steadiness
         self.clock = clock
         self.oldest = oldest
 
@@ -60,8 +59,7 @@ class Ingest:
         self._check_times(readings)
         for name in pd.unique(readings.signals):
             self._check_signal(readings, name, nodes)
-        accepted, repeated = self._merge(readings, nodes)
-        return self._outcome(readings, accepted, repeated)
+        return self._outcome(readings, self._merge(readings, nodes))
 
     def _check_times(self, readings: Readings) -> None:
         latest, now = self.clock.latest(), self.clock.now()
@@ -87,11 +85,12 @@ class Ingest:
         readings.refuse(mine & ~((values >= kind.low) & (values <= kind.high)), Fault.OUT_OF_RANGE)
         readings.refuse(mine & ~channel.ticks.on(readings.times), Fault.OFF_THE_CLOCK)
 
-    def _merge(self, readings: Readings, nodes: np.ndarray) -> tuple[np.ndarray, int]:
-        """Stores sound rows; returns the rows accepted and how many were there already."""
+    def _merge(self, readings: Readings, nodes: np.ndarray) -> Stored:
+        """Stores sound rows. ``readings.fault`` is filled in where they contradict what is known."""
         rows = np.flatnonzero(readings.fault == FINE)
         if not len(rows):
-            return rows, 0
+            return Stored(rows, rows, 0, 0)
+        before = {name: int(time.timestamp()) for name, time in self.store.newest().items()}
         codes, names = pd.factorize(readings.signals[rows])
         order = np.lexsort((rows, nodes[rows], readings.times[rows], codes))
         rows, codes = rows[order], codes[order]
@@ -107,22 +106,44 @@ class Ingest:
             Partial(names[codes[kept[a]]], int(times[kept[a]]), where[kept[a:b]], values[kept[a:b]])
             for a, b in pairwise(bounds)
         ]
-        verdict = np.full(len(rows), SAME, np.int8)
-        verdict[kept] = np.concatenate(self.store.merge(partials))
+        verdict, stuck = np.full(len(rows), SAME, np.int8), np.zeros(len(rows), bool)
+        merged = self.store.merge(partials)
+        verdict[kept] = np.concatenate(merged)
+        stuck[kept] = np.concatenate([self._stuck(p, found == NEW) for p, found in zip(partials, merged, strict=True)])
         verdict[~new_reading & ((values != values[first]) | (verdict[first] == CONFLICT))] = CONFLICT
         conflict = np.zeros(len(readings), bool)
         conflict[rows[verdict == CONFLICT]] = True
         readings.refuse(conflict, Fault.CONFLICT)
-        return rows[verdict == NEW], int((verdict == SAME).sum())
+        late = sum(
+            int((found == NEW).sum())
+            for p, found in zip(partials, merged, strict=True)
+            if p.time < before.get(p.signal, p.time)
+        )
+        return Stored(rows[verdict == NEW], np.sort(rows[stuck]), int((verdict == SAME).sum()), late)
 
-    def _outcome(self, readings: Readings, accepted: np.ndarray, repeated: int) -> Outcome:
+    def _stuck(self, partial: Partial, new: np.ndarray) -> np.ndarray:
+        """Which readings of a partial are accepted and stuck; what was not accepted changes nothing."""
+        stuck = np.zeros(len(new), bool)
+        stuck[new] = self.steadiness.observe(partial.signal, partial.time, partial.nodes[new], partial.values[new])
+        return stuck
+
+    def _outcome(self, readings: Readings, stored: Stored) -> Outcome:
         refused = np.flatnonzero(readings.fault != FINE)
         counts = Counter(FAULTS[code] for code in readings.fault[refused])
         refusals = [
-            Refusal(int(row), FAULTS[readings.fault[row]], self._detail(readings, int(row))) for row in refused[:LISTED]
+            Remark(int(row), FAULTS[readings.fault[row]], self._detail(readings, int(row))) for row in refused[:LISTED]
         ]
-        by_signal = Counter(readings.signals[accepted].tolist())
-        return Outcome(len(accepted), repeated, {str(k): n for k, n in counts.items()}, refusals, by_signal)
+        return Outcome(
+            accepted=len(stored.accepted),
+            repeated=stored.repeated,
+            late=stored.late,
+            refused={str(k): n for k, n in counts.items()},
+            refusals=refusals,
+            doubted={str(Doubt.STUCK): len(stored.stuck)} if len(stored.stuck) else {},
+            doubts=[Remark(int(row), Doubt.STUCK, _repeats(readings, int(row))) for row in stored.stuck[:LISTED]],
+            by_signal=Counter(readings.signals[stored.accepted].tolist()),
+            stuck=Counter(readings.signals[stored.stuck].tolist()),
+        )
 
     def _detail(self, readings: Readings, row: int) -> str:
         """What is wrong with one row, in words."""
@@ -152,6 +173,12 @@ class Ingest:
                 Fault.OFF_THE_CLOCK: f"time is no tick of {signal}, measured every {ticks.step_minutes} min",
             }
         return texts.get(FAULTS[readings.fault[row]], "time is no tick of any clock here")
+
+
+def _repeats(readings: Readings, row: int) -> str:
+    """Why a row is doubted, in words."""
+    sensor, signal = str(readings.ids[row])[:80], str(readings.signals[row])
+    return f"{signal} of {sensor!r} has been {readings.values[row]:g} for over {PLAUSIBLE[signal].hours:g} hours"
 
 
 def _among(mine: np.ndarray, rows: np.ndarray, flags: np.ndarray) -> np.ndarray:

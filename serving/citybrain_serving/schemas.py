@@ -105,7 +105,7 @@ class CityBody(BaseModel):
     tasks: dict[str, TaskBody]
 
 
-class RefusalBody(BaseModel):
+class RemarkBody(BaseModel):
     row: int = Field(description="position in the body, from 0", ge=0)
     reason: str
     detail: str
@@ -116,9 +116,13 @@ class IngestBody(BaseModel):
 
     accepted: int = Field(ge=0)
     repeated: int = Field(description="were there already, with the same value", ge=0)
+    late: int = Field(description="among the accepted: older than the newest of their signal", ge=0)
     refused: int = Field(ge=0)
     refused_by_reason: dict[str, int]
-    refusals: list[RefusalBody] = Field(description="the first thousand refused rows")
+    refusals: list[RemarkBody] = Field(description="the first thousand refused rows")
+    doubted: int = Field(description="among the accepted: stored, and treated as missing", ge=0)
+    doubted_by_reason: dict[str, int]
+    doubts: list[RemarkBody] = Field(description="the first thousand doubted rows")
 
 
 class ReadingBody(BaseModel):

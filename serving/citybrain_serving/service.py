@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -22,7 +23,8 @@ from citybrain_serving.followup import Followup
 from citybrain_serving.history import History
 from citybrain_serving.indices.catalogue import Index
 from citybrain_serving.indices.current import Current
-from citybrain_serving.ingest import Ingest, Outcome
+from citybrain_serving.ingest import Ingest
+from citybrain_serving.outcome import Outcome
 from citybrain_serving.problems.finding import Finder, Problem, as_document
 from citybrain_serving.publication import Board, Published
 from citybrain_serving.quality import Learning, Quality
@@ -35,6 +37,7 @@ from citybrain_serving.shortcuts import Shortcuts
 from citybrain_serving.snapshot import Forecast, Snapshot
 from citybrain_serving.store import SqlStore
 from citybrain_serving.stream import Stream
+from citybrain_serving.stuck import Steadiness, Trusted
 from citybrain_serving.telemetry import Telemetry
 from citybrain_serving.tracing import span
 
@@ -65,13 +68,17 @@ class Service:
         self.clock = clock or self._clock()
         self.telemetry = Telemetry()
         grace = pd.Timedelta(seconds=settings.grace_seconds)
-        self.cycle = Cycle(self.fleet, dict(forecasters), self.store, self.clock, grace)
-        self.board = Board(self.fleet, settings.stale_steps, Recent(self.store))
+        self.steadiness = Steadiness(self.fleet.channels, self.store)
+        for signal in self.fleet.channels:
+            self.telemetry.stuck.labels(signal).set_function(partial(self.steadiness.stuck, signal))
+        self.trusted = Trusted(self.store, self.steadiness)
+        self.cycle = Cycle(self.fleet, dict(forecasters), self.trusted, self.clock, grace)
+        self.board = Board(self.fleet, settings.stale_steps, Recent(self.trusted))
         self.shortcuts = Shortcuts(self._current)
         self.stream = Stream()
         self.history = History(self.store.engine, self.store.node_layouts)
         learning = Learning(settings.learning_rate, pd.Timedelta(minutes=settings.patience_minutes))
-        self.quality = Quality(self.store.engine, self.history, self.store, self.board.places, learning)
+        self.quality = Quality(self.store.engine, self.history, self.trusted, self.board.places, learning)
         self.roster = Roster(self.fleet, self.cycle, self.quality, settings.threads, self._swapped)
         self.shadows = Shadows(self.fleet, self.cycle, self.quality, shadows, settings.threads)
         self.webhooks = Webhooks(
@@ -92,7 +99,7 @@ class Service:
         self.followup.recall()
         self.runner = Runner(self.step, self.until_due, settings.debounce_seconds, self.telemetry.cycle)
         oldest = pd.Timedelta(days=settings.oldest_days)
-        self._ingest = Ingest(self.fleet.channels, self.store, self.clock, oldest)
+        self._ingest = Ingest(self.fleet.channels, self.store, self.steadiness, self.clock, oldest)
 
     @property
     def snapshot(self) -> Snapshot | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from citybrain_serving.ingest import Outcome
+from citybrain_serving.outcome import Outcome
 from citybrain_serving.snapshot import Snapshot
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -29,6 +29,11 @@ class Telemetry:
             "citybrain_readings", "Readings received, by what became of them", ("outcome",), registry=registry
         )
         self.accepted = Counter("citybrain_readings_stored", "Readings stored", ("signal",), registry=registry)
+        self.late = Counter("citybrain_readings_late", "Readings stored after newer ones", registry=registry)
+        self.doubted = Counter(
+            "citybrain_readings_doubted", "Readings stored and not believed", ("reason", "signal"), registry=registry
+        )
+        self.stuck = Gauge("citybrain_sensors_stuck", "Sensors that repeat themselves", ("signal",), registry=registry)
         self.cycles = Histogram("citybrain_cycle_seconds", "Time of a cycle", buckets=SECONDS, registry=registry)
         self.failures = Counter("citybrain_cycle_failures", "Cycles that ended in an error", registry=registry)
         self.age = Gauge("citybrain_forecast_age_seconds", "Now minus issue time", ("task",), registry=registry)
@@ -50,8 +55,11 @@ class Telemetry:
         self.readings.labels("repeated").inc(outcome.repeated)
         for reason, count in outcome.refused.items():
             self.readings.labels(reason).inc(count)
+        self.late.inc(outcome.late)
         for signal, count in outcome.by_signal.items():
             self.accepted.labels(signal).inc(count)
+        for signal, count in outcome.stuck.items():
+            self.doubted.labels("stuck", signal).inc(count)
 
     def render(self, snapshot: Snapshot | None, now: pd.Timestamp | None, stale: Callable[[str], bool]) -> bytes:
         """The Prometheus text format."""

@@ -204,3 +204,12 @@ def test_the_future_by_the_systems_clock(tmp_path, bundles, live):
     assert answer.json()["refused_by_reason"] == {"from_the_future": 1}
     assert service.store.newest() == {}
     service.close()
+
+
+def test_late_readings_are_counted(client):
+    assert send(client, GOOD).json()["late"] == 0
+    late = {**GOOD, "time": "2026-03-17T00:00:00Z"}
+    told = send(client, late, {**GOOD, "id": "r1"}).json()
+    assert (told["accepted"], told["late"]) == (2, 1)
+    assert send(client, late).json()["late"] == 0
+    assert "citybrain_readings_late_total 1.0" in client.get("/metrics").text

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from citybrain_serving.errors import NothingAccepted, UnsupportedMedia
-from citybrain_serving.ingest import Outcome
+from citybrain_serving.errors import UnsupportedMedia
+from citybrain_serving.outcome import Outcome, acknowledged
 from citybrain_serving.readings import READERS, check_count
 from citybrain_serving.routes.documentation import problems, schema
 from citybrain_serving.schemas import ColumnsBody, IngestBody, RowsBody
@@ -54,8 +52,9 @@ def router(service: Service) -> APIRouter:
 
         A time ends its interval and carries a zone; values are in the units of `/v1/city`. Each reading
         is accepted, found there already, or refused with its row and a reason, and the others are kept;
-        when the answer comes they are on disk. Where nothing can be accepted the answer is 422 and
-        nothing changed.
+        when the answer comes they are on disk. Some are accepted and doubted, as a sensor that has repeated
+        itself for too long: they are kept, named in the answer, and no forecast rests on them. Where nothing
+        can be accepted the answer is 422 and nothing changed.
         """
         media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         reader = READERS.get(media)
@@ -70,20 +69,7 @@ def router(service: Service) -> APIRouter:
             check_count(len(readings), settings.max_readings)
             return service.take(readings)
 
-        outcome = await run_in_threadpool(take)
-        document = _document(outcome)
-        if outcome.refused_count and not outcome.accepted and not outcome.repeated:
-            raise NothingAccepted(f"none of {outcome.refused_count} readings can be accepted", document)
+        document = acknowledged(await run_in_threadpool(take))
         return Response(orjson.dumps(document), media_type="application/json")
 
     return routes
-
-
-def _document(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "accepted": outcome.accepted,
-        "repeated": outcome.repeated,
-        "refused": outcome.refused_count,
-        "refused_by_reason": dict(outcome.refused),
-        "refusals": [{"row": r.row, "reason": str(r.reason), "detail": r.detail} for r in outcome.refusals],
-    }

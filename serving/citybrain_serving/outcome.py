@@ -1,0 +1,81 @@
+"""What became of a body of readings, as its sender is told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from citybrain_serving.errors import NothingAccepted
+from citybrain_serving.readings import Fault
+
+
+class Doubt(StrEnum):
+    """Why a reading that was accepted is not believed. The names are part of the interface."""
+
+    STUCK = "stuck"
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One row of a body that was refused, or accepted and doubted, and why."""
+
+    row: int
+    reason: Fault | Doubt
+    detail: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a body. ``repeated`` readings were there already with the same value; ``late`` are those among
+    the accepted that are older than the newest of their signal. ``refusals`` and ``doubts`` tell the first rows."""
+
+    accepted: int
+    repeated: int
+    late: int
+    refused: Mapping[str, int]
+    refusals: Sequence[Remark]
+    doubted: Mapping[str, int]
+    doubts: Sequence[Remark]
+    by_signal: Mapping[str, int] = field(default_factory=dict)
+    """Accepted readings of each signal."""
+    stuck: Mapping[str, int] = field(default_factory=Counter)
+    """Doubted readings of each signal."""
+
+    @property
+    def refused_count(self) -> int:
+        return sum(self.refused.values())
+
+
+def acknowledged(outcome: Outcome, sources: Sequence[str] | None = None) -> dict[str, Any]:
+    """The document for whoever sent the body; ``sources[row]`` says where a row stood where that is not plain.
+
+    Raises :class:`NothingAccepted`, with the document, where there were readings and none could be taken.
+    """
+
+    def listed(remarks: Sequence[Remark]) -> list[dict[str, Any]]:
+        return [
+            {
+                "row": remark.row,
+                "reason": str(remark.reason),
+                "detail": remark.detail if sources is None else f"{sources[remark.row]}: {remark.detail}",
+            }
+            for remark in remarks
+        ]
+
+    document = {
+        "accepted": outcome.accepted,
+        "repeated": outcome.repeated,
+        "late": outcome.late,
+        "refused": outcome.refused_count,
+        "refused_by_reason": dict(outcome.refused),
+        "refusals": listed(outcome.refusals),
+        "doubted": sum(outcome.doubted.values()),
+        "doubted_by_reason": dict(outcome.doubted),
+        "doubts": listed(outcome.doubts),
+    }
+    if outcome.refused_count and not outcome.accepted and not outcome.repeated:
+        raise NothingAccepted(f"none of {outcome.refused_count} readings can be accepted", document)
+    return document
