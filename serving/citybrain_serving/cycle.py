@@ -81,6 +81,11 @@ class Cycle:
                 self.current = Snapshot(forecasts, now)
             return self.current
 
+    def show(self, snapshot: Snapshot) -> None:
+        """Publishes what another replica computed."""
+        with self._one_at_a_time:
+            self.current = snapshot
+
     def issue(self, task: Task, now: pd.Timestamp, newest: pd.Timestamp | None) -> pd.Timestamp:
         """The newest tick that is complete: measured, or past the grace its observations are given."""
         ticks = self.fleet.ticks(task)

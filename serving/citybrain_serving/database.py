@@ -18,6 +18,15 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 VERSIONS = "citybrain_schema"
 """Table in which the database notes its version."""
 
+_POSTGRESQL = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+"""Of a connection, unless the URL says otherwise: a network that is cut is an error soon, and not a wait for hours."""
+
 _WRITER = 7_236_001
 """Key of PostgreSQL's advisory lock for whoever writes; any number that nothing else here uses."""
 
@@ -34,7 +43,10 @@ def open_engine(location: str) -> sa.Engine:
     if location.startswith("postgresql://"):
         location = location.replace("postgresql://", "postgresql+psycopg://", 1)
     try:
-        engine = sa.create_engine(location, pool_pre_ping=True)
+        url = sa.make_url(location)
+        if url.get_backend_name() == "postgresql":
+            url = url.update_query_dict({k: str(v) for k, v in _POSTGRESQL.items() if k not in url.query})
+        engine = sa.create_engine(url, pool_pre_ping=True)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise FleetError(f"store: the database URL cannot be used: {error}") from None
     if engine.dialect.name == "sqlite":

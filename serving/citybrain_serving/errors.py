@@ -97,6 +97,10 @@ class StoreUnavailable(ServingError):
     """The store cannot be read or written now."""
 
 
+class Deposed(StoreUnavailable):
+    """Another replica computes by now: what this one wanted to publish is not written."""
+
+
 class SafetyError(ServingError):
     """A key, a token or a setting of safety that cannot be as it is."""
 

@@ -14,6 +14,7 @@ from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.history import History
 from citybrain_serving.problems.finding import Finder, Problem
 from citybrain_serving.quality import Quality
+from citybrain_serving.replicas.relay import Relay
 from citybrain_serving.roster import Shadows
 from citybrain_serving.snapshot import Forecast, Snapshot
 from citybrain_serving.stream import Stream
@@ -29,6 +30,7 @@ class Followup:
     def __init__(
         self,
         stream: Stream,
+        relay: Relay,
         history: History,
         quality: Quality,
         forecasters: Mapping[str, FeaturedForecaster],
@@ -38,6 +40,7 @@ class Followup:
         keep_for: pd.Timedelta,
     ):
         self.stream = stream
+        self.relay = relay
         self.history = history
         self.quality = quality
         self.forecasters = forecasters
@@ -52,11 +55,16 @@ class Followup:
         self._forgotten: pd.Timestamp | None = None
         self._told: Snapshot | None = None
 
-    def __call__(self, snapshot: Snapshot) -> None:
+    def show(self, snapshot: Snapshot) -> None:
+        """What every replica does, whoever computed the snapshot."""
         if snapshot is not self._told:
             self._told = snapshot
             self.problems = self.finder.find(snapshot)
             self.stream.publish(snapshot)
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        """What the one does that computed it."""
+        self.show(snapshot)
         try:
             self._keep(snapshot)
             self._watch(snapshot)
@@ -68,10 +76,10 @@ class Followup:
             log.warning("history, cases and scores wait for the store", exc_info=True)
 
     def _keep(self, snapshot: Snapshot) -> None:
-        for name, forecast in snapshot.forecasts.items():
-            if self._kept.get(name) is not forecast:
-                self.history.keep(forecast)
-                self._kept[name] = forecast
+        new = {name: f for name, f in snapshot.forecasts.items() if self._kept.get(name) is not f}
+        if new:
+            self.relay.publish(new.values())
+            self._kept |= new
         now = snapshot.computed
         if self._forgotten is None or now - self._forgotten >= FORGET_EVERY:
             self.history.forget(now - self.keep_for)

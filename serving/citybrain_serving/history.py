@@ -46,6 +46,11 @@ class History:
         """Stores a forecast; one of the same task, issue time and bundle is replaced: it was computed again from
         later data, and has to be scored again only if it never was. What was answered stays so: no
         shadow replaces it."""
+        with transaction(self.engine, write=True) as connection:
+            self.write(connection, forecast)
+
+    def write(self, connection: sa.Connection, forecast: Forecast) -> None:
+        """:meth:`keep` within a transaction of the caller's."""
         inputs = forecast.inputs
         about = {
             "task": forecast.task.model_dump(mode="json"),
@@ -65,14 +70,19 @@ class History:
             "ends": int(forecast.times[-1].timestamp()),
             "scored": False,
         }
-        key = {"task": forecast.task.name, "issued": int(forecast.issued.timestamp()), "bundle": forecast.bundle}
-        with transaction(self.engine, write=True) as connection:
-            mine = _is(key)
-            held = connection.execute(sa.select(forecasts.c.scored, forecasts.c.source).where(mine)).first()
-            if held is None:
-                connection.execute(forecasts.insert().values(**key, **row))
-            elif not held.scored and (forecast.source != "shadow" or held.source == "shadow"):
-                connection.execute(forecasts.update().where(mine).values(**row))
+        key = key_of(forecast)
+        mine = _is(key)
+        held = connection.execute(sa.select(forecasts.c.scored, forecasts.c.source).where(mine)).first()
+        if held is None:
+            connection.execute(forecasts.insert().values(**key, **row))
+        elif not held.scored and (forecast.source != "shadow" or held.source == "shadow"):
+            connection.execute(forecasts.update().where(mine).values(**row))
+
+    def read(self, connection: sa.Connection, key: Mapping[str, Any]) -> Forecast | None:
+        """The forecast of a task, an issue time (seconds since 1970 UTC) and a bundle, within a transaction of the
+        caller's; None where it is not kept."""
+        row = connection.execute(sa.select(forecasts).where(_is(key))).mappings().first()
+        return None if row is None else self._forecast(connection, row)
 
     def list(self, task: str, first: pd.Timestamp, last: pd.Timestamp, limit: int) -> list[Issue]:
         """Forecasts issued in ``first`` ≤ time ≤ ``last``, newest first, at most ``limit``."""
@@ -149,9 +159,13 @@ _ANSWERED = forecasts.c.source != "shadow"
 
 def mark_scored(connection: sa.Connection, forecast: Forecast) -> bool:
     """Notes that a forecast was scored; False where somebody else did so before."""
-    key = {"task": forecast.task.name, "issued": int(forecast.issued.timestamp()), "bundle": forecast.bundle}
-    statement = forecasts.update().where(_is(key), forecasts.c.scored.is_(False)).values(scored=True)
+    statement = forecasts.update().where(_is(key_of(forecast)), forecasts.c.scored.is_(False)).values(scored=True)
     return connection.execute(statement).rowcount == 1
+
+
+def key_of(forecast: Forecast) -> dict[str, Any]:
+    """What names a forecast in the history."""
+    return {"task": forecast.task.name, "issued": int(forecast.issued.timestamp()), "bundle": forecast.bundle}
 
 
 def _is(key: Mapping[str, Any]) -> sa.ColumnElement[bool]:

@@ -17,9 +17,9 @@ log = structlog.get_logger(__name__)
 class Runner:
     """A thread that takes steps.
 
-    ``step`` is told the signals that were observed since the last one, None for the first. ``until_due`` says how
-    many seconds the next may wait, None for unknown. ``finished`` is told the seconds of every step, None for a
-    failed one.
+    ``step`` is told the signals that were observed since the last one, None where that may be any: at first, and when
+    :meth:`notify` says so. ``until_due`` says how many seconds the next may wait, None for unknown. ``finished`` is
+    told the seconds of every step, None for a failed one.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Runner:
         self.until_due = until_due
         self.debounce = debounce
         self.finished = finished
-        self._touched: set[str] = set()
+        self._touched: set[str] | None = None
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -49,22 +49,19 @@ class Runner:
         if self._thread.is_alive():
             self._thread.join()
 
-    def notify(self, signals: Collection[str]) -> None:
-        """New observations of ``signals`` are in the store."""
-        with self._lock:
-            self._touched.update(signals)
+    def notify(self, signals: Collection[str] | None) -> None:
+        """New observations of ``signals`` are in the store, of any where None; a step follows soon."""
+        self._add(signals)
         self._wake.set()
 
     def _loop(self) -> None:
-        self._run(None)
+        self._run(self._take())
         while not self._stopping.is_set():
             if self._wake.wait(self._wait()):
                 self._stopping.wait(self.debounce)
             self._wake.clear()
-            with self._lock:
-                touched, self._touched = self._touched, set()
             if not self._stopping.is_set():
-                self._run(touched)
+                self._run(self._take())
 
     def _run(self, touched: Collection[str] | None) -> None:
         begun = time.perf_counter()
@@ -72,11 +69,19 @@ class Runner:
             self.step(touched)
         except Exception:  # the thread must outlive any fault; the last snapshot grows stale meanwhile
             log.exception("cycle failed")
-            with self._lock:
-                self._touched.update(touched or ())  # what was not computed is still due
+            self._add(touched)  # what was not computed is still due
             self.finished(None)
         else:
             self.finished(time.perf_counter() - begun)
+
+    def _add(self, signals: Collection[str] | None) -> None:
+        with self._lock:
+            self._touched = None if signals is None or self._touched is None else self._touched.union(signals)
+
+    def _take(self) -> set[str] | None:
+        with self._lock:
+            touched, self._touched = self._touched, set()
+            return touched
 
     def _wait(self) -> float:
         due = self.until_due()

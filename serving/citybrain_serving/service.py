@@ -30,6 +30,8 @@ from citybrain_serving.publication import Board, Published
 from citybrain_serving.quality import Learning, Quality
 from citybrain_serving.readings import Readings
 from citybrain_serving.recent import Recent
+from citybrain_serving.replicas.leadership import Alone, Elected, Leadership
+from citybrain_serving.replicas.relay import Relay
 from citybrain_serving.roster import Roster, Shadows
 from citybrain_serving.runner import Runner
 from citybrain_serving.settings import Settings
@@ -86,8 +88,13 @@ class Service:
         )
         self.casebook = Casebook(self.store.engine)
         watch = Watch(self.casebook, self.describe, self.tell, settings.hysteresis())
+        self.leadership: Leadership = Alone()
+        if self.store.engine.dialect.name == "postgresql":
+            self.leadership = Elected(self.store.engine, lambda signals: self.runner.notify(signals))
+        self.relay = Relay(self.history, self.store.layouts, self.fleet.bundles, self.leadership)
         self.followup = Followup(
             self.stream,
+            self.relay,
             self.history,
             self.quality,
             self.cycle.forecasters,
@@ -97,6 +104,8 @@ class Service:
             pd.Timedelta(days=settings.history_days),
         )
         self.followup.recall()
+        self._term = self.leadership.term
+        self.telemetry.computes.set_function(lambda: self.leadership.leads)
         self.runner = Runner(self.step, self.until_due, settings.debounce_seconds, self.telemetry.cycle)
         oldest = pd.Timedelta(days=settings.oldest_days)
         self._ingest = Ingest(self.fleet.channels, self.store, self.steadiness, self.clock, oldest)
@@ -112,16 +121,34 @@ class Service:
         self.telemetry.ingested(outcome)
         if outcome.by_signal:
             self.clock.refresh()
-            self.runner.notify(outcome.by_signal)
+            if self.leadership.leads:
+                self.runner.notify(outcome.by_signal)
+            else:
+                self.leadership.tell_arrived(outcome.by_signal)
         return outcome
 
     def step(self, touched: Collection[str] | None = None) -> Snapshot | None:
-        """One cycle: computes what is due, publishes it, and does what follows from it."""
+        """One cycle: computes what is due, publishes it, and does what follows from it; or, where another replica
+        computes, publishes what that one did."""
         with span("cycle"):
+            term = self.leadership.term
+            if not term:
+                return self._follow()
+            if term != self._term:
+                self.followup.recall()  # of what outcomes taught whoever computed before
+                self._term = term
             snapshot = self.cycle.run(touched)
             if snapshot is not None:
                 self.followup(snapshot)
             return snapshot
+
+    def _follow(self) -> Snapshot | None:
+        self.clock.refresh()
+        snapshot = self.relay.newest(self.snapshot)
+        if snapshot is not None:
+            self.cycle.show(snapshot)
+            self.followup.show(snapshot)
+        return snapshot
 
     def until_due(self) -> float | None:
         """Seconds to the next tick, None while the present is unknown."""
@@ -156,8 +183,9 @@ class Service:
             log.exception("a message was lost", event_type=event, case=case.number)
 
     def stale(self, forecast: Forecast) -> bool:
+        """Whether the observations behind a forecast are too old, or nobody can say if there are newer ones."""
         now = self.clock.now()
-        return now is None or forecast.stale(now, self.settings.stale_steps)
+        return now is None or not self.leadership.connected or forecast.stale(now, self.settings.stale_steps)
 
     def fresh(self) -> str:
         """``Cache-Control`` of the newest forecasts: fresh until the next cycle is due. A replay, whose time jumps, is
@@ -178,9 +206,12 @@ class Service:
         if self.snapshot is None or now is None:
             return None
         published = self.board.of(self.snapshot).get(task)
-        return None if published is None else (published, now > published.good_until)
+        if published is None:
+            return None
+        return published, now > published.good_until or not self.leadership.connected
 
     def start(self) -> None:
+        self.leadership.start()
         self.runner.start()
         self.webhooks.start()
 
@@ -188,6 +219,7 @@ class Service:
         self.stream.close()
         self.runner.stop()
         self.webhooks.stop()
+        self.leadership.stop()
         self.store.close()
 
     def _clock(self) -> Clock:

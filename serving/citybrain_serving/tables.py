@@ -133,3 +133,28 @@ deliveries = sa.Table(
     sa.Column("due", sa.BigInteger, nullable=False, comment="of the next attempt, seconds since 1970 UTC"),
     comment="messages to other systems that have not arrived yet",
 )
+terms = sa.Table(
+    "terms",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False, comment="always 1"),
+    sa.Column("term", sa.BigInteger, nullable=False, comment="grows each time that a replica begins to compute"),
+    comment="which replica computes: one that knows an older term does so no longer",
+)
+published = sa.Table(
+    "published",
+    metadata,
+    sa.Column("task", sa.String(20), primary_key=True),
+    sa.Column("issued", sa.BigInteger, nullable=False, comment="with task and bundle: a row of forecasts"),
+    sa.Column("bundle", sa.String(64), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False, comment="of the forecast's content"),
+    comment="what is answered now; replicas that do not compute read it here",
+)
+published_latest = sa.Table(
+    "published_latest",
+    metadata,
+    sa.Column("task", sa.String(20), sa.ForeignKey(published.c.task), primary_key=True),
+    sa.Column("signal", sa.String(40), primary_key=True),
+    sa.Column("layout", sa.String(64), sa.ForeignKey(layouts.c.digest), nullable=False),
+    sa.Column("values", sa.LargeBinary, nullable=False, comment="float32 by node, packed"),
+    comment="newest values of the signals that a published forecast was made from",
+)

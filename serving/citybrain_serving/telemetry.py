@@ -42,6 +42,7 @@ class Telemetry:
         )
         self.stale = Gauge("citybrain_forecast_stale", "1 where the inputs are too old", ("task",), registry=registry)
         self.seen = Gauge("citybrain_inputs_seen_ratio", "Nodes measured in the history", ("task",), registry=registry)
+        self.computes = Gauge("citybrain_computes", "1 where this replica computes the forecasts", registry=registry)
         self.replaced = Gauge("citybrain_forecast_nodes_replaced", "Nodes doubted", ("task",), registry=registry)
 
     def cycle(self, seconds: float | None) -> None:

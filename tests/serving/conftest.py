@@ -271,13 +271,18 @@ def postgres() -> Iterator[str]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a fresh, empty store may be kept, for each kind of database."""
     if request.param == "sqlite":
-        yield str(tmp_path / "store.sqlite")
-        return
+        return str(tmp_path / "store.sqlite")
+    return str(request.getfixturevalue("database"))
+
+
+@pytest.fixture
+def database(postgres: str) -> Iterator[str]:
+    """The URL of a fresh, empty database of PostgreSQL."""
     server = sa.create_engine(
-        request.getfixturevalue("postgres").replace("postgresql://", "postgresql+psycopg://"),
+        postgres.replace("postgresql://", "postgresql+psycopg://"),
         isolation_level="AUTOCOMMIT",
     )
     name = f"t{uuid.uuid4().hex[:12]}"

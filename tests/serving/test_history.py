@@ -27,6 +27,7 @@ def kept(location, bundles):
     """A service on each kind of database."""
     settings = Settings(store=location, clock="observations", patience_minutes=0, learning_rate=0.1)
     made = Service(bundles.values(), settings)
+    made.leadership.start()
     yield made
     made.close()
 
@@ -202,14 +203,14 @@ def test_what_cannot_be_found_or_asked(warm, address, status):
 
 def test_history_waits_for_a_store_that_is_away(kept, city, monkeypatch):
     merge(kept, city.signals["speed"].between(END - pd.Timedelta(days=2), END))
-    keep = History.keep
+    write = History.write
 
     def away(*_: object) -> None:
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr(History, "keep", away)
+    monkeypatch.setattr(History, "write", away)
     assert kept.step() is not None
     assert kept.history.find("congestion", END) is None
-    monkeypatch.setattr(History, "keep", keep)
+    monkeypatch.setattr(History, "write", write)
     kept.step(touched=())
     assert kept.history.find("congestion", END) is not None

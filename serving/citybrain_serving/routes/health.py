@@ -19,9 +19,10 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/readyz", summary="Forecasts can be read", responses=problems(503))
     async def readyz() -> dict[str, str]:
+        """`role` says whether this replica `computes` forecasts or `stands-by` while another does."""
         if service.snapshot is None:
             raise NotReady("no forecast has been computed yet")
-        return {"status": "ready"}
+        return {"status": "ready", "role": "computes" if service.leadership.leads else "stands-by"}
 
     @routes.get(
         "/metrics",
