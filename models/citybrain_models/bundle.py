@@ -17,7 +17,7 @@ from citybrain_datasets.features import Features
 from citybrain_datasets.signals import Ticks
 from citybrain_datasets.statistics import Profile, Scaler, Statistics
 from citybrain_datasets.task import Task
-from citybrain_models.calibration import Calibration
+from citybrain_models.calibration import PARTS, Calibration
 from citybrain_models.files import (
     MANIFEST,
     BundleError,
@@ -104,7 +104,11 @@ class Bundle:
             "profiles.npz": to_npz({f"{n}.{p.slot_minutes}": p.mean for n, p in self.statistics.profiles.items()}),
             "graph.npz": to_npz(self.graph),
             "calibration.json": to_json(
-                {"quantiles": self.calibration.quantiles, "shift": self.calibration.shift.astype(float).tolist()}
+                {
+                    "quantiles": self.calibration.quantiles,
+                    "shift": self.calibration.shift.astype(float).tolist(),
+                    "by_part": self.calibration.by_part.astype(float).tolist(),
+                }
             ),
             "metrics.json": to_json({"created": self.created, **self.metrics}),
             "card.md": self.card.encode(),
@@ -130,7 +134,6 @@ class Bundle:
             name, slot_minutes = key.rsplit(".", 1)
             profiles[name] = Profile(int(slot_minutes), mean)
         scalers = {name: Scaler(**values) for name, values in json.loads(files["scalers.json"]).items()}
-        calibration = json.loads(files["calibration.json"])
         metrics = json.loads(files["metrics.json"])
         return Bundle(
             task=task,
@@ -139,9 +142,7 @@ class Bundle:
             statistics=Statistics(scalers, profiles),
             graph=from_npz(files["graph.npz"], "graph.npz"),
             model=files["model.onnx"],
-            calibration=Calibration(
-                tuple(calibration["quantiles"]), np.asarray(calibration["shift"], np.float32).reshape(task.horizon, -1)
-            ),
+            calibration=_calibration(files["calibration.json"], task),
             fingerprint=about["fingerprint"],
             clocks={name: Ticks(**ticks) for name, ticks in about["clocks"].items()},
             created=metrics.pop("created"),
@@ -149,6 +150,16 @@ class Bundle:
             card=files["card.md"].decode(),
             digest=digest,
         )
+
+
+def _calibration(data: bytes, task: Task) -> Calibration:
+    """Bundles written before the parts of the day were told apart hold none of them."""
+    found = json.loads(data)
+    shift = np.asarray(found["shift"], np.float32).reshape(task.horizon, len(task.quantiles))
+    parts = np.asarray(found.get("by_part", []), np.float32)
+    if len(parts) not in (0, PARTS):
+        raise BundleError(f"calibration.json: holds {len(parts)} parts of the day, expected {PARTS} or none")
+    return Calibration(tuple(found["quantiles"]), shift, parts.reshape(-1, *shift.shape))
 
 
 _CITY_FIELDS = ("name", "timezone", "title", "country", "synthetic", "attribution")

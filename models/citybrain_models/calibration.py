@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
+from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.task import Task
+
+PARTS = 8
+"""Parts of the local day, three hours each, whose quantiles are kept true on their own beside the whole's."""
+
+ENOUGH = 50
+"""Windows of a part of the day at which its own shift, fitted, counts half; with fewer it leans on the whole's."""
+
+
+def parts_of_day(task: Task, calendar: Calendar, issue: pd.DatetimeIndex) -> np.ndarray:
+    """The part of the local day in which each step ahead ends, int ``[batch, horizon]``, 0 … :data:`PARTS` − 1."""
+    leads = np.arange(1, task.horizon + 1) * task.step.to_numpy()
+    ends = pd.DatetimeIndex((issue.tz_convert(None).to_numpy()[:, None] + leads).ravel(), tz="UTC")
+    return (calendar.of(ends).minute_of_day * PARTS // 1440).reshape(len(issue), task.horizon)
 
 
 @dataclass(frozen=True)
@@ -14,21 +29,26 @@ class Calibration:
     """Shifts of each quantile at each lead, in units of the forecast's own width.
 
     Conformalised quantile regression (Romano, Patterson & Candès 2019) with a score scaled by the distance between
-    the outer quantiles, so that one number serves calm and busy nodes: ``q' = q + shift[horizon, quantile] · width``.
+    the outer quantiles, so that one number serves calm and busy nodes: ``q' = q + shift · width`` with
+    ``shift[horizon, quantile]`` and, on top of it, ``by_part[part, horizon, quantile]`` for the part of the local day
+    in which the outcome falls: rush hours err otherwise than nights. ``by_part`` without parts leaves all hours alike.
     The median is never moved: a shift of it would trade accuracy on the calibration months for the next ones.
     """
 
     quantiles: tuple[float, ...]
     shift: np.ndarray
+    by_part: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
     @staticmethod
-    def none(task: Task) -> Calibration:
-        return Calibration(task.quantiles, np.zeros((task.horizon, len(task.quantiles)), np.float32))
+    def none(task: Task, parts: int = 0) -> Calibration:
+        shape = (task.horizon, len(task.quantiles))
+        return Calibration(task.quantiles, np.zeros(shape, np.float32), np.zeros((parts, *shape), np.float32))
 
     @staticmethod
-    def fit(task: Task, forecast: np.ndarray, truth: np.ndarray) -> Calibration:
-        """``forecast [batch, node, horizon, quantile]`` uncalibrated, ``truth [batch, node, horizon]``, NaN unknown."""
-        calibration = Calibration.none(task)
+    def fit(task: Task, forecast: np.ndarray, truth: np.ndarray, part: np.ndarray | None = None) -> Calibration:
+        """``forecast [batch, node, horizon, quantile]`` uncalibrated, ``truth [batch, node, horizon]``, NaN unknown,
+        ``part [batch, horizon]`` of :func:`parts_of_day`; all hours alike where it is left out."""
+        calibration = Calibration.none(task, 0 if part is None else PARTS)
         width = _width(forecast)
         for horizon in range(task.horizon):
             known = np.isfinite(truth[..., horizon])
@@ -37,37 +57,56 @@ class Calibration:
             for index, level in enumerate(task.quantiles):
                 if index == task.median:
                     continue
-                score = (truth[..., horizon] - forecast[..., horizon, index])[known] / width[..., horizon][known]
-                calibration.shift[horizon, index] = np.quantile(score, level)
+                score = (truth[..., horizon] - forecast[..., horizon, index]) / width[..., horizon]
+                whole = np.quantile(score[known], level)
+                calibration.shift[horizon, index] = whole
+                for place in range(len(calibration.by_part)):
+                    assert part is not None
+                    rows = part[:, horizon] == place
+                    own = score[rows][known[rows]]
+                    if len(own):
+                        windows = known[rows].any(axis=1).sum()
+                        trust = windows / (windows + ENOUGH)
+                        calibration.by_part[place, horizon, index] = trust * (np.quantile(own, level) - whole)
         return calibration
 
-    def apply(self, forecast: np.ndarray) -> np.ndarray:
+    def apply(self, forecast: np.ndarray, part: np.ndarray | None = None) -> np.ndarray:
         """Calibrated quantiles ``[batch, node, horizon, quantile]``, rising, and not below zero: no unit here has
-        negative values."""
-        moved = forecast + self.shift * _width(forecast)[..., None]
+        negative values. ``part [batch, horizon]`` as :func:`parts_of_day` says; the whole's shifts without it."""
+        shift = self.shift
+        if part is not None and len(self.by_part):
+            shift = (shift + self.by_part[part, np.arange(len(shift))])[:, None]
+        moved = forecast + shift * _width(forecast)[..., None]
         middle = self.quantiles.index(0.5)
         median = forecast[..., middle : middle + 1]
         below = np.minimum(np.maximum.accumulate(moved[..., :middle], axis=-1), median)
         above = np.maximum(np.maximum.accumulate(moved[..., middle + 1 :], axis=-1), median)
         return np.maximum(np.concatenate([below, median, above], axis=-1), 0).astype(np.float32)
 
-    def shifted(self, by: np.ndarray) -> Calibration:
-        """The same with every shift moved by ``by [horizon, quantile]``, as learnt from outcomes."""
-        return Calibration(self.quantiles, (self.shift + by).astype(np.float32))
+    def plus(self, learnt: Calibration) -> Calibration:
+        """The same with every shift moved by what ``learnt`` holds; where one of both has no parts, the other's."""
+        parts = [one.by_part for one in (self, learnt) if len(one.by_part)]
+        by_part = np.sum(parts, axis=0, dtype=np.float32) if parts else self.by_part
+        return Calibration(self.quantiles, (self.shift + learnt.shift).astype(np.float32), by_part)
 
-    def updated(self, published: np.ndarray, truth: np.ndarray, rate: float = 0.02) -> Calibration:
+    def updated(
+        self, published: np.ndarray, truth: np.ndarray, rate: float = 0.02, part: np.ndarray | None = None
+    ) -> Calibration:
         """One online step after outcomes: adaptive conformal inference (Gibbs & Candès 2021), lead by lead.
 
         ``published`` are the quantiles that went out, calibrated, ``[node, horizon, quantile]``, ``truth [node,
-        horizon]`` with NaN for unknown. Each shift moves by ``rate`` times how far the share of outcomes below its
-        quantile is from its level; the median stays.
+        horizon]`` with NaN for unknown, ``part [horizon]``. Each shift, the whole's and that of its part of the day,
+        moves by ``rate`` times how far the share of outcomes below its quantile is from its level; the median stays.
         """
         known = np.isfinite(truth) & np.isfinite(published).all(axis=-1)
         count = known.sum(axis=0)[:, None]
         below = ((truth[..., None] <= published) & known[..., None]).sum(axis=0)
         step = rate * (np.asarray(self.quantiles) - below / np.maximum(count, 1)) * (count > 0)
         step[:, self.quantiles.index(0.5)] = 0
-        return self.shifted(step)
+        by_part = self.by_part.copy()
+        if part is not None and len(by_part):
+            by_part[part, np.arange(len(step))] += step
+        return Calibration(self.quantiles, (self.shift + step).astype(np.float32), by_part)
 
 
 def _width(forecast: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import onnxruntime
 from citybrain_datasets.features import Features, Window
 from citybrain_datasets.task import Task
 from citybrain_models.bundle import Bundle, BundleError
-from citybrain_models.calibration import Calibration
+from citybrain_models.calibration import Calibration, parts_of_day
 
 
 def open_session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
@@ -59,4 +59,5 @@ class OnnxForecaster:
         return self.session.run(None, feed)[0]
 
     def forecast(self, window: Window) -> np.ndarray:
-        return self.calibration.apply(self.raw(window))
+        part = parts_of_day(self.task, self.features.calendar, window.issue)
+        return self.calibration.apply(self.raw(window), part)

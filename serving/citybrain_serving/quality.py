@@ -16,10 +16,11 @@ import orjson
 import pandas as pd
 import sqlalchemy as sa
 
+from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.signals import NodeType
 from citybrain_datasets.task import Task
 from citybrain_models.bundle import Bundle
-from citybrain_models.calibration import Calibration
+from citybrain_models.calibration import PARTS, Calibration, parts_of_day
 from citybrain_serving.database import transaction
 from citybrain_serving.history import History, mark_scored
 from citybrain_serving.inputs import sampled
@@ -56,11 +57,13 @@ class Quality:
         history: History,
         store: ObservationStore,
         places: Mapping[NodeType, Places],
+        calendar: Calendar,
         learning: Learning,
     ):
         self.engine = engine
         self.history = history
         self.store = store
+        self.calendar = calendar
         self.learning = learning
         self.parts = {node: _parts(table) for node, table in places.items()}
 
@@ -73,13 +76,14 @@ class Quality:
                 if mark_scored(connection, forecast):
                     _add(connection, _rows(forecast, truth, self.parts[forecast.task.node]))
                     if self.learning.rate and forecast.source != "fallback":
-                        _learn(connection, forecast, truth, self.learning.rate)
+                        part = parts_of_day(forecast.task, self.calendar, pd.DatetimeIndex([forecast.issued]))[0]
+                        _learn(connection, forecast, truth, part, self.learning.rate)
         return len(due)
 
     def learnt(self, bundle: Bundle) -> Calibration:
         """The shifts of a bundle's quantiles: as fitted in training, and moved by outcomes since."""
         with transaction(self.engine) as connection:
-            return bundle.calibration.shifted(_shift(connection, bundle.task, bundle.version))
+            return bundle.calibration.plus(_learnt(connection, bundle.task, bundle.version))
 
     def table(self, task: str, first: date, last: date, part: str, by: Sequence[str]) -> list[dict[str, Any]]:
         """Measures of the forecasts issued on the days ``first`` … ``last``, a row for each value of ``by`` among
@@ -182,20 +186,27 @@ def _add(connection: sa.Connection, rows: Iterable[dict[str, Any]]) -> None:
             connection.execute(scores.insert().values(**row))
 
 
-def _shift(connection: sa.Connection, task: Task, bundle: str) -> np.ndarray:
-    """What outcomes have moved so far, float32 ``[horizon, quantile]``."""
+def _learnt(connection: sa.Connection, task: Task, bundle: str) -> Calibration:
+    """What outcomes have moved so far."""
     text = connection.scalar(
         sa.select(calibrations.c.shift).where(calibrations.c.task == task.name, calibrations.c.bundle == bundle)
     )
-    shape = (task.horizon, len(task.quantiles))
-    return np.zeros(shape, np.float32) if text is None else np.asarray(orjson.loads(text), np.float32).reshape(shape)
+    learnt = Calibration.none(task, PARTS)
+    if text is None:
+        return learnt
+    found = orjson.loads(text)
+    if isinstance(found, list):  # kept before the parts of the day were told apart
+        found = {"shift": found, "by_part": learnt.by_part}
+    shift, by_part = (np.asarray(found[key], np.float32) for key in ("shift", "by_part"))
+    return Calibration(task.quantiles, shift.reshape(learnt.shift.shape), by_part.reshape(learnt.by_part.shape))
 
 
-def _learn(connection: sa.Connection, forecast: Forecast, truth: np.ndarray, rate: float) -> None:
+def _learn(connection: sa.Connection, forecast: Forecast, truth: np.ndarray, part: np.ndarray, rate: float) -> None:
     task, key = forecast.task, {"task": forecast.task.name, "bundle": forecast.bundle}
-    moved = Calibration(task.quantiles, _shift(connection, task, forecast.bundle))
+    moved = _learnt(connection, task, forecast.bundle).updated(forecast.values, truth, rate, part)
+    kept = {"shift": moved.shift, "by_part": moved.by_part}
     row = {
-        "shift": orjson.dumps(moved.updated(forecast.values, truth, rate).shift.tolist()).decode(),
+        "shift": orjson.dumps(kept, option=orjson.OPT_SERIALIZE_NUMPY).decode(),
         "updated": int(forecast.issued.timestamp()),
     }
     mine = sa.and_(*(calibrations.c[name] == value for name, value in key.items()))

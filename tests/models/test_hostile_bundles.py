@@ -268,3 +268,17 @@ def test_nothing_is_read_through_a_tensor_of_a_nested_graph(folder: Path):
 def test_a_bundle_may_be_written_again_over_itself(folder: Path):
     bundle = Bundle.read(folder)
     assert replace(bundle, card="new").write(folder).digest == Bundle.read(folder).digest != bundle.digest
+
+
+def test_a_bundle_from_before_the_parts_of_the_day_is_read_and_treats_all_hours_alike(folder: Path) -> None:
+    found = json.loads((folder / "calibration.json").read_text())
+    del found["by_part"]
+    put(folder, "calibration.json", json.dumps(found).encode())
+    assert len(Bundle.read(folder).calibration.by_part) == 0
+
+
+def test_a_bundle_with_other_parts_of_the_day_is_refused(folder: Path) -> None:
+    found = json.loads((folder / "calibration.json").read_text())
+    put(folder, "calibration.json", json.dumps({**found, "by_part": [found["shift"]] * 5}).encode())
+    with pytest.raises(BundleError, match="5 parts of the day"):
+        Bundle.read(folder)

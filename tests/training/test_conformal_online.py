@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from citybrain_datasets.task import Task
-from citybrain_models.calibration import Calibration
+from citybrain_models.calibration import PARTS, Calibration
 
 TASK = Task(name="congestion", node="road", target="speed", step_minutes=15, history=4, horizon=2, seasonal_days=())
 LEVELS = np.asarray(TASK.quantiles)
@@ -53,6 +53,27 @@ def test_coverage_comes_back_after_the_spread_doubles() -> None:
     assert np.mean(inside[100:300]) == pytest.approx(0.9, abs=0.02)
     assert np.mean(inside[300:310]) < 0.8
     assert np.mean(inside[600:]) == pytest.approx(0.9, abs=0.02)
+
+
+def test_each_part_of_the_day_finds_its_own_coverage_where_one_shift_for_all_cannot() -> None:
+    random = np.random.default_rng(2)
+    alike, apart = Calibration.none(TASK), Calibration.none(TASK, PARTS)
+    inside: dict[str, list[list[float]]] = {"alike": [[], []], "apart": [[], []]}
+    for time in range(1_600):
+        part = np.array([time, time + 1]) % PARTS
+        truth = random.normal(50, np.where(part < PARTS // 2, 2, 8), RAW.shape[:2])
+        for name, calibration in (("alike", alike), ("apart", apart)):
+            published = calibration.apply(RAW[None], part[None])[0]
+            share = ((published[..., 0] <= truth) & (truth <= published[..., -1])).mean(axis=0)
+            for lead in (0, 1):
+                inside[name][int(part[lead] < PARTS // 2)].append(float(share[lead]))
+            learnt = calibration.updated(published, truth, 0.2, part)
+            alike, apart = (learnt, apart) if name == "alike" else (alike, learnt)
+    restless, calm = (np.mean(shares[800:]) for shares in inside["alike"])
+    assert restless < 0.85
+    assert calm > 0.95
+    for shares in inside["apart"]:
+        assert np.mean(shares[800:]) == pytest.approx(0.9, abs=0.02)
 
 
 @given(st.integers(0, 1_000))

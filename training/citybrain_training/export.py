@@ -19,7 +19,7 @@ from torch.export import Dim
 from citybrain_datasets.errors import CityBrainError
 from citybrain_datasets.signals import Ticks
 from citybrain_models.bundle import Bundle
-from citybrain_models.calibration import Calibration
+from citybrain_models.calibration import Calibration, parts_of_day
 from citybrain_models.nn.citynet import CityNet
 from citybrain_models.nn.ensemble import Ensemble
 from citybrain_models.onnx_forecaster import open_session
@@ -32,6 +32,9 @@ TOLERANCE = 1e-4
 """Largest difference between torch and ONNX Runtime, relative to the forecast or, near zero, to its usual size."""
 
 OPSET = 20
+
+PER_NODE = ("static_", "embedding_", "sensed_")
+"""Beginnings of the names of inputs ``[node, …]`` that belong to the places."""
 
 
 class ParityError(CityBrainError):
@@ -115,7 +118,7 @@ def _dynamic(name: str) -> dict[int, Any]:
         return {0: Dim.DYNAMIC}
     if name.endswith(("_index", "_edge")):
         return {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
-    if name.startswith(("static_", "embedding_")):
+    if name.startswith(PER_NODE):
         return {0: Dim.DYNAMIC}
     return {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
 
@@ -129,7 +132,7 @@ def _resized(inputs: Mapping[str, Tensor], batch: int, scale: float) -> dict[str
     resized = {}
     for name, tensor in inputs.items():
         array = tensor.numpy()
-        if name.startswith(("static_", "embedding_")):
+        if name.startswith(PER_NODE):
             array = array[rows[name.split("_", 1)[1]]]
         elif name.endswith("_index"):
             receiver = of_size[array.shape[0]]
@@ -157,9 +160,9 @@ def calibrate(module: ForecastModule, preparation: Preparation, most: int = 4_00
     issues = preparation.split.validate
     issues = issues[:: max(1, len(issues) // most)]
     pairs = list(forecasts(NetworkForecaster(module, preparation), preparation.source, issues))
-    return Calibration.fit(
-        preparation.task, np.concatenate([f for f, _ in pairs]), np.concatenate([t for _, t in pairs])
-    )
+    forecast, truth = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    part = parts_of_day(preparation.task, preparation.features.calendar, issues)
+    return Calibration.fit(preparation.task, forecast, truth, part)
 
 
 def make_bundle(
