@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import structlog
 
+from citybrain_datasets.calendar import Calendar
 from citybrain_models.bundle import Bundle
 from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_serving.cases.casebook import Case, Casebook
@@ -80,7 +81,8 @@ class Service:
         self.stream = Stream()
         self.history = History(self.store.engine, self.store.node_layouts)
         learning = Learning(settings.learning_rate, pd.Timedelta(minutes=settings.patience_minutes))
-        self.quality = Quality(self.store.engine, self.history, self.trusted, self.board.places, learning)
+        calendar = Calendar(self.fleet.city.timezone)
+        self.quality = Quality(self.store.engine, self.history, self.trusted, self.board.places, calendar, learning)
         self.roster = Roster(self.fleet, self.cycle, self.quality, settings.threads, self._swapped)
         self.shadows = Shadows(self.fleet, self.cycle, self.quality, shadows, settings.threads)
         self.webhooks = Webhooks(
