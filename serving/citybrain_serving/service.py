@@ -12,13 +12,12 @@ import structlog
 from citybrain_datasets.calendar import Calendar
 from citybrain_models.bundle import Bundle
 from citybrain_models.onnx_forecaster import OnnxForecaster
-from citybrain_serving.cases.casebook import Case, Casebook
-from citybrain_serving.cases.documents import case_document
+from citybrain_serving.cases.casebook import Casebook
+from citybrain_serving.cases.outbox import Outbox
 from citybrain_serving.cases.watch import Watch
 from citybrain_serving.cases.webhooks import Webhooks, checked_targets
 from citybrain_serving.clock import Clock, ObservationClock, SystemClock
 from citybrain_serving.cycle import Cycle, FeaturedForecaster
-from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.fleet import Fleet
 from citybrain_serving.followup import Followup
 from citybrain_serving.history import History
@@ -85,14 +84,13 @@ class Service:
         self.quality = Quality(self.store.engine, self.history, self.trusted, self.board.places, calendar, learning)
         self.roster = Roster(self.fleet, self.cycle, self.quality, settings.threads, self._swapped)
         self.shadows = Shadows(self.fleet, self.cycle, self.quality, shadows, settings.threads)
-        self.webhooks = Webhooks(
-            self.store.engine, checked_targets(settings.webhook_targets), settings.webhook_secret()
-        )
-        self.casebook = Casebook(self.store.engine)
-        watch = Watch(self.casebook, self.describe, self.tell, settings.hysteresis())
         self.leadership: Leadership = Alone()
         if self.store.engine.dialect.name == "postgresql":
             self.leadership = Elected(self.store.engine, lambda signals: self.runner.notify(signals))
+        outbox = Outbox(checked_targets(settings.webhook_targets))
+        self.webhooks = Webhooks(self.store.engine, outbox, settings.webhook_secret(), lambda: self.leadership.leads)
+        self.casebook = Casebook(self.store.engine, outbox)
+        watch = Watch(self.casebook, self.describe, settings.hysteresis())
         self.relay = Relay(self.history, self.store.layouts, self.fleet.bundles, self.leadership)
         self.followup = Followup(
             self.stream,
@@ -176,13 +174,6 @@ class Service:
 
     def describe(self, problem: Problem) -> dict[str, Any]:
         return as_document(problem, self.board)
-
-    def tell(self, event: str, case: Case) -> None:
-        """Lets other systems know what became of a case; where they cannot be told, what was done stands."""
-        try:
-            self.webhooks.send(event, case_document(case))
-        except StoreUnavailable:
-            log.exception("a message was lost", event_type=event, case=case.number)
 
     def stale(self, forecast: Forecast) -> bool:
         """Whether the observations behind a forecast are too old, or nobody can say if there are newer ones."""

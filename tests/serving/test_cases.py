@@ -11,15 +11,18 @@ import httpx
 import orjson
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from citybrain_datasets.errors import ConfigError
 from citybrain_serving.cases.casebook import Casebook, Wanted
+from citybrain_serving.cases.outbox import Outbox
 from citybrain_serving.cases.watch import Hysteresis, Watch
 from citybrain_serving.cases.webhooks import WAITS_S, Webhooks, checked_targets
-from citybrain_serving.database import migrate, open_engine
-from citybrain_serving.errors import FleetError, NotNow, UnknownCase
+from citybrain_serving.database import migrate, open_engine, transaction
+from citybrain_serving.errors import FleetError, NotNow, StoreUnavailable, UnknownCase
 from citybrain_serving.schemas import CaseBody
 from citybrain_serving.settings import load_settings
+from citybrain_serving.tables import deliveries
 
 NOW = pd.Timestamp("2026-03-17T12:00:00Z")
 PROBLEM = {"task": "congestion", "id": "r1", "owner": "east", "cell": "cell0", "probability": 0.9}
@@ -34,9 +37,31 @@ def engine(location: str):
     made.dispose()
 
 
+class Told(Outbox):
+    """An outbox that also remembers the event and case of every message."""
+
+    def __init__(self) -> None:
+        super().__init__(["https://desk.example/hook"])
+        self.told: list[tuple[str, int]] = []
+
+    def put(self, connection, event, data) -> None:
+        super().put(connection, event, data)
+        self.told.append((event, data["number"]))
+
+
 @pytest.fixture
-def book(engine) -> Casebook:
-    return Casebook(engine)
+def outbox() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def told(outbox) -> list[tuple[str, int]]:
+    return outbox.told
+
+
+@pytest.fixture
+def book(engine, outbox) -> Casebook:
+    return Casebook(engine, outbox)
 
 
 def test_a_case_goes_its_way_and_every_step_is_noted(book):
@@ -79,23 +104,38 @@ def test_one_open_case_for_a_place(book):
     assert [case.number for case in book.find(Wanted(owner="east"), 1, 1)] == [2]
 
 
+def test_a_case_and_the_message_about_it_are_written_together_or_not_at_all(engine, book, outbox, monkeypatch):
+    book.open(PROBLEM, NOW)
+    with transaction(engine) as connection:
+        assert len(connection.execute(sa.select(deliveries)).all()) == 1
+
+    def full(*_: object) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    monkeypatch.setattr(outbox, "put", full)
+    with pytest.raises(StoreUnavailable):
+        book.act(1, "file", "ann", "", NOW)
+    with pytest.raises(StoreUnavailable):
+        book.open({**PROBLEM, "id": "r2"}, NOW)
+    assert [case.state for case in book.find(Wanted(), 10)] == ["discovered"]
+    assert len(book.get(1).notes) == 1
+
+
 def test_no_such_case(book):
     with pytest.raises(UnknownCase):
         book.get(7)
 
 
-def watch(book: Casebook, told: list) -> Watch:
-    describe = lambda p: {**PROBLEM, "id": p.node}  # noqa: E731  a stand-in of one line
-    return Watch(book, describe, lambda event, case: told.append((event, case.number)), Hysteresis())
+def watch(book: Casebook) -> Watch:
+    return Watch(book, lambda problem: {**PROBLEM, "id": problem.node}, Hysteresis())
 
 
 def seen(node: str, probability: float, now: bool = False) -> SimpleNamespace:
     return SimpleNamespace(task="congestion", node=node, now=now, probability=probability, severity=probability)
 
 
-def test_what_flickers_about_the_limit_makes_one_case(book):
-    told: list = []
-    follow = watch(book, told)
+def test_what_flickers_about_the_limit_makes_one_case(book, told):
+    follow = watch(book)
     for tick in range(40):
         probability = 0.7 if tick % 2 else 0.5
         follow.update({"congestion": [seen("r1", probability)]}, NOW)
@@ -109,9 +149,8 @@ def test_what_flickers_about_the_limit_makes_one_case(book):
     assert book.get(1).notes[-1].who == "citybrain"
 
 
-def test_a_case_that_somebody_deals_with_is_marked_and_not_closed(book):
-    told: list = []
-    follow = watch(book, told)
+def test_a_case_that_somebody_deals_with_is_marked_and_not_closed(book, told):
+    follow = watch(book)
     for _ in range(2):
         follow.update({"congestion": [seen("r1", 0.4, now=True)]}, NOW)
     book.act(1, "file", "ann", "", NOW)
@@ -122,20 +161,18 @@ def test_a_case_that_somebody_deals_with_is_marked_and_not_closed(book):
     for _ in range(2):
         follow.update({"congestion": [seen("r1", 0.9)]}, NOW)
     assert book.get(1).over is None
-    assert [event for event, _ in told] == ["case.discovered", "case.over", "case.back"]
+    assert [event for event, _ in told] == ["case.discovered", "case.filed", "case.over", "case.back"]
 
 
-def test_a_reading_that_the_forecast_does_not_believe_opens_no_case(book):
-    told: list = []
-    follow = watch(book, told)
+def test_a_reading_that_the_forecast_does_not_believe_opens_no_case(book, told):
+    follow = watch(book)
     for _ in range(5):
         follow.update({"congestion": [seen("r1", 0.02, now=True)]}, NOW)
     assert told == []
 
 
 def test_a_task_that_was_not_forecast_again_is_left_alone(book):
-    told: list = []
-    follow = watch(book, told)
+    follow = watch(book)
     for _ in range(2):
         follow.update({"congestion": [seen("r1", 0.9)]}, NOW)
     for _ in range(5):
@@ -143,10 +180,9 @@ def test_a_task_that_was_not_forecast_again_is_left_alone(book):
     assert book.get(1).state == "discovered"
 
 
-def test_after_a_restart_no_case_opens_twice(book):
-    told: list = []
+def test_after_a_restart_no_case_opens_twice(book, told):
     for _ in range(2):
-        follow = watch(book, told)
+        follow = watch(book)
         for _ in range(3):
             follow.update({"congestion": [seen("r1", 0.9)]}, NOW)
     assert told == [("case.discovered", 1)]
@@ -169,13 +205,18 @@ class Target:
 
 def webhooks(engine, target: Target, clock: list[float]) -> Webhooks:
     transport = httpx.MockTransport(target)
-    return Webhooks(engine, ["https://desk.example/hook"], SECRET, lambda: clock[0], transport)
+    return Webhooks(engine, Outbox(["https://desk.example/hook"], lambda: clock[0]), SECRET, transport=transport)
+
+
+def send(hooks: Webhooks, event: str, data: dict) -> None:
+    with transaction(hooks.engine, write=True) as connection:
+        hooks.outbox.put(connection, event, data)
 
 
 def test_a_message_is_signed_by_the_standard(engine):
     target, clock = Target(), [1_773_748_800.0]
     hooks = webhooks(engine, target, clock)
-    hooks.send("case.filed", {"number": 1})
+    send(hooks, "case.filed", {"number": 1})
     assert hooks.deliver() == 1
     assert hooks.deliver() == 0
     (request,) = target.requests
@@ -189,7 +230,7 @@ def test_a_message_is_signed_by_the_standard(engine):
 def test_a_message_is_retried_until_it_arrives_and_keeps_its_id(engine):
     target, clock = Target(500, 0, 302), [0.0]
     hooks = webhooks(engine, target, clock)
-    hooks.send("case.filed", {})
+    send(hooks, "case.filed", {})
     for wait in WAITS_S[:3]:
         assert hooks.deliver() == 0
         assert hooks.deliver() == 0  # not before its time
@@ -204,7 +245,7 @@ def test_a_message_is_retried_until_it_arrives_and_keeps_its_id(engine):
 def test_a_message_is_given_up_in_the_end(engine):
     target, clock = Target(*[500] * 50), [0.0]
     hooks = webhooks(engine, target, clock)
-    hooks.send("case.filed", {})
+    send(hooks, "case.filed", {})
     for _ in range(30):
         hooks.deliver()
         clock[0] += WAITS_S[-1]
@@ -215,8 +256,8 @@ def test_a_message_is_given_up_in_the_end(engine):
 def test_a_target_that_is_no_longer_allowed_gets_nothing(engine):
     target, clock = Target(), [0.0]
     hooks = webhooks(engine, target, clock)
-    hooks.send("case.filed", {})
-    hooks.targets = ["https://other.example/"]
+    send(hooks, "case.filed", {})
+    hooks.outbox.targets = ["https://other.example/"]
     assert hooks.deliver() == 0
     assert target.requests == []
     hooks.stop()

@@ -165,3 +165,20 @@ def test_a_password_file_that_cannot_be_read_is_refused(tmp_path, bundles):
     with pytest.raises(ConfigError, match="mqtt_password_file"):
         subject.Subscription(service)
     service.close()
+
+
+@WITH_BROKER
+def test_the_session_goes_to_the_replica_that_computes(subscribed, monkeypatch):
+    """What comes while the lead changes hands is neither lost nor taken twice."""
+    subscription, service, client, refused = subscribed
+    ended: queue.Queue[None] = queue.Queue()
+    gone = subscription.client.on_disconnect
+    subscription.client.on_disconnect = lambda *given: (gone(*given), ended.put(None))
+    monkeypatch.setattr(service.leadership, "leads", False)
+    ended.get(timeout=20)
+    assert service.telemetry.registry.get_sample_value("citybrain_mqtt_connected") == 0
+    send(client, "observations", orjson.dumps({"observations": [reading(), reading(id="r99")]}))
+    assert refused.empty()
+    monkeypatch.undo()
+    assert refused.get(timeout=20)["accepted"] == 1
+    assert stored(service) == 42.5

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +11,8 @@ import orjson
 import pandas as pd
 import sqlalchemy as sa
 
+from citybrain_serving.cases.documents import case_document
+from citybrain_serving.cases.outbox import Outbox
 from citybrain_serving.database import transaction
 from citybrain_serving.errors import NotNow, UnknownCase
 from citybrain_serving.tables import case_notes, cases
@@ -66,15 +69,19 @@ class Wanted:
 
 
 class Casebook:
-    """Raises :class:`~citybrain_serving.errors.StoreUnavailable`; then nothing was written."""
+    """What is written here and the messages about it stand in one transaction: neither is without the other.
 
-    def __init__(self, engine: sa.Engine):
+    Raises :class:`~citybrain_serving.errors.StoreUnavailable`; then nothing was written.
+    """
+
+    def __init__(self, engine: sa.Engine, outbox: Outbox):
         self.engine = engine
+        self.outbox = outbox
 
     def open(self, problem: Mapping[str, Any], now: pd.Timestamp, who: str = SYSTEM, text: str = "") -> Case | None:
         """A new case; None where one of the same task and node is open already."""
         task, node = problem["task"], problem["id"]
-        with transaction(self.engine, write=True) as connection:
+        with self._writing() as connection:
             same = sa.and_(cases.c.task == task, cases.c.node == node, cases.c.state != "closed")
             if connection.scalar(sa.select(cases.c.number).where(same)) is not None:
                 return None
@@ -92,7 +99,7 @@ class Casebook:
                 )
             )
             _note(connection, number, now, who, "discover", text)
-            return _case(connection, number)
+            return self._told(connection, "case.discovered", number)
 
     def act(
         self, number: int, action: Action, who: str, text: str, now: pd.Timestamp, expected: str | None = None
@@ -101,7 +108,7 @@ class Casebook:
 
         Raises :class:`UnknownCase`, and :class:`NotNow` where the state does not allow it or is another one.
         """
-        with transaction(self.engine, write=True) as connection:
+        with self._writing() as connection:
             case = _case(connection, number)
             if expected is not None and case.state != expected:
                 raise NotNow(f"case {number} is {case.state} by now, not {expected}", {"state": case.state})
@@ -112,15 +119,16 @@ class Casebook:
                 change = {"state": state, state: _seconds(now)}
                 connection.execute(cases.update().where(cases.c.number == number).values(**change))
             _note(connection, number, now, who, action, text)
-            return _case(connection, number)
+            event = f"case.{STEPS[action][1]}" if action in STEPS else "case.noted"
+            return self._told(connection, event, number)
 
     def mark(self, number: int, over: bool, now: pd.Timestamp) -> Case:
         """Notes that the trouble of an open case has passed, or is back."""
-        with transaction(self.engine, write=True) as connection:
+        with self._writing() as connection:
             value = _seconds(now) if over else None
             connection.execute(cases.update().where(cases.c.number == number).values(over=value))
             _note(connection, number, now, SYSTEM, "pass" if over else "return", "")
-            return _case(connection, number)
+            return self._told(connection, "case.over" if over else "case.back", number)
 
     def get(self, number: int) -> Case:
         """Raises :class:`UnknownCase`."""
@@ -144,6 +152,18 @@ class Casebook:
         with transaction(self.engine) as connection:
             query = sa.select(cases).where(cases.c.state != "closed").order_by(cases.c.number)
             return [_read(row, ()) for row in connection.execute(query).mappings()]
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with transaction(self.engine, write=True) as connection:
+            yield connection
+        self.outbox.filled.set()
+
+    def _told(self, connection: sa.Connection, event: str, number: int) -> Case:
+        """The case as it is now; whoever is to know of ``event`` will be told."""
+        case = _case(connection, number)
+        self.outbox.put(connection, event, case_document(case))
+        return case
 
 
 def _case(connection: sa.Connection, number: int) -> Case:

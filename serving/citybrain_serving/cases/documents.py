@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from citybrain_serving.cases.casebook import Case
 from citybrain_serving.encoding import utc
+
+if TYPE_CHECKING:
+    from citybrain_serving.cases.casebook import Case
 
 
 def case_document(case: Case) -> dict[str, Any]:

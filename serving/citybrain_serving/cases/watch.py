@@ -40,12 +40,10 @@ class Watch:
         self,
         book: Casebook,
         describe: Callable[[Problem], dict[str, Any]],
-        tell: Callable[[str, Case], None],
         hysteresis: Hysteresis,
     ):
         self.book = book
         self.describe = describe
-        self.tell = tell
         self.hysteresis = hysteresis
         self._rising: Counter[Key] = Counter()
         self._falling: Counter[Key] = Counter()
@@ -63,9 +61,7 @@ class Watch:
         self._rising = Counter({key: self._rising[key] + 1 for key in due})
         for key in sorted(due - set(known), key=lambda k: -found[k].severity):
             if self._rising[key] >= self.hysteresis.rise:
-                case = self.book.open(self.describe(found[key]), now)
-                if case is not None:
-                    self.tell("case.discovered", case)
+                self.book.open(self.describe(found[key]), now)
 
     def _end(self, found: Mapping[Key, Problem], known: Mapping[Key, Case], now: pd.Timestamp) -> None:
         quiet = {key for key in known if not self._lasts(found.get(key))}
@@ -73,11 +69,11 @@ class Watch:
         for key, case in known.items():
             if key in quiet and self._falling[key] >= self.hysteresis.fall:
                 if case.state == "discovered":
-                    self.tell("case.closed", self.book.act(case.number, "close", SYSTEM, "the trouble has passed", now))
+                    self.book.act(case.number, "close", SYSTEM, "the trouble has passed", now)
                 elif case.over is None:
-                    self.tell("case.over", self.book.mark(case.number, True, now))
+                    self.book.mark(case.number, True, now)
             elif case.over is not None and self._rising[key] >= self.hysteresis.rise:
-                self.tell("case.back", self.book.mark(case.number, False, now))
+                self.book.mark(case.number, False, now)
 
     def _begins(self, problem: Problem) -> bool:
         limits = self.hysteresis

@@ -10,16 +10,14 @@ import base64
 import hashlib
 import hmac
 import threading
-import time
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import httpx
-import orjson
 import sqlalchemy as sa
 import structlog
 
+from citybrain_serving.cases.outbox import Outbox
 from citybrain_serving.database import transaction
 from citybrain_serving.errors import FleetError, StoreUnavailable
 from citybrain_serving.tables import deliveries
@@ -53,67 +51,53 @@ def signature(secret: bytes, message: str, timestamp: int, body: bytes) -> str:
 
 
 class Webhooks:
-    """An outbox in the store, and a thread that empties it. A message is out once a target answers 2xx; redirects
-    are not followed, for where they lead nobody allowed."""
+    """A thread that empties the outbox, in the one replica of which ``mine`` says that it should. A message is out once
+    a target answers 2xx; redirects are not followed, for where they lead nobody allowed."""
 
     def __init__(
         self,
         engine: sa.Engine,
-        targets: Sequence[str],
+        outbox: Outbox,
         secret: bytes,
-        now: Callable[[], float] = time.time,
+        mine: Callable[[], bool] = lambda: True,
         transport: httpx.BaseTransport | None = None,
     ):
-        if targets and not secret:
+        if outbox.targets and not secret:
             raise FleetError("webhooks need a secret to sign with; set webhook_secret_file")
         self.engine = engine
-        self.targets = targets
+        self.outbox = outbox
         self.secret = secret
-        self.now = now
+        self.mine = mine
         self._client = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, transport=transport)
-        self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="webhooks", daemon=True)
 
-    def send(self, event: str, data: dict[str, object]) -> None:
-        """Puts a message for every target into the outbox. Raises
-        :class:`~citybrain_serving.errors.StoreUnavailable`."""
-        if not self.targets:
-            return
-        body = orjson.dumps({"type": event, "data": data}).decode()
-        rows = [
-            {"id": f"msg_{uuid.uuid4().hex}", "target": target, "body": body, "attempts": 0, "due": int(self.now())}
-            for target in self.targets
-        ]
-        with transaction(self.engine, write=True) as connection:
-            connection.execute(deliveries.insert(), rows)
-        self._wake.set()
-
     def deliver(self) -> int:
         """One attempt at each message that is due; returns how many arrived."""
-        due = sa.select(deliveries).where(deliveries.c.due <= int(self.now())).order_by(deliveries.c.due).limit(AT_ONCE)
+        due = deliveries.c.due <= int(self.outbox.now())
         with transaction(self.engine) as connection:
-            waiting = connection.execute(due).mappings().all()
+            query = sa.select(deliveries).where(due).order_by(deliveries.c.due).limit(AT_ONCE)
+            waiting = connection.execute(query).mappings().all()
         arrived = 0
         for row in waiting:
-            ok = row["target"] in self.targets and self._post(row["id"], row["target"], row["body"].encode())
+            ok = row["target"] in self.outbox.targets and self._post(row["id"], row["target"], row["body"].encode())
             arrived += ok
             self._settle(row, ok)
         return arrived
 
     def start(self) -> None:
-        if self.targets:
+        if self.outbox.targets:
             self._thread.start()
 
     def stop(self) -> None:
         self._stopping.set()
-        self._wake.set()
+        self.outbox.filled.set()
         if self._thread.is_alive():
             self._thread.join()
         self._client.close()
 
     def _post(self, message: str, target: str, body: bytes) -> bool:
-        stamp = int(self.now())
+        stamp = int(self.outbox.now())
         headers = {
             "content-type": "application/json",
             "webhook-id": message,
@@ -129,12 +113,12 @@ class Webhooks:
     def _settle(self, row: sa.RowMapping, arrived: bool) -> None:
         mine = deliveries.c.id == row["id"]
         attempts = row["attempts"] + 1
-        last = arrived or attempts > len(WAITS_S) or row["target"] not in self.targets
+        last = arrived or attempts > len(WAITS_S) or row["target"] not in self.outbox.targets
         with transaction(self.engine, write=True) as connection:
             if last:
                 connection.execute(deliveries.delete().where(mine))
             else:
-                due = int(self.now()) + WAITS_S[attempts - 1]
+                due = int(self.outbox.now()) + WAITS_S[attempts - 1]
                 connection.execute(deliveries.update().where(mine).values(attempts=attempts, due=due))
         if last and not arrived:
             log.error("webhook given up", target=urlsplit(row["target"]).hostname, attempts=attempts, id=row["id"])
@@ -142,8 +126,9 @@ class Webhooks:
     def _loop(self) -> None:
         while not self._stopping.is_set():
             try:
-                self.deliver()
+                if self.mine():
+                    self.deliver()
             except StoreUnavailable:
                 log.warning("webhooks wait for the store")
-            self._wake.wait(LOOK_EVERY_S)
-            self._wake.clear()
+            self.outbox.filled.wait(LOOK_EVERY_S)
+            self.outbox.filled.clear()

@@ -17,7 +17,6 @@ from citybrain_serving.schemas import CaseBody
 from citybrain_serving.service import Service
 
 Number = Annotated[int, Path(ge=1, le=2**62)]
-EVENTS = {"file": "case.filed", "dispatch": "case.dispatched", "close": "case.closed", "note": "case.noted"}
 
 
 class NewCase(BaseModel):
@@ -83,7 +82,6 @@ def router(service: Service) -> APIRouter:
         opened = book.open(problem, _now(), who.name, new.note)
         if opened is None:
             raise NotNow(f"a case of {new.task} at {new.id!r} is open already")
-        service.tell("case.discovered", opened)
         return case_document(opened)
 
     @routes.post(
@@ -95,9 +93,8 @@ def router(service: Service) -> APIRouter:
     def act(request: Request, number: Number, step: Step) -> dict[str, Any]:
         """discovered → filed → dispatched → closed. A step that the state does not allow is refused with 409."""
         _mine(request, book.get(number))
-        done = book.act(number, step.action, principal_of(request).name, step.note, _now(), step.expected)
-        service.tell(EVENTS[step.action], done)
-        return case_document(done)
+        who = principal_of(request).name
+        return case_document(book.act(number, step.action, who, step.note, _now(), step.expected))
 
     return routes
 

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 WAITS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds between tries to store a message; the last is repeated."""
 
+LOOK_EVERY_S = 1.0
+"""How often it looks which replica computes."""
+
 REFUSALS_TOLD = 100
 
 log = structlog.get_logger(__name__)
@@ -75,7 +78,11 @@ def router(service: Service) -> APIRouter:
 
 
 class Subscription:
-    """One connection to a broker. It reconnects by itself and keeps its session, so that nothing is missed."""
+    """One connection to a broker. It reconnects by itself and keeps its session, so that nothing is missed.
+
+    Of several replicas the one that computes is connected; the session, with all that was not acknowledged, goes over
+    to the next one, for they share its name.
+    """
 
     def __init__(self, service: Service):
         """Raises :class:`ConfigError` for an address or a password file that cannot be used."""
@@ -93,15 +100,38 @@ class Subscription:
         )
         self.connection = Gauge("citybrain_mqtt_connected", "1 while connected to the broker", registry=registry)
         self._stopping = threading.Event()
+        self._away = threading.Event()
+        self._away.set()
+        self._thread = threading.Thread(target=self._follow, name="mqtt", daemon=True)
 
     def start(self) -> None:
-        port = self.address.port or (8883 if self.address.scheme == "mqtts" else 1883)
-        self.client.connect_async(str(self.address.hostname), port, keepalive=60)
-        self.client.loop_start()
+        self._thread.start()
 
     def stop(self) -> None:
         """Ends after the message in work; what was not acknowledged comes again next time."""
         self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._stopping.is_set():
+            leads = self.service.leadership.leads
+            if leads and self._away.is_set():
+                self._join()
+            elif not leads and not self._away.is_set():
+                self._leave()
+            self._stopping.wait(LOOK_EVERY_S)
+        if not self._away.is_set():
+            self._leave()
+
+    def _join(self) -> None:
+        self._away.clear()
+        port = self.address.port or (8883 if self.address.scheme == "mqtts" else 1883)
+        self.client.connect_async(str(self.address.hostname), port, keepalive=60)
+        self.client.loop_start()
+
+    def _leave(self) -> None:
+        self._away.set()
         self.client.disconnect()
         self.client.loop_stop()
 
@@ -115,25 +145,25 @@ class Subscription:
 
     def _disconnected(self, _client: Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self.connection.set(0)
-        if not self._stopping.is_set():
+        if not self._away.is_set():
             log.warning("the MQTT broker is gone; connecting again", reason=str(reason))
 
     def _message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
         outcome = self._stored(message.topic, bytes(message.payload))
         if outcome is None:
-            return  # stopping, and not stored: not acknowledged either
+            return  # leaving, and not stored: not acknowledged either
         self.messages.labels(outcome).inc()
         client.ack(message.mid, message.qos)
 
     def _stored(self, topic: str, body: bytes) -> str | None:
-        """Tries until it is stored or can never be; the outcome, None where the service stops before."""
+        """Tries until it is stored or can never be; the outcome, None where it leaves before."""
         tries = 0
         while True:
             try:
                 self._take(topic, body)
             except StoreUnavailable:
                 log.warning("a message waits for the store", topic=topic, tries=tries + 1)
-                if self._stopping.wait(WAITS[min(tries, len(WAITS) - 1)]):
+                if self._away.wait(WAITS[min(tries, len(WAITS) - 1)]):
                     return None
                 tries += 1
             except CityBrainError as error:

@@ -1,0 +1,32 @@
+"""Messages about cases that have not gone out yet, written in the transaction that makes them true."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+
+import orjson
+import sqlalchemy as sa
+
+from citybrain_serving.tables import deliveries
+
+
+class Outbox:
+    """A row for each message and target. ``filled`` is set once there may be something to deliver."""
+
+    def __init__(self, targets: Sequence[str] = (), now: Callable[[], float] = time.time):
+        self.targets = targets
+        self.now = now
+        self.filled = threading.Event()
+
+    def put(self, connection: sa.Connection, event: str, data: dict[str, object]) -> None:
+        """Adds a message for every target; it is there if, and only if, the transaction of ``connection`` succeeds."""
+        body = orjson.dumps({"type": event, "data": data}).decode()
+        rows = [
+            {"id": f"msg_{uuid.uuid4().hex}", "target": target, "body": body, "attempts": 0, "due": int(self.now())}
+            for target in self.targets
+        ]
+        if rows:
+            connection.execute(deliveries.insert(), rows)
