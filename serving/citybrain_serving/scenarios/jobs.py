@@ -3,51 +3,29 @@
 from __future__ import annotations
 
 import threading
-import uuid
-from collections import OrderedDict
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import Literal
 
 import pyarrow as pa
 import structlog
 
 from citybrain_datasets.errors import CityBrainError
 from citybrain_datasets.scenarios.language import Scenario
+from citybrain_models.surrogate.bundle import SurrogateBundle
+from citybrain_models.surrogate.network import Base
 from citybrain_models.surrogate.scorer import BATCH, Scorer
-from citybrain_serving.errors import TooManyJobs, UnknownJob
+from citybrain_serving.scenarios.asking import ScenariosBody, read_scenarios_of
+from citybrain_serving.scenarios.ledger import Errand, Job, Ledger
 from citybrain_serving.scenarios.ranking import rank
 from citybrain_serving.scenarios.rows import rows_of
 
 AT_ONCE = 64
-KEPT = 32
-"""Jobs whose results are kept; the oldest finished ones make room."""
-WAITING = 8
-"""Jobs that may be under way or wait."""
+_PIECE = 8 * BATCH
+"""Scenarios between two looks at whether to go on."""
+_TELL_S = 1.0
+"""How often progress is written."""
 
-State = Literal["waiting", "running", "done", "cancelled", "failed"]
 log = structlog.get_logger(__name__)
-
-
-@dataclass
-class Job:
-    """``scored`` counts scenarios; ``table`` is the ranking once it is ``done``, ``problem`` why it ``failed``."""
-
-    id: str
-    owner: str
-    scenarios: Sequence[Scenario]
-    weights: Mapping[str, float]
-    base: Mapping[str, object]
-    state: State = "waiting"
-    scored: int = 0
-    table: pa.Table | None = None
-    problem: str = ""
-    cancelled: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def ended(self) -> bool:
-        return self.state in ("done", "cancelled", "failed")
 
 
 def score(
@@ -58,82 +36,87 @@ def score(
 ) -> pa.Table | None:
     """The ranking of ``scenarios``; None where ``told``, which hears how many are scored, answers that it may stop."""
     parts = []
-    for first in range(0, len(scenarios), BATCH):
+    for first in range(0, len(scenarios), _PIECE):
         if not told(first):
             return None
-        batch = scenarios[first : first + BATCH]
-        parts.append(rows_of(batch, scorer.score(batch), first))
+        piece = scenarios[first : first + _PIECE]
+        parts.append(rows_of(piece, scorer(piece), first))
     return rank(pa.concat_tables(parts).combine_chunks(), weights)
 
 
 class Jobs:
-    """Jobs of one service, done one after the other by one thread, so that forecasts keep a core.
+    """Does the jobs of a ledger one after the other in one thread, so that forecasts keep a core.
 
-    The thread is a daemon: a service that stops does not wait for what can be asked again.
+    It wakes up when a job is asked for or asked after: one whose server stopped is done anew by the server that is
+    asked after it. The thread is a daemon: a service that stops does not wait for it. ``scorer`` makes a scorer for a
+    base; ``bundle`` is the surrogate that is served now.
     """
 
-    def __init__(self) -> None:
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
+    def __init__(
+        self, ledger: Ledger, bundle: Callable[[], SurrogateBundle], scorer: Callable[[SurrogateBundle, Base], Scorer]
+    ):
+        self.ledger, self._bundle, self._scorer = ledger, bundle, scorer
+        self._work = threading.Event()
         self._lock = threading.Lock()
-        self._queue: SimpleQueue[tuple[Job, Scorer]] = SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="scenarios", daemon=True)
 
-    def submit(
-        self,
-        scorer: Scorer,
-        scenarios: Sequence[Scenario],
-        weights: Mapping[str, float],
-        owner: str,
-        base: Mapping[str, object],
-    ) -> Job:
+    def submit(self, owner: str, asked: ScenariosBody, count: int, base: Base, about: Mapping[str, object]) -> Job:
         """Raises :class:`TooManyJobs` where as many wait as may."""
-        job = Job(uuid.uuid4().hex, owner, scenarios, weights, base)
-        with self._lock:
-            if sum(not other.ended for other in self._jobs.values()) >= WAITING:
-                raise TooManyJobs(f"{WAITING} jobs are under way; wait for one or cancel it")
-            self._jobs[job.id] = job
-            ended = [i for i, other in self._jobs.items() if other.ended]
-            for old in ended[: max(0, len(self._jobs) - KEPT)]:
-                del self._jobs[old]
-            if not self._thread.is_alive():
-                self._thread.start()
-        self._queue.put((job, scorer))
+        job = self.ledger.add(owner, asked, count, base, self._bundle().digest, about)
+        self._wake()
         return job
 
     def get(self, job: str, owner: str) -> Job:
         """Raises :class:`UnknownJob` for one that does not exist, is forgotten, or is somebody else's."""
-        found = self._jobs.get(job)
-        if found is None or found.owner != owner:
-            raise UnknownJob(f"there is no scenario job {job!r} of yours")
+        found = self.ledger.get(job, owner)
+        if not found.ended:
+            self._wake()
         return found
 
-    def cancel(self, job: Job) -> None:
-        job.cancelled.set()
-        if job.state == "waiting":
-            job.state = "cancelled"
+    def cancel(self, job: Job) -> Job:
+        """The job as it is afterwards; one that has ended stays as it is."""
+        self.ledger.cancel(job.id)
+        return self.ledger.get(job.id, job.owner)
+
+    def _wake(self) -> None:
+        with self._lock:
+            if self._thread.ident is None:
+                self._thread.start()
+        self._work.set()
 
     def _loop(self) -> None:
         while True:
-            self._do(*self._queue.get())
+            self._work.wait()
+            self._work.clear()
+            try:
+                while (errand := self.ledger.claim()) is not None:
+                    self._do(errand)
+            except Exception:  # the thread must outlive a store that is away; whoever asks again wakes it again
+                log.exception("scenario jobs were interrupted")
 
-    @staticmethod
-    def _do(job: Job, scorer: Scorer) -> None:
-        if job.cancelled.is_set():
-            job.state = "cancelled"
-            return
-        job.state = "running"
+    def _do(self, errand: Errand) -> None:
+        spoken = time.monotonic()
 
         def told(scored: int) -> bool:
-            job.scored = scored
-            return not job.cancelled.is_set()
+            nonlocal spoken
+            if scored and time.monotonic() < spoken + _TELL_S:
+                return True
+            spoken = time.monotonic()
+            return self.ledger.beat(errand.id, scored)
 
         try:
-            job.table = score(scorer, job.scenarios, job.weights, told)
+            bundle = self._bundle()
+            if bundle.digest != errand.surrogate:
+                what = "lost: the server stopped, and answers by another surrogate now; ask again"
+                self.ledger.end(errand.id, "failed", problem=what)
+                return
+            scorer = self._scorer(bundle, errand.base(bundle.usual))
+            table = score(scorer, read_scenarios_of(errand.asked), errand.asked.weights, told)
         except CityBrainError as error:
-            job.problem, job.state = str(error), "failed"
+            self.ledger.end(errand.id, "failed", problem=str(error))
         except Exception:  # the thread must outlive any fault; the caller is told that there was one
-            log.exception("scenario job failed", job=job.id)
-            job.problem, job.state = "internal error", "failed"
+            log.exception("scenario job failed", job=errand.id)
+            self.ledger.end(errand.id, "failed", problem="internal error")
         else:
-            job.scored = job.scored if job.table is None else len(job.scenarios)
-            job.state = "cancelled" if job.table is None else "done"
+            if table is not None:
+                self.ledger.end(errand.id, "done", table=table)

@@ -23,7 +23,8 @@ from citybrain_serving.negotiation import preferred
 from citybrain_serving.routes.documentation import problems
 from citybrain_serving.safety.gate import principal_of
 from citybrain_serving.scenarios.asking import ScenariosBody, read_scenarios_of
-from citybrain_serving.scenarios.jobs import AT_ONCE, Job, Jobs, score
+from citybrain_serving.scenarios.jobs import AT_ONCE, Jobs, score
+from citybrain_serving.scenarios.ledger import Job, Ledger
 from citybrain_serving.scenarios.now import base_now
 from citybrain_serving.scenarios.parts import RunError
 from citybrain_serving.scenarios.run import surrogate_for
@@ -37,8 +38,9 @@ NEWEST = pd.Timedelta(hours=1)
 
 def router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1/scenarios", tags=["scenarios"])
-    jobs = Jobs()
     bundle_of = functools.cache(lambda: _bundle(service))
+    threads = service.settings.threads
+    jobs = Jobs(Ledger(service.store.engine), bundle_of, lambda b, base: Scorer(b, base=base, threads=threads))
 
     @routes.post("", summary="Score measures against the current forecast", responses=problems(406, 422, 429, 503))
     async def ask(request: Request, body: ScenariosBody) -> Response:
@@ -58,7 +60,8 @@ def router(service: Service) -> APIRouter:
         if weathers:
             raise BadScenario("weather: only the usual weather is answered here; use `citybrain score` for others")
         if len(scenarios) > AT_ONCE:
-            job = jobs.submit(scorer, scenarios, body.weights, principal_of(request).name, about)
+            owner = principal_of(request).name
+            job = await run_in_threadpool(jobs.submit, owner, body, len(scenarios), scorer.base, about)
             address = f"/v1/scenarios/{job.id}"
             return Response(orjson.dumps(_status(job)), 202, {"Location": address}, JSON)
         try:
@@ -76,18 +79,18 @@ def router(service: Service) -> APIRouter:
     async def results(request: Request, job: str = Path(description="its id")) -> Response:
         """The ranking as JSON, Arrow or Parquet; 202 with the job's state while it is under way."""
         media = preferred(request.headers.get("accept"), OFFERED)
-        found = _mine(jobs, request, job)
+        found = await run_in_threadpool(_mine, jobs, request, job)
         if found.state == "failed":
             raise BadScenario(found.problem)
-        if found.table is None:
+        if found.state != "done":
             return Response(orjson.dumps(_status(found)), 202, {"Retry-After": "2"}, JSON)
-        return await run_in_threadpool(_encoded, found.table, media, found.base)
+        table = await run_in_threadpool(jobs.ledger.result, found.id)
+        return await run_in_threadpool(_encoded, table, media, found.about)
 
     @routes.post("/{job}/cancel", summary="Stop a job", responses=problems(404))
     def cancel(request: Request, job: str = Path(description="its id")) -> Response:
         """A job that has ended stays as it is."""
-        found = _mine(jobs, request, job)
-        jobs.cancel(found)
+        found = jobs.cancel(_mine(jobs, request, job))
         return Response(orjson.dumps(_status(found)), 202, media_type=JSON)
 
     return routes
@@ -128,11 +131,11 @@ def _status(job: Job) -> dict[str, Any]:
     return {
         "id": job.id,
         "state": job.state,
-        "scenarios": len(job.scenarios),
+        "scenarios": job.count,
         "scored": job.scored,
         "problem": job.problem or None,
         "results": f"/v1/scenarios/{job.id}/results",
-        **job.base,
+        **job.about,
     }
 
 

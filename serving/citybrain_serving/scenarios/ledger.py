@@ -1,0 +1,156 @@
+"""Scenario jobs in the store: what was asked, how far it is, and what came of it.
+
+Any replica answers for any job. One is worked on by one worker at a time, which shows in the store that it is alive;
+a job whose worker has fallen silent is another's to take up, from the beginning and on the same traffic.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import sqlalchemy as sa
+
+from citybrain_models.surrogate.network import Base
+from citybrain_serving.database import transaction
+from citybrain_serving.errors import TooManyJobs, UnknownJob
+from citybrain_serving.packing import pack, packed_width, unpack
+from citybrain_serving.scenarios.asking import ScenariosBody
+from citybrain_serving.tables import scenario_jobs as jobs
+
+KEPT = 32
+"""Jobs whose results are kept; the oldest ended ones make room."""
+WAITING = 8
+"""Jobs that may be under way or wait."""
+SILENT_S = 60
+"""So long after its last sign of life a worker of another process is taken for dead."""
+
+State = Literal["waiting", "running", "done", "cancelled", "failed"]
+ENDED = ("done", "cancelled", "failed")
+
+
+@dataclass(frozen=True)
+class Job:
+    """``count`` scenarios, of which ``scored`` are; ``problem`` says why it ``failed``; ``about`` on what base."""
+
+    id: str
+    owner: str
+    state: State
+    count: int
+    scored: int
+    problem: str
+    about: Mapping[str, Any]
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What a worker needs: the question, the traffic that it is about (``[signal, segment, slot]``, flattened), and
+    the digest of the surrogate that was to answer."""
+
+    id: str
+    asked: ScenariosBody
+    traffic: np.ndarray
+    surrogate: str
+
+    def base(self, usual: Base) -> Base:
+        """The traffic, in the slots of ``usual``."""
+        flow, vehicles, emission = self.traffic.reshape(3, *usual.flow.shape)
+        return Base(flow, vehicles, emission, usual.slot_seconds)
+
+
+class Ledger:
+    """Jobs in the database of ``engine``; ``clock`` gives seconds since 1970."""
+
+    def __init__(self, engine: sa.Engine, clock: Callable[[], float] = time.time):
+        self._engine, self._clock = engine, clock
+        # Only PostgreSQL is shared: whoever else wrote to a file is gone.
+        self._silent = SILENT_S if engine.dialect.name == "postgresql" else 0
+        self.worker = uuid.uuid4().hex
+
+    def add(self, owner: str, asked: ScenariosBody, count: int, base: Base, surrogate: str, about: Mapping) -> Job:  # type: ignore[type-arg]  # any JSON
+        """Raises :class:`TooManyJobs` where as many wait as may."""
+        traffic = np.stack([base.flow, base.vehicles, base.emission])
+        row = {
+            "id": uuid.uuid4().hex, "owner": owner, "state": "waiting", "created": int(self._clock()),
+            "asked": asked.model_dump_json(), "about": json.dumps(about), "traffic": pack(traffic),
+            "surrogate": surrogate, "count": count, "scored": 0, "problem": "", "beat": 0,
+        }  # fmt: skip
+        with transaction(self._engine, write=True) as connection:
+            under_way = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state.not_in(ENDED))
+            if connection.scalar(under_way) >= WAITING:
+                raise TooManyJobs(f"{WAITING} jobs are under way; wait for one or cancel it")
+            kept = sa.select(jobs.c.id).where(jobs.c.state.in_(ENDED)).order_by(jobs.c.created.desc(), jobs.c.id)
+            old = connection.scalars(kept.offset(KEPT)).all()
+            connection.execute(sa.delete(jobs).where(jobs.c.id.in_(old)))
+            connection.execute(sa.insert(jobs).values(row))
+        return _job(row | {"about": about})
+
+    def get(self, job: str, owner: str) -> Job:
+        """Raises :class:`UnknownJob` for one that does not exist, is forgotten, or is somebody else's."""
+        columns = [jobs.c[name] for name in ("id", "owner", "state", "count", "scored", "problem", "about")]
+        with transaction(self._engine) as connection:
+            row = connection.execute(sa.select(*columns).where(jobs.c.id == job, jobs.c.owner == owner)).first()
+        if row is None:
+            raise UnknownJob(f"there is no scenario job {job!r} of yours")
+        return _job(row._asdict() | {"about": json.loads(row.about)})
+
+    def result(self, job: str) -> pa.Table:
+        """The ranking of a job that is done."""
+        with transaction(self._engine) as connection:
+            data = connection.scalar(sa.select(jobs.c.result).where(jobs.c.id == job))
+        return pq.read_table(pa.BufferReader(data))
+
+    def cancel(self, job: str) -> None:
+        """A job that has ended stays as it is."""
+        with transaction(self._engine, write=True) as connection:
+            connection.execute(
+                sa.update(jobs).where(jobs.c.id == job, jobs.c.state.not_in(ENDED)).values(state="cancelled")
+            )
+
+    def claim(self) -> Errand | None:
+        """The oldest job that waits, or whose worker is gone; it is this worker's from now on."""
+        dead = sa.and_(
+            jobs.c.state == "running", jobs.c.worker != self.worker, jobs.c.beat <= int(self._clock()) - self._silent
+        )
+        with transaction(self._engine, write=True) as connection:
+            waiting = sa.select(jobs).where(sa.or_(jobs.c.state == "waiting", dead))
+            row = connection.execute(waiting.order_by(jobs.c.created, jobs.c.id).limit(1)).first()
+            if row is None:
+                return None
+            mine = {"state": "running", "worker": self.worker, "scored": 0, "beat": int(self._clock())}
+            connection.execute(sa.update(jobs).where(jobs.c.id == row.id).values(mine))
+        traffic = unpack(row.traffic, packed_width(row.traffic))
+        return Errand(row.id, ScenariosBody.model_validate_json(row.asked), traffic, row.surrogate)
+
+    def beat(self, job: str, scored: int) -> bool:
+        """Notes progress; False where the job is no longer this worker's: cancelled, or taken by another."""
+        return self._write(job, {"scored": scored, "beat": int(self._clock())})
+
+    def end(self, job: str, state: State, *, problem: str = "", table: pa.Table | None = None) -> None:
+        """Notes how a job ended, unless it was cancelled meanwhile."""
+        values: dict[str, object] = {"state": state, "problem": problem}
+        if table is not None:
+            sink = pa.BufferOutputStream()
+            pq.write_table(table, sink, compression="zstd")
+            values |= {"scored": table.num_rows, "result": sink.getvalue().to_pybytes()}
+        self._write(job, values)
+
+    def _write(self, job: str, values: Mapping[str, object]) -> bool:
+        mine = sa.and_(jobs.c.id == job, jobs.c.state == "running", jobs.c.worker == self.worker)
+        with transaction(self._engine, write=True) as connection:
+            return bool(connection.execute(sa.update(jobs).where(mine).values(values)).rowcount)
+
+
+def _job(row: Mapping[str, Any]) -> Job:
+    return Job(**{name: row[name] for name in Job.__dataclass_fields__})
