@@ -40,18 +40,28 @@ class Breathing:
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Outcomes, each ``[scenario]``, and the worst-off district's position, from ``emission`` g/h
         ``[scenario, slot, segment]`` and factors on other sources ``[scenario, slot]``, none of them in a warm-up."""
-        hourly = by_hour(emission).swapaxes(0, 1)
-        blown, own = (share.T[..., None] for share in self.composition.left(sectors, (len(emission), self.hours)))
-        regional, local = (field[:, None] for field in self._at_people)
-        breathed = (hourly @ self._people_matrix + regional * blown + local * own).mean(axis=0)
-        district = breathed[:, :-1]
-        outcomes = {"pm25_people": breathed[:, -1], "worst_district_pm25": district.max(axis=1)}
+        people, district = self.people(emission, sectors)
+        outcomes = {"pm25_people": people, "worst_district_pm25": district.max(axis=1)}
         if self.place.stations:
-            regional, local = (field[:, None] for field in self._at_stations)
-            measured = hourly @ self._station_matrix + regional * blown + local * own
+            measured = self._hourly(emission, sectors, self._station_matrix, self._at_stations)
             outcomes["pm25_stations"] = measured.mean(axis=(0, 2))
             outcomes["exceedance_h"] = (measured > EXCEEDANCE).sum(axis=(0, 2)).astype(float)
         else:
             nowhere = np.full(len(emission), np.nan)
             outcomes |= {"pm25_stations": nowhere, "exceedance_h": nowhere}
         return outcomes, district.argmax(axis=1)
+
+    def people(self, emission: np.ndarray, sectors: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """What people breathe, mean over hours and days, µg/m³: in the city ``[scenario]``, and in each district
+        ``[scenario, district]``; arguments as above."""
+        breathed = self._hourly(emission, sectors, self._people_matrix, self._at_people).mean(axis=0)
+        return breathed[:, -1], breathed[:, :-1]
+
+    def _hourly(
+        self, emission: np.ndarray, sectors: Mapping[str, np.ndarray], matrix: np.ndarray, background: list[np.ndarray]
+    ) -> np.ndarray:
+        """µg/m³ ``[hour, scenario, column of the matrix]``."""
+        blown, own = (share.T[..., None] for share in self.composition.left(sectors, (len(emission), self.hours)))
+        regional, local = (field[:, None] for field in background)
+        concentration: np.ndarray = by_hour(emission).swapaxes(0, 1) @ matrix + regional * blown + local * own
+        return concentration

@@ -7,6 +7,7 @@ A YAML file is ``version: 1`` and a list ``scenarios``; a JSON Lines file has on
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -54,10 +55,11 @@ class Scenarios(Sequence[Scenario]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if index < 0:
             index += len(self)
-        for source, end in zip(self.sources, self._ends, strict=True):
-            if 0 <= index < end:
-                return _made(source, index - end + len(source))
-        raise IndexError(f"there are {len(self)} scenarios")
+        if not 0 <= index < len(self):
+            raise IndexError(f"there are {len(self)} scenarios")
+        number = bisect_right(self._ends, index)
+        source = self.sources[number]
+        return _made(source, index - self._ends[number] + len(source))
 
     def __iter__(self) -> Iterator[Scenario]:
         return (_made(source, i) for source in self.sources for i in range(len(source)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -21,6 +21,7 @@ JAM_DENSITY = 150.0
 EMISSION_RATE = 0.02
 """PM2.5 of an average vehicle, g/km: only the unit of emissions inside the network."""
 NEIGHBOURS = 8
+_TRAFFIC = ("flow", "vehicles", "emission")
 
 
 class SurrogateError(CityBrainError):
@@ -43,6 +44,12 @@ class Base:
         vehicles = traffic.flow * (length_m / 1000) / np.maximum(traffic.speed, 1e-3)
         flow, vehicles, emission = (a.T.astype(np.float32) for a in (traffic.flow, vehicles, traffic.emission))
         return Base(flow, vehicles, emission, slot_seconds)
+
+    @staticmethod
+    def mean(days: Sequence[Base]) -> Base:
+        """The mean traffic of several days."""
+        flow, vehicles, emission = (np.mean([getattr(d, n) for d in days], axis=0) for n in _TRAFFIC)
+        return Base(flow, vehicles, emission, days[0].slot_seconds)
 
     @property
     def signals(self) -> np.ndarray:

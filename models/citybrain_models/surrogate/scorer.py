@@ -107,6 +107,11 @@ class Scorer:
         """Traffic ``[scenario, slot, segment]``, see :meth:`After.traffic`."""
         return self.after.traffic(changed, exhaust)
 
+    def people(self, weather: Weather, traffic: Traffic, sectors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """PM2.5 that people breathe in each district, µg/m³ ``[scenario]``; ``sectors`` as in :class:`LeverArrays`."""
+        _, by_district = self._air(weather).people(traffic.emission, sectors)
+        return dict(zip(self.place.districts, by_district.T, strict=True))
+
     def _run(self, said: LeverArrays) -> np.ndarray:
         """The change ``[scenario, segment, slot, signal, quantile]``."""
         change: np.ndarray = self.session.run(None, {"levers": said.levers, "closed": said.closed, **self.fixed})[0]

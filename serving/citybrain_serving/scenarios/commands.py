@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
 from citybrain_datasets.scenarios.reading import read_scenarios
+from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_serving.scenarios.engine import Engine, LocalEngine, RayEngine, Work
 from citybrain_serving.scenarios.parts import write_table
 from citybrain_serving.scenarios.ranking import parse_weights
@@ -77,6 +79,29 @@ def score(
         write_report(work, done.table, weighed, page, checked)
         typer.echo(page)
     typer.echo(out)
+
+
+def apply_surrogate(
+    city: Annotated[Path, typer.Argument(help="folder of a city made by `citybrain data simulate`")],
+    surrogate: Annotated[
+        Path | None, typer.Option(help="folder of the surrogate to apply; the one that ships by default")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="where it is written [default: CITY/surrogate]")] = None,
+    days: Annotated[int, typer.Option(min=1, help="working days that usual traffic is the mean of")] = 4,
+) -> None:
+    """Apply a surrogate to a city that it was not trained on; simulates that city's usual mornings."""
+    from citybrain_datasets.scenarios.site import open_site
+    from citybrain_datasets.scenarios.truth import simulate
+    from citybrain_models.surrogate.applying import applied
+
+    bundle = SurrogateBundle.read(surrogate_for("embedded", surrogate))
+    site = open_site(city)
+    with _progress() as bar:
+        usual = bar.track(range(days), description="simulating")
+        mornings = [simulate(site, Scenario(id="base"), day, bundle.window) for day in usual]
+    target = out or city / "surrogate"
+    applied(bundle, site, mornings).write(target)
+    typer.echo(target)
 
 
 def _progress() -> Progress:

@@ -40,7 +40,7 @@ def courses(times: Sequence[str], before: np.ndarray, after: np.ndarray, label: 
     return _svg([*lines, *ticks, *marks, _text(MARGIN, HEIGHT - 8, f"{label}; grey before, green after", "start")])
 
 
-def bars(values: Mapping[str, float]) -> str:
+def bars(values: Mapping[str, float], digits: int = 1) -> str:
     """One bar a name: to the left, in green, what falls; to the right, in red, what rises."""
     row, middle, reach = 26, 470, 220
     largest = max((abs(v) for v in values.values()), default=0.0) or 1.0
@@ -51,7 +51,7 @@ def bars(values: Mapping[str, float]) -> str:
         lines.append(_text(middle - reach - 12, y + 14, name, "end"))
         colour = BETTER if value < 0 else WORSE
         lines.append(f'<rect x="{start:.1f}" y="{y}" width="{length:.1f}" height="18" fill="{colour}"/>')
-        lines.append(_text(middle + reach + 8, y + 14, f"{value:+,.1f}", "start"))
+        lines.append(_text(middle + reach + 8, y + 14, f"{value:+,.{digits}f}", "start"))
     return _svg(lines, height=20 + row * len(values))
 
 

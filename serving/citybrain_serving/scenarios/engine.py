@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -50,7 +50,7 @@ class Work:
         """Rows of piece ``number``; the same on every machine of one kind."""
         first = number * self.chunk
         chosen = self.scenarios[first : first + self.chunk]
-        return rows_of(chosen, _scorer(self.surrogate, self.city)(chosen), first)
+        return rows_of(chosen, scorer_of(self.surrogate, self.city)(chosen), first)
 
 
 class Engine(Protocol):
@@ -122,7 +122,7 @@ class RayEngine:
         ray = self.ray
         # A node that is lost takes its pieces with it; Ray does them again elsewhere.
         task = ray.remote(num_cpus=1, max_retries=-1)(_ray_piece)
-        shared, queue, running = ray.put(work), iter(numbers), {}
+        shared, queue, running = [ray.put(work)], iter(numbers), {}
         while True:
             most = max(1, int(ray.cluster_resources().get("CPU", 1))) * _AHEAD
             for number in queue:
@@ -137,7 +137,7 @@ class RayEngine:
 
 
 @lru_cache(maxsize=2)
-def _scorer(surrogate: Path, city: str) -> Scorer:
+def scorer_of(surrogate: Path, city: str) -> Scorer:
     """One scorer a process, on one thread: more workers, not more threads, and sums in one order."""
     bundle = SurrogateBundle.read(surrogate)
 
@@ -161,5 +161,15 @@ def _piece(number: int) -> pa.Table:
     return _work.score(number)
 
 
-def _ray_piece(work: Work, number: int) -> pa.Table:
-    return work.score(number)
+_held: dict[object, Work] = {}
+
+
+def _ray_piece(shared: list[Any], number: int) -> pa.Table:
+    """``shared`` holds a reference, so that a worker unpacks the work once and not for each piece."""
+    import ray
+
+    (reference,) = shared
+    if reference not in _held:
+        _held.clear()
+        _held[reference] = ray.get(reference)
+    return _held[reference].score(number)

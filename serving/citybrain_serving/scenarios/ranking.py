@@ -11,7 +11,7 @@ from citybrain_datasets.errors import ConfigError
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
 
 DEFAULT_WEIGHTS: Mapping[str, float] = {"delay_veh_h": 1.0, "pm25_people": 1.0}
-_BLOCK = 4096
+_BLOCK = 512
 
 
 def parse_weights(text: str | None) -> dict[str, float]:
@@ -65,13 +65,21 @@ def pareto(goals: np.ndarray) -> np.ndarray:
     # In lexical order a row can only be dominated by one that came before.
     order = np.lexsort(goals.T[::-1])
     kept = np.empty((0, goals.shape[1]))
-    for row in order:
-        goal = goals[row]
-        better = (kept <= goal).all(axis=1) & (kept < goal).any(axis=1)
-        if not better.any():
-            front[row] = True
-            kept = np.vstack([kept, goal])
+    for first in range(0, len(order), _BLOCK):
+        # Most rows of a block fall to what is kept from the blocks before; only the others are held against each other.
+        rows = order[first : first + _BLOCK]
+        for row in rows[~_dominated(goals[rows], kept)]:
+            if not _dominated(goals[row : row + 1], kept)[0]:
+                front[row] = True
+                kept = np.vstack([kept, goals[row]])
     return front
+
+
+def _dominated(goals: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Which rows another row is at least as good as in everything and better in something."""
+    as_good = (by[:, None] <= goals).all(axis=2)
+    better = (by[:, None] < goals).any(axis=2)
+    return (as_good & better).any(axis=0)
 
 
 def _relative(table: pa.Table, name: str) -> np.ndarray:

@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
-from citybrain_models.surrogate.bundle import SurrogateBundle
+from citybrain_datasets.scenarios.places import clock
+from citybrain_datasets.scenarios.resolve import districts
 from citybrain_models.surrogate.scorer import Scorer
 from citybrain_serving.scenarios.drawing import bars, courses, map_of_change, scatter
-from citybrain_serving.scenarios.engine import Work
+from citybrain_serving.scenarios.engine import Work, scorer_of
 from citybrain_serving.scenarios.parts import write_whole
 
 SHOWN = 20
@@ -36,9 +37,10 @@ def write_report(
 ) -> None:
     """Writes the HTML page of a ranking: table, Pareto plot, map of the best scenario's change, before and after by
     quarter of an hour, who gains and who loses; and, where ``checked``, the simulator's word beside the surrogate's."""
-    bundle = SurrogateBundle.read(work.surrogate)
+    scorer = scorer_of(work.surrogate, work.city)
+    bundle = scorer.bundle
     best = work.scenarios[ranked["position"][0].as_py()]
-    body = "\n".join(_body(bundle, ranked, weights, best, checked))
+    body = "\n".join(_body(scorer, ranked, weights, best, checked))
     title = html.escape(f"Scenarios for {bundle.city.title or bundle.city.name}")
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -49,8 +51,9 @@ def write_report(
 
 
 def _body(
-    bundle: SurrogateBundle, ranked: pa.Table, weights: Mapping[str, float], best: Scenario, checked: pa.Table | None
+    scorer: Scorer, ranked: pa.Table, weights: Mapping[str, float], best: Scenario, checked: pa.Table | None
 ) -> Iterator[str]:
+    bundle = scorer.bundle
     weighed = ", ".join(f"{name} × {weight:g}" for name, weight in weights.items() if weight)
     outside = sum(bool(why) for why in ranked["outside"].to_pylist())
     if bundle.city.synthetic:
@@ -64,7 +67,7 @@ def _body(
     shown = list(dict.fromkeys([*named, "delay_veh_h", "emission_kg", "pm25_people"]))
     yield "<h2>Ranking</h2>" + _table(ranked, shown)
     yield "<h2>What can be had together</h2>" + _pareto(ranked, [*named, "delay_veh_h", "pm25_people"][:2], shown)
-    yield from _best(bundle, best)
+    yield from _best(scorer, best)
     if checked is not None:
         yield "<h2>Simulated</h2>" + _checked(checked)
 
@@ -99,25 +102,30 @@ def _pareto(ranked: pa.Table, axes: list[str], shown: list[str]) -> str:
     return scatter(a, b, front[kept], below, beside)
 
 
-def _best(bundle: SurrogateBundle, best: Scenario) -> Iterator[str]:
-    scorer = Scorer(bundle)
+def _best(scorer: Scorer, best: Scenario) -> Iterator[str]:
+    bundle, usual = scorer.bundle, scorer.after.unchanged
     said = scorer.levers([best], scorer.base.flow)
     after = scorer.changed(said)
     roads = bundle.city.nodes["road"]
-    hours = bundle.usual.slot_seconds / 3600
-    time = (after.vehicles[0] - bundle.usual.vehicles).sum(axis=1) * hours
+    slot = bundle.usual.slot_seconds
+    time = (after.vehicles[0] - usual.vehicles[0]).sum(axis=1) * slot / 3600
+    emitted = [scorer.traffic(usual), scorer.traffic(after, said.exhaust)]
     yield f"<h2>Best: {html.escape(best.title or best.id)}</h2>"
     yield "<h3>Time spent on each street, change in vehicle-hours</h3>"
+    yield "<p><small>Green: less; red: more. The larger the dot, the larger the change.</small></p>"
     edges = bundle.city.edges["road-road"]
     yield map_of_change(roads["lat"].to_numpy(float), roads["lon"].to_numpy(float), time, _links(roads, edges))
     yield "<h3>Before and after</h3>"
-    begin = bundle.window.begin
-    times = [f"{(begin + 15 * i) // 60:02d}:{(begin + 15 * i) % 60:02d}" for i in range(bundle.usual.slots)]
-    yield courses(times, bundle.usual.vehicles.sum(axis=0), after.vehicles[0].sum(axis=0), "vehicles on the road")
-    yield "<h3>Who gains and who loses, vehicle-hours by district</h3>"
-    owners = roads["owner"].astype(str).to_numpy()
-    sums = {name: float(time[owners == name].sum()) for name in sorted(set(owners))}
-    yield bars(sums)
+    times = [clock(bundle.window.begin + i * slot // 60) for i in range(bundle.usual.slots)]
+    yield courses(times, usual.vehicles[0].sum(axis=0), after.vehicles[0].sum(axis=0), "vehicles on the road")
+    yield courses(times, *(t.emission[0].sum(axis=-1) for t in emitted), "PM2.5 that traffic emits, g/h")
+    yield "<h3>Who gains and who loses</h3><p>Time spent, vehicle-hours by the district of the street</p>"
+    where = districts(roads)
+    yield bars({name: float(time[where == name].sum()) for name in sorted(set(where))})
+    yield "<p>PM2.5 that people breathe, µg/m³ by the district where they live</p>"
+    nothing = {name: np.ones_like(factors) for name, factors in said.sectors.items()}
+    before, then = (scorer.people(best.weather, t, f) for t, f in zip(emitted, (nothing, said.sectors), strict=True))
+    yield bars({name: float(then[name][0] - before[name][0]) for name in before}, digits=2)
 
 
 def _links(roads, edges) -> list[tuple[int, int]]:  # type: ignore[no-untyped-def]  # two tables of a City

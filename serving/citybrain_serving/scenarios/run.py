@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,8 @@ def surrogate_for(city: str, given: Path | None = None) -> Path:
         if folder.is_dir():
             return folder
     raise RunError(
-        f"there is no surrogate for {city}: train one (`citybrain train-surrogate`) or name it (--surrogate)"
+        f"there is no surrogate for {city}: name one (--surrogate), train one (`citybrain train-surrogate`), "
+        "or apply another city's (`citybrain apply-surrogate`)"
     )
 
 
@@ -57,7 +59,8 @@ def score_to(
     """
     if not len(work.scenarios):
         raise RunError("there is no scenario to score")
-    parts = Parts(out, about(work), restart)
+    said = about(work)
+    parts = Parts(out, said, restart)
     todo = [number for number in range(work.chunks) if not parts.done(number)]
     found = scored = work.chunks - len(todo)
     progress(_count(work, scored))
@@ -66,6 +69,8 @@ def score_to(
         scored += 1
         progress(_count(work, scored))
     table = rank(pa.concat_tables(parts.read(work.chunks)).combine_chunks(), weights)
+    told = json.dumps({**said, "weights": dict(weights)}, sort_keys=True, ensure_ascii=False)
+    table = table.replace_schema_metadata({"citybrain": told})
     write_table(table, out)
     parts.clear()
     return Outcome(table, found)
