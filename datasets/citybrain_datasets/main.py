@@ -26,6 +26,7 @@ SUMMARIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "score": ("What if: measures ranked by the hundred thousand.", ("onnxruntime", "onnx")),
     "apply-surrogate": ("Apply a surrogate to another city.", ("onnxruntime", "onnx", "sumo", "scipy")),
     "train-surrogate": ("Train the surrogate of the traffic simulation.", ("torch", "lightning", "mlflow", "scipy")),
+    "bench-scoring": ("Measure how fast scenarios are scored.", ("onnxruntime", "onnx")),
     "track-ranking": ("Keep a scoring run in MLflow.", ("mlflow", "lightning")),
     "bench-scenarios": ("Measure the surrogate against the simulation.", ("torch", "lightning", "scipy")),
     "train": ("Train a network on a city.", ("torch", "lightning", "mlflow")),
