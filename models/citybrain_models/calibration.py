@@ -16,6 +16,9 @@ PARTS = 8
 ENOUGH = 50
 """Windows of a part of the day at which its own shift, fitted, counts half; with fewer it leans on the whole's."""
 
+PACE = 3
+"""How much farther than the whole's an outcome moves the shift of its part of the day, which sees only one in eight."""
+
 
 def parts_of_day(task: Task, calendar: Calendar, issue: pd.DatetimeIndex) -> np.ndarray:
     """The part of the local day in which each step ahead ends, int ``[batch, horizon]``, 0 … :data:`PARTS` − 1."""
@@ -95,8 +98,9 @@ class Calibration:
         """One online step after outcomes: adaptive conformal inference (Gibbs & Candès 2021), lead by lead.
 
         ``published`` are the quantiles that went out, calibrated, ``[node, horizon, quantile]``, ``truth [node,
-        horizon]`` with NaN for unknown, ``part [horizon]``. Each shift, the whole's and that of its part of the day,
-        moves by ``rate`` times how far the share of outcomes below its quantile is from its level; the median stays.
+        horizon]`` with NaN for unknown, ``part [horizon]``. Each shift moves by ``rate`` times how far the share of
+        outcomes below its quantile is from its level, that of the part of the day :data:`PACE` times as far; the median
+        stays.
         """
         known = np.isfinite(truth) & np.isfinite(published).all(axis=-1)
         count = known.sum(axis=0)[:, None]
@@ -105,7 +109,7 @@ class Calibration:
         step[:, self.quantiles.index(0.5)] = 0
         by_part = self.by_part.copy()
         if part is not None and len(by_part):
-            by_part[part, np.arange(len(step))] += step
+            by_part[part, np.arange(len(step))] += PACE * step
         return Calibration(self.quantiles, (self.shift + step).astype(np.float32), by_part)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 import onnxruntime
@@ -11,6 +12,7 @@ from citybrain_datasets.features import Features, Window
 from citybrain_datasets.task import Task
 from citybrain_models.bundle import Bundle, BundleError
 from citybrain_models.calibration import Calibration, parts_of_day
+from citybrain_models.onnx_tensors import OnnxFileError, with_constants
 
 
 def open_session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
@@ -39,11 +41,22 @@ class OnnxForecaster:
         self.bundle = bundle
         self.features: Features = bundle.features()
         self.calibration: Calibration = bundle.calibration
-        self.session = open_session(bundle.model, threads)
-        self.inputs = [node.name for node in self.session.get_inputs()]
-        unknown = [n for n in bundle.graph if n not in self.inputs]
-        if unknown:
-            raise BundleError(f"model.onnx does not read {', '.join(unknown)}, which graph.npz holds")
+        self.threads = threads
+        self.inputs = [*bundle.graph, *(node.name for node in self._here.get_inputs())]
+
+    @cached_property
+    def session(self) -> onnxruntime.InferenceSession:
+        """The network for any graph: the bundle's own has to be fed to it."""
+        return open_session(self.bundle.model, self.threads)
+
+    @cached_property
+    def _here(self) -> onnxruntime.InferenceSession:
+        """The network for the bundle's own graph. What follows from the graph alone, such as the weights of edges, is
+        computed here once and not with every window."""
+        try:
+            return open_session(with_constants(self.bundle.model, self.bundle.graph), self.threads)
+        except OnnxFileError as error:
+            raise BundleError(f"model.onnx: {error} in graph.npz") from None
 
     @property
     def task(self) -> Task:
@@ -55,8 +68,7 @@ class OnnxForecaster:
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """The network alone, on feature arrays; the bundle's graph is added."""
-        feed = {name: self.bundle.graph[name] if name in self.bundle.graph else arrays[name] for name in self.inputs}
-        return self.session.run(None, feed)[0]
+        return self._here.run(None, {node.name: arrays[node.name] for node in self._here.get_inputs()})[0]
 
     def forecast(self, window: Window) -> np.ndarray:
         part = parts_of_day(self.task, self.features.calendar, window.issue)

@@ -1,13 +1,15 @@
-"""The tensors of an ONNX file, found without the onnx package: 55 MB that a server need not carry for one check.
+"""The tensors of an ONNX file, found and added without the onnx package: 55 MB that a server need not carry for that.
 
-Only the fields that can hold a tensor are described, with the numbers of onnx.proto; protobuf skips all others.
+Only the fields that can hold a tensor, and those of the tensors added, are described, with the numbers of onnx.proto;
+protobuf carries all others along unread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
@@ -30,6 +32,7 @@ _HOLDERS: dict[str, tuple[tuple[str, int, int, str], ...]] = {
         ("node", 1, REPEATED, "Node"),
         ("initializer", 5, REPEATED, "Tensor"),
         ("sparse_initializer", 15, REPEATED, "Sparse"),
+        ("input", 11, REPEATED, "Value"),
     ),
     "Node": (("attribute", 5, REPEATED, "Attribute"),),
     "Attribute": (
@@ -43,7 +46,23 @@ _HOLDERS: dict[str, tuple[tuple[str, int, int, str], ...]] = {
     "Sparse": (("values", 1, SINGLE, "Tensor"), ("indices", 2, SINGLE, "Tensor")),
     "Tensor": (("external_data", 13, REPEATED, "Entry"),),
     "Entry": (),
+    "Value": (),
 }
+
+_FIELD = descriptor_pb2.FieldDescriptorProto
+_PLAIN: dict[str, tuple[tuple[str, int, _FIELD.Label, _FIELD.Type], ...]] = {
+    "Tensor": (
+        ("dims", 1, REPEATED, _FIELD.TYPE_INT64),
+        ("data_type", 2, SINGLE, _FIELD.TYPE_INT32),
+        ("name", 8, SINGLE, _FIELD.TYPE_STRING),
+        ("raw_data", 9, SINGLE, _FIELD.TYPE_BYTES),
+        ("data_location", 14, SINGLE, _FIELD.TYPE_INT32),
+    ),
+    "Value": (("name", 1, SINGLE, _FIELD.TYPE_STRING),),
+}
+
+_DATA_TYPES = {"float32": 1, "int64": 7}
+"""Numbers of TensorProto.DataType for the arrays that a network is given."""
 
 
 class OnnxFileError(CityBrainError):
@@ -67,6 +86,30 @@ def refuse_external_tensors(model: bytes) -> None:
             raise OnnxFileError(f"tensor {tensor.name!r} refers to data outside the file")
 
 
+def with_constants(model: bytes, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The model with inputs turned into constants, so that an inference engine computes what hangs on them alone once,
+    when it opens the model, and not for every window.
+
+    Raises :class:`OnnxFileError` for arrays that the model has no input for, or of a type that no network here reads.
+    """
+    parsed = _MODEL()
+    parsed.ParseFromString(model)
+    kept = [value for value in parsed.graph.input if value.name not in arrays]
+    unknown = set(arrays) - {value.name for value in parsed.graph.input}
+    if unknown:
+        raise OnnxFileError(f"does not read {', '.join(sorted(unknown))}")
+    odd = [name for name, array in arrays.items() if array.dtype.name not in _DATA_TYPES]
+    if odd:
+        raise OnnxFileError(f"reads {odd[0]} as {arrays[odd[0]].dtype}")
+    for name, array in arrays.items():
+        parsed.graph.initializer.add(
+            name=name, dims=array.shape, data_type=_DATA_TYPES[array.dtype.name], raw_data=array.tobytes()
+        )
+    del parsed.graph.input[:]
+    parsed.graph.input.extend(kept)
+    return bytes(parsed.SerializeToString())
+
+
 def _tensors(message: Message) -> Iterator[Any]:
     """Every tensor below a message, however deep its graphs are nested."""
     if message.DESCRIPTOR.name == "Tensor":
@@ -88,11 +131,8 @@ def _model_class() -> type[Message]:
                 name=field, number=number, label=label, type_name=kind_name,
                 type=descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE,
             )  # fmt: skip
-        if name == "Tensor":
-            message.field.add(name="name", number=8, label=SINGLE, type=descriptor_pb2.FieldDescriptorProto.TYPE_STRING)
-            message.field.add(
-                name="data_location", number=14, label=SINGLE, type=descriptor_pb2.FieldDescriptorProto.TYPE_INT32
-            )
+        for field, number, label, kind in _PLAIN.get(name, ()):
+            message.field.add(name=field, number=number, label=label, type=kind)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("citybrain.onnx.Model"))

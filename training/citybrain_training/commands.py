@@ -18,6 +18,7 @@ from citybrain_datasets.task import Task
 from citybrain_training.config import TrainConfig, read_config
 
 if TYPE_CHECKING:  # torch takes seconds to import, which a help page should not
+    from citybrain_models.bundle import Bundle
     from citybrain_models.forecaster import Forecaster
     from citybrain_training.preparation import Preparation
 
@@ -87,23 +88,13 @@ def evaluate(
     plot: Annotated[Path | None, typer.Option(help="with --events: draw how reliable the probabilities are")] = None,
 ) -> None:
     """Score a bundle beside persistence and the weekly profile on a city's test windows."""
-    from citybrain_models.bundle import Bundle
     from citybrain_models.onnx_forecaster import OnnxForecaster
     from citybrain_training.pipeline import OURS, beside_baselines, score
-    from citybrain_training.preparation import prepare
 
     if plot is not None and not events:
         raise ConfigError("--plot draws the reliability of events; it needs --events")
-    read = Bundle.read(bundle)
-    loaded = City.load(city)
-    if loaded.ids(read.task.node) != read.city.ids(read.task.node):
-        raise ConfigError(
-            f"{bundle}: was trained for the {read.task.node} nodes of {read.city.name!r}, "
-            f"which are not those of {loaded.name!r}"
-        )
-    settings = load_config(config).merged({"task": read.task.model_dump(exclude={"name", "node"})})
-    preparation = prepare(loaded, read.task.name, settings)
-    ours = OnnxForecaster(read, settings.threads)
+    read, preparation = tested(bundle, city, config)
+    ours = OnnxForecaster(read, preparation.config.threads)
     if events:
         tell_events({OURS: ours} | beside_baselines(preparation), preparation, as_json, plot)
         return
@@ -112,6 +103,25 @@ def evaluate(
         typer.echo(json.dumps(tables, indent=1))
     else:
         print_scores(read.task, tables)
+
+
+def tested(bundle: Path, city: str, config: str | None) -> tuple[Bundle, Preparation]:
+    """A bundle and the city it is to be tested on, prepared for its task.
+
+    Raises :class:`ConfigError` where it was trained for other nodes.
+    """
+    from citybrain_models.bundle import Bundle
+    from citybrain_training.preparation import prepare
+
+    read = Bundle.read(bundle)
+    loaded = City.load(city)
+    if loaded.ids(read.task.node) != read.city.ids(read.task.node):
+        raise ConfigError(
+            f"{bundle}: was trained for the {read.task.node} nodes of {read.city.name!r}, "
+            f"which are not those of {loaded.name!r}"
+        )
+    settings = load_config(config).merged({"task": read.task.model_dump(exclude={"name", "node"})})
+    return read, prepare(loaded, read.task.name, settings)
 
 
 def export(

@@ -11,7 +11,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from citybrain_datasets.city import City
@@ -32,13 +31,10 @@ class EventScores:
     dependence: float
 
 
-def score_events(forecaster: Forecaster, preparation: Preparation, most: int = 1_000) -> EventScores:
-    """Scores the events of the test windows. How leads go together is learnt from at most ``most`` validation
-    windows, never from the test."""
-    free = free_speed(preparation.city)
-    validate = preparation.split.validate
-    dependence = _dependence(forecaster, preparation, validate[:: max(1, len(validate) // most)])
-    events = Events(preparation.task, free, dependence)
+def score_events(forecaster: Forecaster, preparation: Preparation) -> EventScores:
+    """Scores the events of the test windows."""
+    dependence = learnt_dependence(forecaster, preparation)
+    events = Events(preparation.task, free_speed(preparation.city), dependence)
     source, test = preparation.source, preparation.split.test
     for first in range(0, len(test), BATCH):
         issues = test[first : first + BATCH]
@@ -56,7 +52,10 @@ def free_speed(city: City) -> np.ndarray | None:
     return roads["free_speed_kmh"].to_numpy(float)
 
 
-def _dependence(forecaster: Forecaster, preparation: Preparation, issues: pd.DatetimeIndex) -> float:
+def learnt_dependence(forecaster: Forecaster, preparation: Preparation, most: int = 1_000) -> float:
+    """How leads go together in a forecaster's errors, θ of :func:`~citybrain_models.events.probability_of_any`:
+    learnt from at most ``most`` validation windows, never from the test."""
+    issues = preparation.split.validate[:: max(1, len(preparation.split.validate) // most)]
     events, source = Events(preparation.task, free_speed(preparation.city)), preparation.source
     chances, outcomes = [], []
     for first in range(0, len(issues), BATCH):

@@ -15,6 +15,7 @@ from citybrain_training.bench.cases import Case
 from citybrain_training.bench.records import RunStore, run_digest
 from citybrain_training.bench.scoring import score_test
 from citybrain_training.config import TrainConfig
+from citybrain_training.events import learnt_dependence
 from citybrain_training.peers.peer import Budget, LearnsOnline
 from citybrain_training.peers.registry import Subject
 from citybrain_training.preparation import Preparation, prepare, task_of
@@ -101,7 +102,7 @@ def run_one(
     """Fits one subject and scores it on the test windows, once."""
     peer = subject.make()
     cost = peer.fit(preparation, budget)
-    result = score_test(peer, preparation, case)
+    result = score_test(peer, preparation, case, learnt_dependence(peer, preparation))
     online = None
     if isinstance(peer, LearnsOnline):
         # The medians are the same; only what the intervals came to is kept.

@@ -13,6 +13,7 @@ from citybrain_models.events import Events
 from citybrain_models.forecaster import Forecaster
 from citybrain_models.metrics import Scores
 from citybrain_training.bench.cases import Case
+from citybrain_training.events import free_speed
 from citybrain_training.preparation import Preparation
 
 PARTS_OF_DAY = ("00–06", "06–12", "12–18", "18–24")
@@ -34,12 +35,13 @@ class Result:
         return dict(vars(self))
 
 
-def score_test(forecaster: Forecaster, preparation: Preparation, case: Case, batch: int = 64) -> Result:
-    """Scores a forecaster on the test windows, once, in one pass."""
+def score_test(
+    forecaster: Forecaster, preparation: Preparation, case: Case, dependence: float = 0.0, batch: int = 64
+) -> Result:
+    """Scores a forecaster on the test windows, once, in one pass. ``dependence`` is that of
+    :func:`~citybrain_training.events.learnt_dependence`."""
     task, source, city = preparation.task, preparation.source, preparation.city
-    roads = city.nodes.get("road")
-    free = roads["free_speed_kmh"].to_numpy(float) if roads is not None and "free_speed_kmh" in roads else None
-    scores, events = Scores(task), Events(task, free)
+    scores, events = Scores(task), Events(task, free_speed(city), dependence)
     days: dict[str, list[float]] = {}
     inside, count = np.zeros((2, task.horizon, len(PARTS_OF_DAY)))
     for first in range(0, len(preparation.split.test), batch):
@@ -49,7 +51,7 @@ def score_test(forecaster: Forecaster, preparation: Preparation, case: Case, bat
         events.add(window, forecast, truth)
         scores.add(forecast / case.per, truth / case.per)
         _add_days(days, issues.tz_convert(city.timezone), np.abs(forecast[..., task.median] - truth) / case.per)
-        _add_groups(inside, count, forecast, truth, _parts(source, issues, city.timezone))
+        add_groups(inside, count, forecast, truth, quarters(source, issues, city.timezone))
     return Result(
         scores=scores.table(),
         days=days,
@@ -72,8 +74,8 @@ def _add_days(days: dict[str, list[float]], local: pd.DatetimeIndex, error: np.n
         sums[1] += float(np.isfinite(part).sum())
 
 
-def _parts(source: WindowSource, issues: pd.DatetimeIndex, timezone: str) -> np.ndarray:
-    """Part of the local day, int ``[batch, horizon]``, in which each forecast step falls."""
+def quarters(source: WindowSource, issues: pd.DatetimeIndex, timezone: str) -> np.ndarray:
+    """Quarter of the local day, int ``[batch, horizon]``, in which each forecast step falls."""
     task = source.task
     leads = np.arange(1, task.horizon + 1) * task.step.to_numpy()
     ticks = pd.DatetimeIndex((issues.tz_convert(None).to_numpy()[:, None] + leads).ravel(), tz="UTC")
@@ -81,9 +83,10 @@ def _parts(source: WindowSource, issues: pd.DatetimeIndex, timezone: str) -> np.
     return (hours * len(PARTS_OF_DAY) // 24).reshape(len(issues), task.horizon)
 
 
-def _add_groups(
+def add_groups(
     inside: np.ndarray, count: np.ndarray, forecast: np.ndarray, truth: np.ndarray, parts: np.ndarray
 ) -> None:
+    """Adds the outcomes inside the outer quantiles, and all outcomes, to sums ``[horizon, part of the day]``."""
     known = np.isfinite(truth)
     within = known & (forecast[..., 0] <= truth) & (truth <= forecast[..., -1])
     leads = np.broadcast_to(np.arange(parts.shape[1]), parts.shape)
