@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -78,21 +78,22 @@ class Scorer:
         self._usual: dict[Weather, tuple[dict[str, np.ndarray], dict[str, list[str]]]] = {}
 
     def __call__(self, scenarios: Sequence[Scenario]) -> Scores:
-        """Scores any number of scenarios, :data:`BATCH` at a time: the network runs one batch in a thread of its own
-        while this one compiles the next and sums up the one before."""
-        parts: list[Scores] = []
+        """Scores any number of scenarios, :data:`BATCH` at a time."""
+        batches = (scenarios[first : first + BATCH] for first in range(0, len(scenarios), BATCH))
+        return Scores.joined([scores for _, scores in self.stream(batches)])
+
+    def stream(self, batches: Iterable[Sequence[Scenario]]) -> Iterator[tuple[Sequence[Scenario], Scores]]:
+        """Each batch with its scores. The network runs one batch in a thread of its own, while this one makes and
+        compiles the next and sums up the one before."""
         ahead: tuple[Sequence[Scenario], LeverArrays, Future[np.ndarray]] | None = None
         with ThreadPoolExecutor(1) as network:
-            for first in range(0, len(scenarios), BATCH):
-                batch = scenarios[first : first + BATCH]
+            for batch in batches:
                 said = self.levers(batch, self.base.flow)
-                following = (batch, said, network.submit(self._run, said))
-                if ahead is not None:
-                    parts.append(self._summed(ahead[0], ahead[1], ahead[2].result()))
-                ahead = following
+                behind, ahead = ahead, (batch, said, network.submit(self._run, said))
+                if behind is not None:
+                    yield behind[0], self._summed(behind[0], behind[1], behind[2].result())
             if ahead is not None:
-                parts.append(self._summed(ahead[0], ahead[1], ahead[2].result()))
-        return Scores.joined(parts)
+                yield ahead[0], self._summed(ahead[0], ahead[1], ahead[2].result())
 
     def score(self, scenarios: Sequence[Scenario]) -> Scores:
         """One batch. Raises :class:`CityError` where a scenario names what the city does not have."""
@@ -140,7 +141,8 @@ class Scorer:
             for name, rest in (("worst_corridor", still), ("worst_district", breath)):
                 for row in rows[rest[rows]]:
                     labels[name][row] = usual_labels[name][0]
-        grade = ["surrogate" if _TRAFFIC.intersection(s.levers) else "literature" for s in scenarios]
+        # Without a measure it is the base itself, which the surrogate learned.
+        grade = ["surrogate" if _TRAFFIC & set(s.levers) or not s.measures else "literature" for s in scenarios]
         return Scores(columns, labels, grade, self.bundle.reach.judge(said.summary))
 
     def _outcomes(

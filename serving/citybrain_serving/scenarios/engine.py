@@ -19,11 +19,11 @@ from citybrain_datasets.scenarios.language import Weather
 from citybrain_datasets.scenarios.reading import Scenarios
 from citybrain_datasets.scenarios.site import open_site
 from citybrain_models.surrogate.bundle import SurrogateBundle
-from citybrain_models.surrogate.scorer import Scorer
+from citybrain_models.surrogate.scorer import BATCH, Scorer
 from citybrain_serving.scenarios.parts import RunError
 from citybrain_serving.scenarios.rows import rows_of
 
-CHUNK = 256
+CHUNK = 512
 """Enough to be worth the sending, few enough to lose; the network's batches within are the same everywhere."""
 _AHEAD = 3
 """Pieces that wait for each worker, so that none waits for its next."""
@@ -49,8 +49,11 @@ class Work:
     def score(self, number: int) -> pa.Table:
         """Rows of piece ``number``; the same on every machine of one kind."""
         first = number * self.chunk
-        chosen = self.scenarios[first : first + self.chunk]
-        return rows_of(chosen, scorer_of(self.surrogate, self.city)(chosen), first)
+        starts = range(first, min(first + self.chunk, len(self.scenarios)), BATCH)
+        batches = (self.scenarios[start : min(start + BATCH, first + self.chunk)] for start in starts)
+        scored = scorer_of(self.surrogate, self.city).stream(batches)
+        rows = [rows_of(batch, scores, start) for start, (batch, scores) in zip(starts, scored, strict=True)]
+        return pa.concat_tables(rows).combine_chunks()
 
 
 class Engine(Protocol):

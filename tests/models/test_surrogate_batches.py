@@ -1,0 +1,148 @@
+"""Scoring by the batch says what one scenario after the other says, by the sums that the simulator is judged by."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from citybrain_datasets.errors import CityError
+from citybrain_datasets.scenarios.actions import WARM_UP, compile_actions
+from citybrain_datasets.scenarios.air import AirStep, Composition
+from citybrain_datasets.scenarios.breathing import Breathing
+from citybrain_datasets.scenarios.geography import place_of
+from citybrain_datasets.scenarios.language import Scenario
+from citybrain_datasets.scenarios.mixed import random_scenario
+from citybrain_datasets.scenarios.outcomes import OUTCOMES, air_outcomes, traffic_outcomes
+from citybrain_models.surrogate.bundle import SurrogateBundle
+from citybrain_models.surrogate.levers import CHANNELS, summary
+from citybrain_models.surrogate.scorer import BATCH, USUAL_WEATHER, Scorer
+from citybrain_models.surrogate.spared import EXHAUST
+
+SHIPPED = Path(__file__).parents[2] / "serving/citybrain_serving/scenarios/surrogates/embedded"
+pytestmark = pytest.mark.skipif(not SHIPPED.is_dir(), reason="no surrogate ships for the embedded city")
+few = settings(deadline=None, max_examples=5)
+
+
+@lru_cache
+def scorer() -> Scorer:
+    return Scorer(SurrogateBundle.read(SHIPPED))
+
+
+def drawn(seed: int, count: int) -> list[Scenario]:
+    bundle = scorer().bundle
+    return [random_scenario(bundle.city, bundle.window, seed, i) for i in range(count)]
+
+
+@few
+@given(st.integers(0, 10_000))
+def test_a_batch_says_what_the_plain_sums_say(seed: int) -> None:
+    one, scenarios = scorer(), [*drawn(seed, 6), Scenario.model_validate(COAL)]
+    found = one.score(scenarios)
+    usual = {**one._base(USUAL_WEATHER)[0]}
+    for row, scenario in enumerate(scenarios):
+        said = one.levers([scenario], one.base.flow)
+        traffic = one.traffic(one.changed(said), said.exhaust)
+        sectors = compile_actions(scenario, one.bundle.city, one.bundle.window).sectors
+        values, _ = traffic_outcomes(traffic, one.place)
+        breathed, district = air_outcomes(one.air[USUAL_WEATHER].pm25(traffic.emission, sectors), one.place)
+        for name, value in {**values, **breathed}.items():
+            assert found.columns[name][row] == pytest.approx(float(value[0]), rel=1e-4), name
+            change = found.columns[f"{name}_change"][row]
+            assert change == pytest.approx(float(value[0] - usual[name][0]), abs=1e-4 * abs(float(value[0])) + 1e-9)
+            assert found.columns[f"{name}_change_low"][row] <= change <= found.columns[f"{name}_change_high"][row]
+        assert found.labels["worst_district"][row] == one.place.districts[int(district[0])]
+
+
+COAL = {"id": "c", "measures": [{"lever": "coal", "reduction": 0.3, "when": {"begin": "07:00", "end": "07:30"}}]}
+
+
+def test_many_batches_are_scored_as_each_alone() -> None:
+    scenarios = drawn(3, 2 * BATCH + 5)
+    together = scorer()(scenarios)
+    parts = [scorer().score(scenarios[i : i + BATCH]) for i in range(0, len(scenarios), BATCH)]
+    for name, column in together.columns.items():
+        assert np.array_equal(column, np.concatenate([p.columns[name] for p in parts]))
+    assert together.outside == [why for p in parts for why in p.outside]
+    assert scorer()([]).grade == []
+
+
+def test_an_error_in_a_later_batch_is_told() -> None:
+    wrong = Scenario.model_validate({"id": "w", "measures": [{"lever": "closure", "where": {"segments": ["R999"]}}]})
+    for _ in range(2):  # what failed is not remembered as found
+        with pytest.raises(CityError, match=r"scenario w, measures.0.where.segments: 'R999'"):
+            scorer()([*drawn(1, BATCH), wrong])
+
+
+@few
+@given(st.integers(0, 10_000))
+def test_trips_not_made_are_those_of_every_class_by_itself(seed: int) -> None:
+    """The levers of demand, once more as they are defined: class by class and rule by rule."""
+    one, network = scorer(), scorer().network
+    bans = [{"lever": "odd_even", "compliance": 0.8}, {"lever": "demand", "factor": 0.7, "purposes": ["to_work"]}]
+    extra = Scenario.model_validate({"id": "x", "measures": [*bans, {"lever": "charge_zone", "where": OLD_TOWN}]})
+    scenarios = [*drawn(seed, 5), extra]
+    said = one.levers(scenarios, one.base.flow)
+    assert np.allclose(summary(said.levers), said.summary, rtol=1e-3, atol=1e-5)
+    dirt = np.array([EXHAUST.get(kind, 0.0) for _, kind in network.classes])
+    usual = np.maximum(network.demand.sum(axis=0).T, 1e-6)
+    burnt = np.maximum(np.einsum("c,cts->st", dirt, network.demand), 1e-9)
+    for row, scenario in enumerate(scenarios):
+        actions = compile_actions(scenario, one.bundle.city, one.bundle.window)
+        if actions.electric:
+            continue
+        kept, clean = np.ones(network.trips.shape), np.ones(network.trips.shape)
+        for rule in actions.trips:
+            start, end = (network.starts @ rule.place)[:, None], (network.ends @ rule.place)[None, :]
+            touched = {
+                "origin": start + 0 * end,
+                "destination": end + 0 * start,
+                "either": 1 - (1 - start) * (1 - end),
+                "entering": (1 - start) * end,
+            }[rule.end]
+            share = touched[..., None] * rule.steps[WARM_UP:]
+            for number, (purpose, kind) in enumerate(network.classes):
+                if (rule.types is None or kind in rule.types) and (rule.purposes is None or purpose in rule.purposes):
+                    kept[number] *= 1 - share * (1 - rule.factor)
+                    clean[number] *= 1 - share * rule.electric
+        gone = np.einsum("cabt,abs->st", network.trips * (1 - kept), network.route) / usual
+        cleaner = np.einsum("cabt,c,abs->st", network.trips * (1 - kept * clean), dirt, network.route) / burnt
+        for name, expected in (("cancelled_share", gone), ("cleaner", cleaner)):
+            assert np.allclose(said.levers[row, ..., CHANNELS.index(name)], expected, rtol=1e-3, atol=1e-4), name
+
+
+OLD_TOWN = {"district": "Old Town district · 老城区"}
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.booleans())
+def test_the_folded_air_breathes_the_same(seed: int, days: int, acting: bool) -> None:
+    rng = np.random.default_rng(seed)
+    place = place_of(scorer().bundle.city)
+    receptors, segments = len(place.stations) + len(place.cells), len(place.segments)
+    step = AirStep(
+        rng.random((days, 2, receptors, segments)) / segments,
+        rng.uniform(0, 60, (days, 2, receptors)),
+        rng.uniform(0, 60, (days, 2, receptors)),
+        Composition(),
+    )
+    emission = rng.uniform(0, 50, (3, 8, segments))
+    sectors = {name: rng.random((3, 8)) if acting else np.ones((3, 8)) for name in ("coal", "dust", "regional")}
+    found, district = Breathing(step, place)(emission, sectors)
+    for row in range(3):
+        warmed = {name: np.r_[[1.0] * WARM_UP, factors[row]] for name, factors in sectors.items()}
+        expected, worst = air_outcomes(step.pm25(emission[row], warmed), place)
+        assert {n: float(v[row]) for n, v in found.items()} == pytest.approx({n: float(v) for n, v in expected.items()})
+        assert district[row] == worst
+
+
+def test_every_outcome_has_its_columns() -> None:
+    found = scorer()([Scenario(id="nothing")])
+    assert set(found.columns) == {
+        f"{n}{end}" for n in OUTCOMES for end in ("", "_change", "_change_low", "_change_high")
+    }
+    assert (found.grade, found.outside) == (["surrogate"], [""])
