@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,15 +68,22 @@ class Features:
         """Signals a window must hold."""
         return (self.task.target, *self.task.inputs, *self.task.context)
 
-    def __call__(self, window: Window, own_future: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Computes the arrays. ``own_future`` float32 ``[batch, horizon, node]``, given in training only, holds the
-        answers that the profile must leave out."""
+    def __call__(
+        self,
+        window: Window,
+        own_future: np.ndarray | None = None,
+        lend: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Computes the arrays. Given in training only: ``own_future`` float32 ``[batch, horizon, node]``, the answers
+        that the profile must leave out, and ``lend``, which changes the target's profile ``[batch, step, node]`` at
+        nodes that are to pass for places without a sensor."""
         task, scalers = self.task, self.statistics.scalers
         values = {name: self._checked(name, window.values[name]) for name in self.signals}
         target = values[task.target]
         history = target[:, : task.history]
         own = None if own_future is None else np.concatenate([history, own_future], axis=1)
         profile = scalers[task.target].scale(self.profile(task.target, window.issue, own))
+        profile = profile if lend is None else lend(profile)
         scaled = scalers[task.target].scale(history)
         arrays: dict[str, np.ndarray] = {}
 

@@ -12,12 +12,20 @@ import numpy as np
 import pandas as pd
 
 from citybrain_datasets.city import City
+from citybrain_datasets.neighbourhood import Neighbourhood
 from citybrain_datasets.signals import NodeType
 from citybrain_datasets.statistics import Statistics
 from citybrain_datasets.task import Task
 
 EDGE_CHANNELS = ("present", "log_distance", "nearness", "bearing_sin", "bearing_cos", "bearing_known")
 """Channels of an edge. ``bearing`` is from the sender to the receiver; absent edges are all zero."""
+
+NEARBY_CHANNELS = (
+    "present", "log_distance", "nearness",
+    "ahead", "ahead_log_distance", "behind", "behind_log_distance", "speeds_known", "speed_gap",
+)  # fmt: skip
+"""Channels of a neighbour that is near, linked or not. ``ahead`` says that a link leads from it to the node, ``behind``
+that one leads back; ``speed_gap`` is how far apart their given free-flow speeds are, in 100 km/h."""
 
 STATIC_SCALES = {
     "length_m": 1_000.0,
@@ -52,9 +60,14 @@ def messages_of(task: Task, city_relations: frozenset[str]) -> tuple[Messages, .
     return tuple(m for m in every if {m.sender, m.receiver} <= present and m.relation in city_relations)
 
 
-def graph_arrays(city: City, task: Task, statistics: Statistics, neighbours: int = 16) -> dict[str, np.ndarray]:
+def graph_arrays(
+    city: City, task: Task, statistics: Statistics, neighbours: int = 16, sensed: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Arrays by name: ``static_<type>`` float32 ``[node, attribute]``; for each kind of message ``<name>_index``
-    int64 ``[receiver, neighbour]`` and ``<name>_edge`` float32 ``[receiver, neighbour, len(EDGE_CHANNELS)]``.
+    int64 ``[receiver, neighbour]`` and ``<name>_edge`` float32 ``[receiver, neighbour, len(EDGE_CHANNELS)]``; of the
+    target's nodes ``nearby_index``, ``nearby_edge`` likewise with :data:`NEARBY_CHANNELS`, and ``sensed_<type>``
+    float32 ``[node]``, 0 for a place where training knows no sensor (those that ``sensed``, bool ``[node]``, leaves
+    out).
 
     Of a receiver with more than ``neighbours`` senders the nearest are kept. Self loops are dropped: a node knows
     itself.
@@ -62,14 +75,20 @@ def graph_arrays(city: City, task: Task, statistics: Statistics, neighbours: int
     arrays: dict[str, np.ndarray] = {}
     types: list[NodeType] = [task.node, *([task.context_node] if task.context_node else [])]
     for node in types:
-        arrays[f"static_{node}"] = _static(city.nodes[node], node, task, statistics)
+        arrays[f"static_{node}"] = static_attributes(city, node, task, statistics)
     for kind in messages_of(task, frozenset(city.edges)):
         index, edge = _padded(city, kind, neighbours)
         arrays[f"{kind.name}_index"], arrays[f"{kind.name}_edge"] = index, edge
+    arrays["nearby_index"], arrays["nearby_edge"] = _nearby(city, task.node, neighbours)
+    count = len(city.ids(task.node))
+    arrays[f"sensed_{task.node}"] = np.ones(count, np.float32) if sensed is None else sensed.astype(np.float32)
     return arrays
 
 
-def _static(table: pd.DataFrame, node: NodeType, task: Task, statistics: Statistics) -> np.ndarray:
+def static_attributes(city: City, node: NodeType, task: Task, statistics: Statistics) -> np.ndarray:
+    """Float32 ``[node, attribute]``: place, each of :data:`STATIC_SCALES` and whether it is known, and the level and
+    spread of the weekly profile."""
+    table = city.nodes[node]
     columns: list[np.ndarray] = []
     placed = table[["lat", "lon"]].notna().all(axis=1).to_numpy()
     if placed.any():
@@ -121,3 +140,42 @@ def _padded(city: City, kind: Messages, neighbours: int) -> tuple[np.ndarray, np
         axis=-1,
     )  # fmt: skip
     return index, edge
+
+
+def _nearby(city: City, node: NodeType, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
+    near = Neighbourhood.of(city, node, neighbours)
+    there, index = near.index >= 0, near.index.clip(0)
+    km = np.nan_to_num(near.metres) / 1_000
+    typical = max(float(km[there].mean()), 0.05) if there.any() else 1.0
+    here = np.arange(len(index))[:, None]
+    ahead, behind = (_linked_km(city, node, pair) for pair in ((index, here), (here, index)))
+    speed = given_free_speed(city.nodes[node]) / 100
+    gap = np.abs(speed[index] - speed[:, None])
+    channels = [np.ones_like(km), np.log1p(km), np.exp(-km / typical)]
+    for link in (ahead, behind, gap):
+        channels += [np.isfinite(link), np.nan_to_num(link if link is gap else np.log1p(link))]
+    edge = np.stack(channels, axis=-1) * there[..., None]
+    return index, edge.astype(np.float32)
+
+
+def _linked_km(city: City, node: NodeType, pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Kilometres of the link from the first of ``pair`` to the second, int arrays that broadcast; NaN without one."""
+    sources, targets = np.broadcast_arrays(*pair)
+    links = city.edges.get(f"{node}-{node}")
+    if links is None:
+        return np.full(sources.shape, np.nan)
+    ids = pd.Index(city.ids(node))
+    ends = [ids.get_indexer(pd.Index(links[side].astype(str))) for side in ("source", "target")]
+    lengths = pd.Series(links["distance_m"].to_numpy(float) / 1_000, ends[0] * len(ids) + ends[1])
+    lengths = lengths.groupby(level=0).min()
+    return lengths.reindex((sources * len(ids) + targets).ravel()).to_numpy().reshape(sources.shape)
+
+
+def given_free_speed(table: pd.DataFrame) -> np.ndarray:
+    """Free-flow speed that a table of nodes states, km/h ``[node]``; NaN where it does not, or where it was derived
+    from the sensor's own measurements (``free_speed_measured``)."""
+    if "free_speed_kmh" not in table:
+        return np.full(len(table), np.nan)
+    speed = pd.to_numeric(table["free_speed_kmh"], errors="coerce").to_numpy(float)
+    measured = table.get("free_speed_measured", pd.Series(False, table.index)).to_numpy(bool)
+    return np.where(measured, np.nan, speed)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.city import City
+from citybrain_datasets.neighbourhood import Neighbourhood
 from citybrain_datasets.signals import Signal
 from citybrain_datasets.task import GASES, Task
 
@@ -69,6 +70,10 @@ class Profile:
         sums = _Sums(np.log1p(values) if logarithmic else values, slots, 7 * 1440 // slot_minutes)
         mean = sums.mean(np.arange(sums.size)).astype(np.float32)
         return Profile(slot_minutes, np.expm1(mean) if logarithmic else mean, sums, logarithmic)
+
+    def changed(self, mean: np.ndarray) -> Profile:
+        """The same weeks with another ``mean``; answers can still be left out of what was measured."""
+        return Profile(self.slot_minutes, mean, self._sums, self._logarithmic)
 
     def at(self, slots: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
         """Profile float32 ``[batch, step, node]`` at ``slots`` int ``[batch, step]``, without the values ``own``."""
@@ -136,6 +141,12 @@ class Statistics:
                 slots = week_slots(calendar, signal.times, minutes)
                 profiles[name] = Profile.fit(signal.values, slots, minutes, transform == "log1p")
         return Statistics(scalers, profiles)
+
+    def lent(self, name: str, near: Neighbourhood, to: np.ndarray, among: np.ndarray) -> Statistics:
+        """The same with the weekly profile of ``name`` at the nodes ``to`` lent to them by the nearest ``among``, both
+        bool ``[node]``."""
+        profile = self.profiles[name]
+        return Statistics(self.scalers, {**self.profiles, name: profile.changed(near.lent(profile.mean, to, among))})
 
 
 def clocked(city: City, task: Task, name: str) -> Signal:

@@ -88,6 +88,7 @@ def test_graph_arrays_keep_the_nearest_and_drop_self_loops(city: City) -> None:
     assert set(arrays) == {
         "static_air", "static_road", "downstream_index", "downstream_edge", "upstream_index", "upstream_edge",
         "between_stations_index", "between_stations_edge", "road_to_air_index", "road_to_air_edge",
+        "nearby_index", "nearby_edge", "sensed_air",
     }  # fmt: skip
     index, edge = arrays["road_to_air_index"], arrays["road_to_air_edge"]
     assert index.shape[1] <= 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from citybrain_datasets.city import City
-from citybrain_datasets.errors import CityError
+from citybrain_models.baselines import Persistence
 from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_training.config import TrainConfig
 from citybrain_training.pipeline import Outcome
@@ -20,7 +21,8 @@ from citybrain_training.preparation import Preparation, prepare
 from citybrain_training.robustness.bench import measure_unseen
 from citybrain_training.robustness.commands import bench_robustness
 from citybrain_training.robustness.corruptions import BrokenSource, corridor, dead, late, share_of, stuck
-from citybrain_training.robustness.unseen import nearest, silent, stretched, without
+from citybrain_training.robustness.spatial import inverse_distance, kriging, nearest_mean
+from citybrain_training.robustness.unseen import silent, stretched, without
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +71,40 @@ def test_a_corridor_hangs_together(small_city: City) -> None:
     assert corridor(small_city.replace(edges={}), "road") is None
 
 
-def test_the_nearest_are_sensors_that_count_and_never_the_place_itself(small_city: City) -> None:
-    among = np.array([True, True, False, True, False, True])
-    rows, weight = nearest(small_city, "road", among, count=2)
-    assert among[rows].all()
-    assert all(place not in near for place, near in enumerate(rows))
-    np.testing.assert_allclose(weight.sum(axis=1), 1)
-    lost = small_city.nodes["road"].assign(lat=np.nan)
-    with pytest.raises(CityError, match="no lat and lon"):
-        nearest(small_city.replace(nodes={**small_city.nodes, "road": lost}), "road", among)
+def test_places_without_a_sensor_are_told_by_those_with_one_alone(ready: Preparation) -> None:
+    places = np.array([False, False, True, False, True, False])
+    still, city = Persistence(ready.features), ready.city
+    window = ready.source.window(ready.split.test[:4])
+    blind = replace(window, values={"speed": np.where(places, np.float32(np.nan), window.values["speed"])})
+    measured = still.forecast(window)[:, ~places]
+    found = {
+        "nearest": nearest_mean(still, city, places),
+        "inverse distance": inverse_distance(still, city, places),
+        "kriging": kriging(still, city, places, ready.source, ready.split.train),
+    }
+    for name, told in found.items():
+        assert told is not None, name
+        np.testing.assert_allclose(told.weight.sum(axis=1), 1, rtol=1e-5, err_msg=name)
+        said = told.forecast(window)
+        np.testing.assert_array_equal(said[:, ~places], measured, err_msg=name)
+        np.testing.assert_array_equal(told.forecast(blind)[:, places], said[:, places], err_msg=name)
+    lost = ready.city.nodes["road"].assign(lat=np.nan)
+    nowhere = city.replace(nodes={**city.nodes, "road": lost})
+    assert inverse_distance(still, nowhere, places) is None
+    assert nearest_mean(still, nowhere, places) is not None, "links tell who is near"
+    assert nearest_mean(still, nowhere.replace(edges={}), places) is None
+
+
+def test_kriging_gives_near_sensors_more_weight_than_far_ones(small_city: City, quick: TrainConfig) -> None:
+    row = small_city.nodes["road"].assign(lat=31.0, lon=121 + 0.01 * np.arange(6))
+    signal = small_city.signals["speed"]
+    drift = np.cumsum(np.random.default_rng(0).normal(size=signal.shape), axis=1).astype(np.float32)
+    signals = {**small_city.signals, "speed": replace(signal, values=50 + 5 * drift)}
+    ready = prepare(small_city.replace(nodes={**small_city.nodes, "road": row}, signals=signals), "congestion", quick)
+    places = np.arange(6) == 2
+    told = kriging(Persistence(ready.features), ready.city, places, ready.source, ready.split.train)
+    assert told is not None
+    assert set(np.flatnonzero(~places)[np.argsort(told.weight[0])[-2:]]) == {1, 3}
 
 
 def test_a_bundle_stretched_over_its_own_city_is_itself(trained: Outcome, small_city: City, ready: Preparation) -> None:
@@ -90,7 +117,8 @@ def test_a_bundle_stretched_over_its_own_city_is_itself(trained: Outcome, small_
 def test_sensors_never_seen_are_forecast_from_place_and_neighbours(ready: Preparation, tmp_path: Path) -> None:
     records = measure_unseen(ready, tmp_path, share=0.2, every=40)
     mae = {record["subject"]: record["value"] for record in records if record["metric"] == "mae"}
-    assert set(mae) == {"citynet", "nearest sensors", "nearest sensors' weekly profile"}
+    names = {"citynet", "nearest sensors", "nearest sensors' weekly profile", "inverse distance", "kriging"}
+    assert set(mae) == names
     assert all(np.isfinite(value) and value > 0 for value in mae.values())
 
 
@@ -109,7 +137,9 @@ def test_the_command_writes_records_once(trained: Outcome, saved_city: Path, tmp
     app = typer.Typer()
     app.command()(bench_robustness)
     out = tmp_path / "robustness.json"
-    arguments = [str(trained.folder), str(saved_city), "--no-unseen", "--every", "40", "--out", str(out)]
+    page = tmp_path / "benchmarks.md"
+    arguments = [str(trained.folder), str(saved_city), "--draws", "0", "--every", "40"]
+    arguments += ["--out", str(out), "--docs", str(page)]
     for _ in range(2):
         assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
     records = json.loads(out.read_text())
@@ -120,3 +150,5 @@ def test_the_command_writes_records_once(trained: Outcome, saved_city: Path, tmp
     }
     assert {"value", "unit", "windows", "commit", "machine", "date", "command"} <= set(records[0])
     assert str(tmp_path) not in out.read_text()
+    assert page.read_text().count("### smallville-congestion, km/h") == 1
+    assert "| 30 % of sensors dead | others |" in page.read_text()

@@ -43,35 +43,60 @@ class Collate:
         source = self.preparation.source
         issue = self.issues[np.asarray(rows)]
         window, answer = source.window(issue), source.answer(issue)
-        if self.training and self.preparation.config.fit.sensor_dropout:
-            window = silence(window, self.preparation, self.random)
-        arrays = self.preparation.features(window, answer if self.training else None)
+        arrays = self._disturbed(window, answer) if self.training else self.preparation.features(window)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return tensors, torch.from_numpy(np.ascontiguousarray(answer.transpose(0, 2, 1)))
 
+    def _disturbed(self, window: Window, answer: np.ndarray) -> dict[str, np.ndarray]:
+        """Features of a window in which sensors fail and some pass for places that never had one, ``phantom``.
 
-def silence(window: Window, preparation: Preparation, random: np.random.Generator) -> Window:
-    """The window with some sensors silent from some step of the recent history on, as when a feed breaks.
+        In half of the batches there are none, so that the city as it is is learned as well.
+        """
+        prepared, config = self.preparation, self.preparation.config.fit
+        share = self.random.choice([0.0, 4 * config.phantoms]) * self.random.random()
+        phantom = prepared.sensed & (self.random.random(len(prepared.sensed)) < share)
+        window = broken(window, prepared, self.random, phantom)
+        strange, known = phantom | ~prepared.sensed, prepared.sensed & ~phantom
+        arrays = prepared.features(window, answer, lambda usual: prepared.neighbourhood.lent(usual, strange, known))
+        return {**arrays, "phantom": phantom}
 
-    The share of silent sensors differs from window to window, 0 in half of them, so that both the whole and the
-    broken city are learned.
+
+def broken(window: Window, preparation: Preparation, random: np.random.Generator, phantom: np.ndarray) -> Window:
+    """The window with some sensors failing: silent or stuck at one value from some step of the recent history on, or
+    silent for as long as the window looks back, as those of the target's nodes ``phantom`` always are.
+
+    The share of failing sensors differs from window to window, 0 in half of them, so that both the whole and the
+    broken city are learned. In a few windows the whole feed is late.
     """
-    task, rate = preparation.task, preparation.config.fit.sensor_dropout
+    task, rate, features = preparation.task, preparation.config.fit.sensor_dropout, preparation.features
     batch = len(window.issue)
     share = np.where(random.random(batch) < 0.5, 0.0, np.minimum(random.exponential(2 * rate, batch), 0.6))
-    values = dict(window.values)
+    late = random.random((batch, 1)) < rate / 2
+    late_since = random.integers(1 - task.history, 1, (batch, 1))
+    values, future = dict(window.values), dict(window.future)
     for node in {task.node, task.context_node} - {None}:
-        names = [n for n in preparation.features.signals if preparation.features.placing[n] == node]
+        names = [n for n in features.signals if features.placing[n] == node]
         nodes = values[names[0]].shape[2]
-        silent = random.random((batch, nodes)) < share[:, None]
-        since = random.integers(0, task.history, (batch, nodes))
+        fails, how = random.random((batch, nodes)) < share[:, None], random.random((batch, nodes))
+        dead, stuck = fails & (how < 0.6), fails & (how > 0.9) & ~late
+        if node == task.node:
+            dead |= phantom
+        silent = (fails | late) & ~stuck
+        # Offsets are at most 0, and the first of the history is 1 - history.
+        since = np.where(late, late_since, random.integers(1 - task.history, 1, (batch, nodes)))
         for name in names:
-            history = values[name][:, : task.history]
-            gone = silent[:, None] & (np.arange(task.history)[:, None] >= since[:, None])
-            values[name] = np.concatenate(
-                [np.where(gone, np.float32(np.nan), history), values[name][:, task.history :]], axis=1
-            )
-    return Window(window.issue, values, window.future)
+            offsets = features.offsets(name)
+            changed = np.where(dead[:, None], np.float32(np.nan), values[name])
+            first = np.take_along_axis(values[name], (since + task.history - 1)[:, None], axis=1)
+            for column in np.flatnonzero(offsets > -task.history):
+                failed = offsets[column] >= since
+                held = np.where(stuck & failed, first[:, 0], changed[:, column])
+                changed[:, column] = np.where((silent | dead) & failed, np.float32(np.nan), held)
+            values[name] = changed
+    for name in future:
+        if features.placing[name] == task.node:
+            future[name] = np.where(phantom, np.float32(np.nan), future[name])
+    return Window(window.issue, values, future)
 
 
 class Windows(pl.LightningDataModule):

@@ -48,7 +48,9 @@ class FitConfig(_Strict):
     embedding_dropout: float = Field(0.1, ge=0, lt=1)
     """Share of nodes whose learned embedding is withheld in a batch, so that a new sensor can do without."""
     sensor_dropout: float = Field(0.05, ge=0, lt=1)
-    """Mean share of sensors silenced in a training window, so that dead ones are nothing new."""
+    """Mean share of sensors that fail in a training window, so that dead and stuck ones are nothing new."""
+    phantoms: float = Field(0.1, ge=0, le=0.25)
+    """Mean share of sensors that a training batch takes for places without one, so that virtual sensing is learnt."""
     quantile_weight: float = Field(1.0, ge=0)
     """Weight of the mean pinball loss of the outer quantiles beside the absolute error of the median."""
     windows_per_epoch: int | None = Field(None, gt=0)

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from citybrain_datasets.graph import EDGE_CHANNELS, messages_of
+from citybrain_datasets.graph import EDGE_CHANNELS, NEARBY_CHANNELS, messages_of
 from citybrain_datasets.statistics import LOGARITHMIC
 from citybrain_models.nn.citynet import CityNet, MessageKind
 from citybrain_models.nn.ensemble import Ensemble
@@ -38,6 +38,7 @@ def build_network(preparation: Preparation) -> CityNet | Ensemble:
         time_features=probe["time"].shape[-1],
         messages=[MessageKind(k.name, k.sender, k.receiver, windy and k.receiver == "air") for k in kinds],
         edge_channels=len(EDGE_CHANNELS),
+        nearby_channels=len(NEARBY_CHANNELS) if config.graph else 0,
         horizon=task.horizon,
         quantiles=task.quantiles,
         mean=scaler.mean,
@@ -71,6 +72,8 @@ class ForecastModule(pl.LightningModule):
         self.graph_names = list(preparation.graph)
         for name, array in preparation.graph.items():
             self.register_buffer(f"graph_{name}", torch.from_numpy(array), persistent=False)
+        self.strange: Tensor
+        self.register_buffer("strange", torch.from_numpy(preparation.strange), persistent=False)
         size = preparation.config.network.embedding
         self.embeddings = nn.ParameterDict(
             {
@@ -84,9 +87,21 @@ class ForecastModule(pl.LightningModule):
         self.val_error = MeanMetric()
 
     def inputs(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Feature arrays joined by the graph's, with some embeddings withheld while training."""
+        """Feature arrays joined by the graph's, with some embeddings withheld while training.
+
+        At the nodes of ``arrays["phantom"]``, bool ``[node]``, if it is there, nothing is told that a sensor has
+        learnt; a place where training knows no sensor never had an embedding.
+        """
+        arrays = dict(arrays)
         graph = {name: getattr(self, f"graph_{name}") for name in self.graph_names}
+        phantom = arrays.pop("phantom", None)
+        sensed, static = f"sensed_{self.task.node}", f"static_{self.task.node}"
+        if phantom is not None:
+            graph[sensed] = graph[sensed] * ~phantom
+            graph[static] = torch.where(phantom.unsqueeze(-1), self.strange, graph[static])
         for node, table in self.embeddings.items():
+            if node == self.task.node:
+                table = table * graph[sensed].unsqueeze(-1)
             if self.training and self.config.embedding_dropout:
                 keep = torch.rand(table.shape[0], 1, device=table.device) >= self.config.embedding_dropout
                 table = table * keep

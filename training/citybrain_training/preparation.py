@@ -13,7 +13,8 @@ from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError, ConfigError, Problem
 from citybrain_datasets.features import Features
-from citybrain_datasets.graph import graph_arrays
+from citybrain_datasets.graph import given_free_speed, graph_arrays, static_attributes
+from citybrain_datasets.neighbourhood import Neighbourhood
 from citybrain_datasets.statistics import Statistics
 from citybrain_datasets.task import Task, default_task
 from citybrain_datasets.windows import WindowSource
@@ -31,7 +32,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Preparation:
-    """A city made ready for one task."""
+    """A city made ready for one task.
+
+    ``sensed``, bool ``[node]``, are the target's nodes with a measurement in the training part; the others borrow
+    their weekly profile from them. ``strange`` are the static attributes that each node would have without a sensor.
+    """
 
     city: City
     task: Task
@@ -41,6 +46,9 @@ class Preparation:
     source: WindowSource
     graph: dict[str, np.ndarray]
     split: Split
+    neighbourhood: Neighbourhood
+    sensed: np.ndarray
+    strange: np.ndarray
 
 
 def task_of(city: City, name: str, config: TrainConfig) -> Task:
@@ -57,35 +65,55 @@ def task_of(city: City, name: str, config: TrainConfig) -> Task:
 
 def prepare(city: City, name: str, config: TrainConfig) -> Preparation:
     """Cuts the city to the configured period, splits it, and fits statistics on the training part only."""
-    city = with_free_speed(city.between(_utc(config.split.first), _utc(config.split.last)))
+    city = city.between(_utc(config.split.first), _utc(config.split.last))
     task = task_of(city, name, config)
     placing = {s: signal.node for s, signal in city.signals.items()}
     calendar = Calendar(city.timezone, city.country)
     # A window source needs features, features need statistics, statistics need the split, the split needs a clock only.
     times = WindowSource.of_city(Features(task, Statistics({}, {}), calendar, placing), city).issues()
     split = split_windows(times, task, config.split)
-    statistics = Statistics.fit(city, task, split.train[-1] + task.horizon * task.step)
+    until = split.train[-1] + task.horizon * task.step
+    city = with_free_speed(city, until)
+    near = Neighbourhood.of(city, task.node, config.network.neighbours)
+    sensed = np.isfinite(city.signals[task.target].between(None, until).values).any(axis=0)
+    fitted = Statistics.fit(city, task, until)
+    statistics = fitted.lent(task.target, near, ~sensed, sensed)
     features = Features(task, statistics, calendar, placing)
     source = WindowSource.of_city(features, city)
-    graph = graph_arrays(city, task, statistics, config.network.neighbours)
+    graph = graph_arrays(city, task, statistics, config.network.neighbours, sensed)
     if not config.network.graph:
-        graph = {k: v for k, v in graph.items() if k.startswith("static_")}
-    return Preparation(city, task, config, statistics, features, source, graph, split)
+        graph = {k: v for k, v in graph.items() if k.startswith(("static_", "sensed_"))}
+    everyone = fitted.lent(task.target, near, np.ones_like(sensed), sensed)
+    strange = static_attributes(without_measured_speed(city), task.node, task, everyone)
+    return Preparation(city, task, config, statistics, features, source, graph, split, near, sensed, strange)
 
 
-def with_free_speed(city: City) -> City:
-    """Gives roads without a free-flow speed the 85th percentile of what was measured there, the usual stand-in."""
+def with_free_speed(city: City, until: pd.Timestamp) -> City:
+    """Gives roads without a free-flow speed the 85th percentile of what was measured there up to ``until``, the usual
+    stand-in, and marks them ``free_speed_measured``."""
     roads = city.nodes.get("road")
     speed = city.signals.get("speed")
     if roads is None or speed is None or ("free_speed_kmh" in roads and roads["free_speed_kmh"].notna().all()):
         return city
-    values = speed.values
+    values = speed.between(None, until).values
     seen = np.isfinite(values).any(axis=0)
-    measured = np.full(values.shape[1], np.nan)
+    measured = pd.Series(np.nan, roads.index)
     measured[seen] = np.nanpercentile(values[:, seen], 85, axis=0)
     given = roads.get("free_speed_kmh", pd.Series(np.nan, roads.index))
-    filled = given.fillna(pd.Series(measured, roads.index))
-    return city.replace(nodes={**city.nodes, "road": roads.assign(free_speed_kmh=filled)})
+    marks = roads.get("free_speed_measured", pd.Series(False, roads.index)) | (given.isna() & seen)
+    filled = roads.assign(free_speed_kmh=given.fillna(measured), free_speed_measured=marks)
+    return city.replace(nodes={**city.nodes, "road": filled})
+
+
+def without_measured_speed(city: City, at: np.ndarray | None = None) -> City:
+    """Takes the free-flow speeds that :func:`with_free_speed` derived away again: from all roads, or from those ``at``,
+    bool ``[node]``."""
+    roads = city.nodes.get("road")
+    if roads is None or "free_speed_kmh" not in roads:
+        return city
+    given, speed = given_free_speed(roads), roads["free_speed_kmh"].to_numpy(float)
+    kept = given if at is None else np.where(at, given, speed)
+    return city.replace(nodes={**city.nodes, "road": roads.assign(free_speed_kmh=kept)})
 
 
 def split_windows(times: pd.DatetimeIndex, task: Task, config: SplitConfig) -> Split:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from citybrain_models.nn.borrowing import Borrowing
 from citybrain_models.nn.exchange import Exchange, Form, Hubs
 
 
@@ -25,9 +26,10 @@ class CityNet(nn.Module):
     """Quantiles of a signal at every node and lead, from the arrays of ``citybrain_datasets.features``.
 
     Each node's window is mapped to ``width`` numbers, joined by what the place is (static attributes and a learned
-    embedding that may be absent) and what time it is; blocks of message passing and hubs carry it through the city;
-    a head reads ``horizon × quantile`` numbers as departures from a blend of
-    the last value, the recent mean and the weekly profile.
+    embedding that may be absent) and what time it is; a node without data, or without a sensor, borrows from those
+    near it (``nearby_channels`` describe them; 0 leaves that out); blocks of message passing and hubs carry it through
+    the city; a head reads ``horizon × quantile`` numbers as departures from a blend of the last value, the recent mean
+    and the weekly profile.
 
     ``pull`` gives, lead by lead, the share by which an answer, though not the training, is drawn to the weekly profile:
     a combination of forecasts that pays where the next season is not like the last. ``mean``, ``std`` and
@@ -43,6 +45,7 @@ class CityNet(nn.Module):
         time_features: int,
         messages: Sequence[MessageKind],
         edge_channels: int,
+        nearby_channels: int = 0,
         horizon: int,
         quantiles: Sequence[float],
         mean: float,
@@ -72,6 +75,7 @@ class CityNet(nn.Module):
             }
         )
         self.clock = nn.Sequential(nn.Linear(time_features, width), nn.SiLU(), nn.Linear(width, width))
+        self.borrowing = Borrowing(width, nearby_channels) if nearby_channels else None
         # The last block answers for the target alone; what other nodes would learn there nobody reads.
         self.blocks: nn.ModuleList = nn.ModuleList(
             Block(width, [target] if i == blocks - 1 else list(features), messages, edge_channels, hubs, dropout)
@@ -89,8 +93,12 @@ class CityNet(nn.Module):
         kinds = [kind for block in blocks for kind in block.kinds]
         if name == "wind":
             return any(kind.windy for kind in kinds)
+        if name.startswith(("nearby_", "sensed_")):
+            return self.borrowing is not None
         if name.startswith("seen_"):
             node = name.removeprefix("seen_")
+            if node == self.target and self.borrowing is not None:
+                return True
             return any(node in block.hubs for block in blocks) or any(kind.sender == node for kind in kinds)
         if name.endswith(("_index", "_edge")):
             return any(kind.name == name.rsplit("_", 1)[0] for kind in kinds)
@@ -99,18 +107,28 @@ class CityNet(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """``x_<type> [batch, node, feature]``, ``seen_<type> [batch, node]``, ``anchor [batch, node, 2 + horizon]``,
         ``time [batch, feature]``, ``wind [batch, node, 2]``, ``static_<type> [node, attribute]``,
-        ``embedding_<type> [node, embedding]``, ``<message>_index`` and ``<message>_edge`` →
+        ``embedding_<type> [node, embedding]``, ``sensed_<target> [node]``, ``nearby_index`` and ``nearby_edge``,
+        ``<message>_index`` and ``<message>_edge`` →
         ``[batch, node, horizon, quantile]`` in the target's unit, rising along the quantiles."""
         clock = self.clock(inputs["time"]).unsqueeze(1)
         state = {}
         for node, window in self.window.items():
             place = self.place[node](torch.cat([inputs[f"static_{node}"], inputs[f"embedding_{node}"]], dim=-1))
             state[node] = window(inputs[f"x_{node}"]) + place.unsqueeze(0) + clock
+        anchor = inputs["anchor"]
+        if self.borrowing is not None:
+            state[self.target], anchor = self.borrowing.complete(
+                state[self.target],
+                anchor,
+                inputs[f"seen_{self.target}"],
+                inputs[f"sensed_{self.target}"],
+                inputs["nearby_index"],
+                inputs["nearby_edge"],
+                self.form,
+            )
         for block in self.blocks:
             state = block(state, inputs, self.form)
         hidden = self.norm(state[self.target])
-
-        anchor = inputs["anchor"]
         share = torch.softmax(self.blend(hidden).unflatten(-1, (self.horizon, 3)), dim=-1)
         base = share[..., 0] * anchor[..., :1] + share[..., 1] * anchor[..., 1:2] + share[..., 2] * anchor[..., 2:]
         base = base + self.shortcut(inputs[f"x_{self.target}"])

@@ -40,12 +40,15 @@ class Exchange(MessagePassing):
         """``sender [batch, sender, width]``, ``confidence [batch, sender]``, ``index [receiver, neighbour]``,
         ``edge [receiver, neighbour, channel]`` with channel 0 = present, ``wind [batch, receiver, 2]`` →
         ``[batch, receiver, width]``."""
-        weight = self._weights(edge, wind)
         message = self.value(sender)
         trust = confidence.unsqueeze(-1)
-        payload = torch.cat([message * trust, trust], dim=-1)
-        total = getattr(self, f"_{form}")(payload, weight, index)
+        total = self.total(torch.cat([message * trust, trust], dim=-1), self._weights(edge, wind), index, form)
         return total[..., :-1] / (total[..., -1:] + 1e-3)
+
+    def total(self, payload: Tensor, weight: Tensor, index: Tensor, form: Form) -> Tensor:
+        """``out[i] = Σ_j w_ij payload_j``: ``payload [batch, sender, channel]`` → ``[batch, receiver, channel]``."""
+        summed: Tensor = getattr(self, f"_{form}")(payload, weight, index)
+        return summed
 
     def _weights(self, edge: Tensor, wind: Tensor | None) -> Tensor:
         """Non-negative edge weights ``[batch or 1, receiver, neighbour]``, 0 where there is no edge."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from citybrain_datasets.city import City
-from citybrain_datasets.features import Window
+from citybrain_datasets.records import Record
 from citybrain_datasets.signals import KINDS
 from citybrain_datasets.windows import WindowSource
 from citybrain_models.baselines import Persistence, WeeklyProfile
@@ -23,43 +20,12 @@ from citybrain_training.export import make_bundle
 from citybrain_training.fitting import fit
 from citybrain_training.preparation import Preparation, prepare
 from citybrain_training.robustness.corruptions import Broken, BrokenSource, corridor, dead, late, share_of, stuck
-from citybrain_training.robustness.unseen import nearest, silent, stretched, without
+from citybrain_training.robustness.spatial import inverse_distance, kriging, nearest_mean
+from citybrain_training.robustness.unseen import silent, stretched, without
 
 OURS, NEAREST = "citynet", "nearest sensors"
 MONTH = pd.Timedelta(days=30)
 BATCH = 64
-
-Record = dict[str, Any]
-
-
-class NearestMean:
-    """The mean of what the nearest sensors measured last goes on: what one would say of a place without a sensor.
-
-    ``nodes`` bool ``[node]`` are the places asked for; only others count as sensors.
-    """
-
-    def __init__(self, inner: Persistence, rows: np.ndarray, weight: np.ndarray):
-        self.inner = inner
-        self.task = inner.task
-        self.rows = rows
-        self.weight = weight
-
-    @staticmethod
-    def of(inner: Persistence, city: City, nodes: np.ndarray) -> NearestMean:
-        rows, weight = nearest(city, inner.task.node, ~nodes)
-        return NearestMean(inner, rows, weight)
-
-    def forecast(self, window: Window) -> np.ndarray:
-        said = self.inner.forecast(window)
-        return np.einsum("bnkhq,nk->bnhq", said[:, self.rows], self.weight).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A forecaster and the windows it reads."""
-
-    forecaster: Forecaster
-    source: WindowSource | BrokenSource
 
 
 def scenarios(preparation: Preparation, seed: int = 0) -> Iterator[Broken]:
@@ -79,20 +45,20 @@ def measure(preparation: Preparation, bundle: Bundle, *, every: int = 1, seed: i
     """Records of every scenario on one of every ``every`` test windows, at the sensors that were hit and the others."""
     test = thinned(preparation.split.test, every)
     ours = OnnxForecaster(bundle, preparation.config.threads)
-    still = Persistence(preparation.features)
+    still, usual = Persistence(preparation.features), WeeklyProfile(preparation.features)
     whole = np.ones(len(preparation.city.ids(preparation.task.node)), bool)
-    models: dict[str, Forecaster] = {OURS: ours, still.name: still}
+    models: dict[str, Forecaster] = {OURS: ours, still.name: still, usual.name: usual}
     found = _score("whole", models, preparation.source, test, {"all": whole})
     for broken in scenarios(preparation, seed):
         source = BrokenSource(preparation.source, broken)
         parts = {"hit": broken.hit} if broken.hit.all() else {"hit": broken.hit, "others": ~broken.hit}
         beside = dict(models)
-        if not broken.hit.all() and _placed(preparation.city, preparation.task.node):
-            beside[NEAREST] = NearestMean.of(still, preparation.city, broken.hit)
+        if not broken.hit.all() and (near := nearest_mean(still, preparation.city, broken.hit)) is not None:
+            beside[NEAREST] = near
         found += _score(broken.name, beside, source, test, parts)
         if not broken.hit.all():  # the same sensors on the same windows, had nothing broken
             found += _score(f"{broken.name}: had nothing broken", models, preparation.source, test, parts)
-    return [_record(preparation, row) for row in found + _months(preparation, models, every)]
+    return [_record(preparation, row, seed) for row in found + _months(preparation, models, every)]
 
 
 def measure_unseen(
@@ -106,15 +72,20 @@ def measure_unseen(
     hit = share_of(len(city.ids(task.node)), share, seed)
     known = prepare(without(city, task.node, hit), task.name, config)
     fitted = fit(known, folder, progress=progress)
-    bundle = stretched(make_bundle(fitted.module, known), city)
-    ours = OnnxForecaster(bundle, config.threads)
-    source = WindowSource.of_city(ours.features, silent(city, task.node, hit))
-    nearby = NearestMean.of(Persistence(ours.features), city, hit)
-    profile = WeeklyProfile(ours.features)
-    models: dict[str, Forecaster] = {OURS: ours, NEAREST: nearby, f"{NEAREST}' {profile.name}": profile}
+    unmeasured = silent(city, task.node, hit)
+    ours = OnnxForecaster(stretched(make_bundle(fitted.module, known), unmeasured), config.threads)
+    source = WindowSource.of_city(ours.features, unmeasured)
+    still, profile = Persistence(ours.features), WeeklyProfile(ours.features)
+    models: dict[str, Forecaster] = {OURS: ours, f"{NEAREST}' {profile.name}": profile}
+    beside = {
+        NEAREST: nearest_mean(still, city, hit),
+        "inverse distance": inverse_distance(still, city, hit),
+        "kriging": kriging(still, city, hit, source, known.split.train),
+    }
+    models |= {name: found for name, found in beside.items() if found is not None}
     test = thinned(preparation.split.test, every)
-    found = _score("sensors never seen", models, source, test, {"hit": hit}, preparation.source)
-    return [_record(preparation, row) for row in found]
+    scored = _score("sensors never seen", models, source, test, {"hit": hit}, preparation.source)
+    return [_record(preparation, row, seed) for row in scored]
 
 
 def thinned(issues: pd.DatetimeIndex, every: int) -> pd.DatetimeIndex:
@@ -167,11 +138,8 @@ def _score(
     return found
 
 
-def _record(preparation: Preparation, row: Record) -> Record:
+def _record(preparation: Preparation, row: Record, seed: int) -> Record:
     unit = KINDS[preparation.task.target].unit if row["metric"] == "mae" else "1"
     value = round(float(row["value"]), 6)
-    return {"case": f"{preparation.city.name}-{preparation.task.name}", **row, "value": value, "unit": unit}
-
-
-def _placed(city: City, node: str) -> bool:
-    return bool(city.nodes[node][["lat", "lon"]].notna().all(axis=None))  # type: ignore[index]  # a node type
+    case = f"{preparation.city.name}-{preparation.task.name}"
+    return {"case": case, "seed": seed, **row, "value": value, "unit": unit, "horizon": "mean"}

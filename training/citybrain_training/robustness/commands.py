@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from citybrain_datasets.city import City
 from citybrain_datasets.errors import ConfigError
-from citybrain_training.commands import CityArgument, ConfigOption, load_config
+from citybrain_datasets.records import Record
+from citybrain_training.commands import CityArgument, ConfigOption, tested
+from citybrain_training.robustness.table import by_place
 
 console = Console(stderr=True)
 
@@ -22,58 +24,67 @@ def bench_robustness(
     bundle: Annotated[Path, typer.Argument(help="folder of a bundle")],
     city: CityArgument,
     config: ConfigOption = None,
-    unseen: Annotated[bool, typer.Option(help="also train without a tenth of the sensors and forecast those")] = True,
+    draws: Annotated[
+        int, typer.Option(min=0, help="trainings without a tenth of the sensors, another tenth each, to forecast those")
+    ] = 1,
+    epochs: Annotated[int | None, typer.Option(min=1, help="of each draw's training, instead of the config's")] = None,
     every: Annotated[int, typer.Option(min=1, help="score one of every n test windows")] = 1,
-    seed: Annotated[int, typer.Option(help="which sensors break")] = 0,
+    seed: Annotated[int, typer.Option(help="which sensors break; the draws are this one and those that follow")] = 0,
     out: Annotated[Path, typer.Option(help="file of records")] = Path("benchmarks/robustness.json"),
+    docs: Annotated[Path, typer.Option(help="page whose robustness chapter is written")] = Path("docs/benchmarks.md"),
 ) -> None:
-    """Score a bundle with sensors dead, stuck, late or never seen, beside persistence and the nearest sensors' mean."""
-    from citybrain_datasets.records import circumstances, write_atomically
-    from citybrain_models.bundle import Bundle
-    from citybrain_training.preparation import prepare
+    """Score a bundle with sensors dead, stuck, late or never seen, beside persistence and what sensors nearby say."""
+    from citybrain_datasets.records import circumstances, write_atomically, write_chapter
     from citybrain_training.robustness.bench import measure, measure_unseen
+    from citybrain_training.robustness.table import markdown
 
-    read = Bundle.read(bundle)
-    loaded = City.load(city)
-    if loaded.ids(read.task.node) != read.city.ids(read.task.node):
-        raise ConfigError(f"{bundle}: was trained for other {read.task.node} nodes than those of {loaded.name!r}")
-    settings = load_config(config).merged({"task": read.task.model_dump(exclude={"name", "node"})})
-    preparation = prepare(loaded, read.task.name, settings)
+    read, preparation = tested(bundle, city, config)
+    if epochs is not None:
+        preparation = replace(preparation, config=preparation.config.merged({"fit": {"epochs": epochs}}))
     records = measure(preparation, read, every=every, seed=seed)
-    if unseen:
+    for draw in range(seed, seed + draws):
         with tempfile.TemporaryDirectory() as work:
-            records += measure_unseen(preparation, Path(work), every=every, seed=seed, progress=console.is_terminal)
+            records += measure_unseen(preparation, Path(work), every=every, seed=draw, progress=console.is_terminal)
+    name, settings = preparation.city.name, preparation.config
     told = f" --config {Path(config).stem}" if config else ""  # not where files lie on this machine
-    command = f"citybrain bench-robustness BUNDLE {loaded.name}{told} --every {every} --seed {seed}"
-    about = {"bundle": read.version, "seed": seed, "command": command, **circumstances()}
+    told += f" --epochs {epochs}" if epochs else ""
+    command = f"citybrain bench-robustness BUNDLE {name}{told} --draws {draws} --every {every} --seed {seed}"
+    note = f"bundle {read.version}, each draw trained for at most {settings.fit.epochs} epochs"
+    about = {"note": note, "threads": settings.threads, "command": command, **circumstances()}
     fresh = [{**record, **about} for record in records]
-    kept = [r for r in _records(out) if (r["case"], r["seed"]) != (fresh[0]["case"], seed)]
+    measured = {_measured(record) for record in fresh}
+    kept = [record for record in _records(out) if _measured(record) not in measured]
     lines = ",\n".join(json.dumps(record, ensure_ascii=False, sort_keys=True) for record in [*kept, *fresh])
     write_atomically(out, f"[\n{lines}\n]\n")
+    write_chapter(docs, "robustness", "citybrain bench-robustness", markdown([*kept, *fresh]))
     _tell(fresh)
     typer.echo(out)
 
 
-def _records(path: Path) -> list[dict[str, object]]:
+def _measured(record: Record) -> tuple[str, str, int]:
+    return record["case"], record["scenario"], record["seed"]
+
+
+def _records(path: Path) -> list[Record]:
     if not path.exists():
         return []
     try:
         found = json.loads(path.read_text())
     except ValueError as error:
         raise ConfigError(f"{path}: is no JSON ({error})") from None
-    if not isinstance(found, list) or not all(isinstance(r, dict) and {"case", "seed"} <= r.keys() for r in found):
+    named = {"case", "scenario", "seed"}
+    if not isinstance(found, list) or not all(isinstance(r, dict) and named <= r.keys() for r in found):
         raise ConfigError(f"{path}: does not hold benchmark records")
     return found
 
 
-def _tell(records: list[dict[str, object]]) -> None:
+def _tell(records: list[Record]) -> None:
     """Mean errors by scenario and part, one column a model."""
     mae = [record for record in records if record["metric"] == "mae"]
-    models = list(dict.fromkeys(str(record["subject"]) for record in mae))
+    models = list(dict.fromkeys(record["subject"] for record in mae))
     table = Table(title=f"{records[0]['case']}: mean absolute error, {mae[0]['unit']}")
     for column in ("scenario", "at", *models):
         table.add_column(column, justify="left" if column in ("scenario", "at") else "right")
-    for scenario, part in dict.fromkeys((str(r["scenario"]), str(r["part"])) for r in mae):
-        row = {r["subject"]: r["value"] for r in mae if (r["scenario"], r["part"]) == (scenario, part)}
+    for (scenario, part), row in by_place(mae).items():
         table.add_row(scenario, part, *(f"{row[m]:.3f}" if m in row else "" for m in models))
     console.print(table)

@@ -1,0 +1,46 @@
+"""What a place without data takes from those near it: virtual sensing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from citybrain_models.nn.exchange import Exchange, Form
+
+
+class Borrowing(Exchange):
+    """Completes the state and the anchor of nodes that lack measurements, or a sensor, from nodes that have them.
+
+    Of nodes near ``i``, weighted by a network of what lies between: ``Σ_j w_ij c_j a_j / Σ_j w_ij c_j``, with ``c`` 1
+    or a share where ``j`` has what is asked for: measurements in its history for the state and the last and mean
+    value, a sensor in training for the weekly profile. A node with both is left as it is.
+    """
+
+    def __init__(self, width: int, edge_channels: int):
+        super().__init__(width, edge_channels)
+        self.norm = nn.LayerNorm(width)
+        self.taken = nn.Linear(width, width, bias=False)
+        self.stranger = nn.Parameter(torch.zeros(width))
+
+    def complete(
+        self, state: Tensor, anchor: Tensor, seen: Tensor, sensed: Tensor, index: Tensor, edge: Tensor, form: Form
+    ) -> tuple[Tensor, Tensor]:
+        """``state [batch, node, width]`` and ``anchor [batch, node, 2 + horizon]``, completed. ``seen [batch, node]``
+        is the measured share of the history, ``sensed [node]`` 0 for a place without a sensor; ``index`` and ``edge``
+        are as in :meth:`Exchange.forward`."""
+        trust, known = seen.unsqueeze(-1), sensed.unsqueeze(-1)
+        message = nn.functional.silu(self.value(self.norm(state)))
+        have = known.expand_as(trust)
+        payload = torch.cat([message * trust, anchor[..., :2] * trust, trust, anchor[..., 2:] * have, have], dim=-1)
+        total = self.total(payload, self._weights(edge, None), index, form)
+        width = state.shape[-1]
+        heard, last, trusted = total[..., :width], total[..., width : width + 2], total[..., width + 2 : width + 3]
+        usual = total[..., width + 3 : -1] / (total[..., -1:] + 1e-3)
+        # Where nobody near has measured anything of late, the last value is what is usual now.
+        last = (last + 1e-3 * usual[..., :1]) / (trusted + 1e-3)
+        own = torch.maximum((trust > 0).to(trust.dtype), known)
+        completed = torch.cat(
+            [own * anchor[..., :2] + (1 - own) * last, known * anchor[..., 2:] + (1 - known) * usual], dim=-1
+        )
+        taken = self.taken(heard / (trusted + 1e-3))
+        return state + (1 - trust) * taken + (1 - known) * self.stranger, completed
