@@ -60,9 +60,12 @@ def _cut(store: ObservationStore, features: Features, name: str, issue: pd.Times
     task, offsets = features.task, features.offsets(name)
     wanted = np.unique(offsets)
     runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1)
-    values = np.concatenate([sampled(store, task, name, issue, int(run[0]), int(run[-1])) for run in runs])
-    assert len(values) == len(wanted), f"{task.name}: {name} came in {len(values)} ticks, {len(wanted)} were asked for"
-    return values[np.searchsorted(wanted, offsets)]
+    rows: dict[int, np.ndarray] = {}
+    for run in runs:
+        values = sampled(store, task, name, issue, int(run[0]), int(run[-1]))
+        assert len(values) == len(run), f"{task.name}: {name} came in {len(values)} ticks, {len(run)} were asked for"
+        rows |= zip(run.tolist(), values, strict=True)
+    return np.stack([rows[offset] for offset in offsets.tolist()])
 
 
 def sampled(store: ObservationStore, task: Task, name: str, issue: pd.Timestamp, first: int, last: int) -> np.ndarray:

@@ -66,8 +66,16 @@ class Places:
         return self.table["lat"].to_numpy(float), self.table["lon"].to_numpy(float)
 
     def text(self, column: str) -> np.ndarray:
-        """A column of the node table as strings, object ``[node]``; empty where nothing is said."""
-        return self.table[column].fillna("").astype(str).to_numpy(dtype=object)
+        """A column of the node table as strings, object ``[node]``; empty where nothing is said. Not to be written to:
+        it is made once."""
+        made = self._texts.get(column)
+        if made is None:
+            made = self._texts[column] = self.table[column].fillna("").astype(str).to_numpy(dtype=object)
+        return made
+
+    @cached_property
+    def _texts(self) -> dict[str, np.ndarray]:
+        return {}
 
     def nearest(self, lat: float, lon: float) -> tuple[int, float] | None:
         """Position and distance in metres of the node closest to a place; None where no node has a place."""

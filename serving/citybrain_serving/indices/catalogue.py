@@ -105,9 +105,10 @@ def free_speeds(city: City, profile: Profile | None) -> np.ndarray:
     table = city.nodes["road"]
     stated = np.full(len(table), np.nan)
     if "free_speed_kmh" in table:
-        stated = table["free_speed_kmh"].to_numpy(float)
-    if profile is not None:
-        stated = np.where(stated > 0, stated, np.quantile(profile.mean, FREE_FLOW_QUANTILE, axis=0))
+        stated = table["free_speed_kmh"].to_numpy(float, copy=True)
+    unsaid = np.flatnonzero(~(stated > 0))
+    if profile is not None and len(unsaid):  # the profile of a large city is not sorted for what its city states
+        stated[unsaid] = np.quantile(profile.mean[:, unsaid], FREE_FLOW_QUANTILE, axis=0)
     return np.where(stated > 0, stated, np.nan)
 
 

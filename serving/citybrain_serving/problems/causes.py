@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from citybrain_datasets.city import City
+from citybrain_datasets.city import EDGE_COLUMNS, City
 from citybrain_datasets.signals import KINDS
 from citybrain_serving.indices import traffic
 from citybrain_serving.problems.trouble import CONGESTED
@@ -67,24 +67,26 @@ class Scene:
 
 
 class Neighbours:
-    """Edges of one relation by the position of a node at one end."""
+    """Edges of one relation, found by the node at one end."""
 
     def __init__(self, city: City, relation: str, at: Literal["source", "target"]):
-        table = city.edges.get(relation)
-        self.by: dict[str, pd.DataFrame] = {}
-        if table is not None:
-            self.by = dict(iter(table.groupby(table[at].astype(str), sort=False)))
-        self.other = "target" if at == "source" else "source"
+        table = city.edges.get(relation, pd.DataFrame(columns=list(EDGE_COLUMNS)))
+        codes, names = pd.factorize(table[at].astype(str))
+        order = np.argsort(codes, kind="stable")
+        table = table.iloc[order]
+        # The edges of one node lie side by side, from its first to that of the next.
+        self.first = dict(zip(names, np.searchsorted(codes[order], np.arange(len(names))).tolist(), strict=True))
+        self.count = dict(zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True))
+        self.others = table["target" if at == "source" else "source"].astype(str).to_numpy(dtype=object)
+        self.metres = table["distance_m"].to_numpy(float)
+        self.bearings = table["bearing_deg"].to_numpy(float)
 
     def of(self, node: str) -> Iterator[tuple[str, float, float]]:
         """The node at the other end, metres, and the bearing from source to target."""
-        edges = self.by.get(node)
-        if edges is not None:
-            for other, metres, bearing in zip(
-                edges[self.other], edges["distance_m"], edges["bearing_deg"], strict=True
-            ):
-                if str(other) != node:
-                    yield str(other), float(metres), float(bearing)
+        first = self.first.get(node, 0)
+        for row in range(first, first + self.count.get(node, 0)):
+            if self.others[row] != node:
+                yield self.others[row], float(self.metres[row]), float(self.bearings[row])
 
 
 class Causes:
