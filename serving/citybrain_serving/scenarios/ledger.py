@@ -78,7 +78,9 @@ class Ledger:
         self._silent = SILENT_S if engine.dialect.name == "postgresql" else 0
         self.worker = uuid.uuid4().hex
 
-    def add(self, owner: str, asked: ScenariosBody, count: int, base: Base, surrogate: str, about: Mapping) -> Job:  # type: ignore[type-arg]  # any JSON
+    def add(
+        self, owner: str, asked: ScenariosBody, count: int, base: Base, surrogate: str, about: Mapping[str, object]
+    ) -> Job:
         """Raises :class:`TooManyJobs` where as many wait as may."""
         traffic = np.stack([base.flow, base.vehicles, base.emission])
         row = {
@@ -88,7 +90,7 @@ class Ledger:
         }  # fmt: skip
         with transaction(self._engine, write=True) as connection:
             under_way = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state.not_in(ENDED))
-            if connection.scalar(under_way) >= WAITING:
+            if (connection.scalar(under_way) or 0) >= WAITING:
                 raise TooManyJobs(f"{WAITING} jobs are under way; wait for one or cancel it")
             kept = sa.select(jobs.c.id).where(jobs.c.state.in_(ENDED)).order_by(jobs.c.created.desc(), jobs.c.id)
             old = connection.scalars(kept.offset(KEPT)).all()
