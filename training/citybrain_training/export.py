@@ -26,7 +26,6 @@ from citybrain_models.onnx_forecaster import open_session
 from citybrain_training.evaluation import forecasts
 from citybrain_training.fitting import NetworkForecaster
 from citybrain_training.module import ForecastModule
-from citybrain_training.online import OnlineCalibration
 from citybrain_training.preparation import Preparation
 
 TOLERANCE = 1e-4
@@ -157,19 +156,13 @@ def example_inputs(module: ForecastModule, preparation: Preparation, count: int 
 
 
 def calibrate(module: ForecastModule, preparation: Preparation, most: int = 4_000) -> Calibration:
-    """Conformal calibration on the validation windows, thinned evenly to at most ``most``.
-
-    Fitted on all of them, it then learns from them once in order of time, as the service will go on doing: what comes
-    next is more like their end than like their mean.
-    """
+    """Conformal calibration on the validation windows, thinned evenly to at most ``most``."""
     issues = preparation.split.validate
     issues = issues[:: max(1, len(issues) // most)]
     pairs = list(forecasts(NetworkForecaster(module, preparation), preparation.source, issues))
-    raw, truth = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    forecast, truth = (np.concatenate(part) for part in zip(*pairs, strict=True))
     part = parts_of_day(preparation.task, preparation.features.calendar, issues)
-    learning = OnlineCalibration(Calibration.fit(preparation.task, raw, truth, part), preparation.source)
-    learning.publish(issues, raw)
-    return learning.calibration
+    return Calibration.fit(preparation.task, forecast, truth, part)
 
 
 def make_bundle(

@@ -14,7 +14,7 @@ import typer
 from citybrain_datasets.records import Record, circumstances, merge_records, write_chapter
 from citybrain_datasets.signals import KINDS
 from citybrain_models.bundle import Bundle
-from citybrain_models.calibration import Calibration, parts_of_day
+from citybrain_models.calibration import PARTS, Calibration, parts_of_day
 from citybrain_models.metrics import Scores
 from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_training.bench.scoring import PARTS_OF_DAY, add_groups, quarters
@@ -71,7 +71,7 @@ def measure_intervals(preparation: Preparation, bundle: Bundle) -> list[Record]:
 
 def _ways(model: OnnxForecaster, preparation: Preparation) -> Iterator[tuple[str, Publish]]:
     task, source, calendar = preparation.task, preparation.source, preparation.features.calendar
-    fitted = model.calibration
+    fitted = model.calibration.plus(Calibration.none(task, PARTS))  # an older bundle's has no parts of the day
     alike = Calibration(fitted.quantiles, fitted.shift)
 
     def as_fitted(calibration: Calibration) -> Publish:

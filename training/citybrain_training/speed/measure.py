@@ -20,7 +20,8 @@ LEARNING_RATE = 1e-3
 def infer(nodes: int, repeats: int, model: bytes, embedding: np.ndarray) -> dict[str, float]:
     """One window of ``nodes`` segments, features and network, as a server runs it: without torch, on one thread.
 
-    Milliseconds, and the most memory in MiB that the process ever held. ``embedding`` are the grid's, ``[node, …]``.
+    Milliseconds of CPU time, and the most memory in MiB that the process ever held. ``embedding [node, …]`` are the
+    grid's.
     """
     from citybrain_models.onnx_forecaster import open_session
     from citybrain_models.onnx_tensors import with_constants
@@ -43,7 +44,8 @@ def infer(nodes: int, repeats: int, model: bytes, embedding: np.ndarray) -> dict
 
 
 def beside_torch(nodes: int, repeats: int, model: bytes, weights: dict[str, Any]) -> dict[str, float]:
-    """ONNX Runtime and eager torch on the same inputs of ``nodes`` segments in turns, milliseconds on one thread; of
+    """ONNX Runtime and eager torch on the same inputs of ``nodes`` segments in turns, milliseconds of CPU time on one
+    thread; of
     torch the faster way of passing messages."""
     import torch
 
@@ -77,7 +79,8 @@ def beside_torch(nodes: int, repeats: int, model: bytes, weights: dict[str, Any]
 
 
 def train_step(nodes: int, repeats: int) -> dict[str, float]:
-    """Forward, backward and the optimiser's step on one window of ``nodes`` segments, milliseconds on one thread."""
+    """Forward, backward and the optimiser's step on one window of ``nodes`` segments, milliseconds of CPU
+    time on one thread."""
     import torch
 
     from citybrain_training.module import ForecastModule, build_network
@@ -107,15 +110,15 @@ def train_step(nodes: int, repeats: int) -> dict[str, float]:
 
 
 def interleaved(runs: list[Callable[[], Any]], repeats: int) -> list[float]:
-    """Median milliseconds of each, taken in turns so that a noisy moment hits all alike; the first round is not
-    counted."""
+    """Median milliseconds of CPU time of each, which on one thread is the time it takes where nothing else runs. Taken
+    in turns, so that a noisy moment hits all alike; the first round is not counted."""
     times: list[list[float]] = [[] for _ in runs]
     for turn in range(WARM_UP + repeats):
         for run, found in zip(runs, times, strict=True):
-            began = time.perf_counter()
+            began = time.process_time()
             run()
             if turn >= WARM_UP:
-                found.append(1_000 * (time.perf_counter() - began))
+                found.append(1_000 * (time.process_time() - began))
     return [float(np.median(found)) for found in times]
 
 

@@ -22,7 +22,8 @@ def markdown(records: Sequence[Record]) -> str:
     lines = [
         "## Speed",
         "",
-        "The network of the default configuration on a synthetic grid of streets, one window, one thread. The exported "
+        "The network of the default configuration on a synthetic grid of streets, one window. Milliseconds are CPU "
+        "time of one thread. The exported "
         f"graph has {value['exported graph', 'operators']:.0f} operators, "
         f"{value['exported graph', 'scatter_operators']:.0f} of which scatter.",
         "",
