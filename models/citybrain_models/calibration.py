@@ -88,8 +88,9 @@ class Calibration:
 
     def plus(self, learnt: Calibration) -> Calibration:
         """The same with every shift moved by what ``learnt`` holds; where one of both has no parts, the other's."""
-        parts = [one.by_part for one in (self, learnt) if len(one.by_part)]
-        by_part = np.sum(parts, axis=0, dtype=np.float32) if parts else self.by_part
+        by_part = learnt.by_part if not len(self.by_part) else self.by_part
+        if len(self.by_part) and len(learnt.by_part):
+            by_part = self.by_part + learnt.by_part
         return Calibration(self.quantiles, (self.shift + learnt.shift).astype(np.float32), by_part)
 
     def updated(

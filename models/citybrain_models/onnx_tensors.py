@@ -50,7 +50,7 @@ _HOLDERS: dict[str, tuple[tuple[str, int, int, str], ...]] = {
 }
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
-_PLAIN: dict[str, tuple[tuple[str, int, _FIELD.Label, _FIELD.Type], ...]] = {
+_PLAIN: dict[str, tuple[tuple[str, int, Any, Any], ...]] = {  # name, number, label, type
     "Tensor": (
         ("dims", 1, REPEATED, _FIELD.TYPE_INT64),
         ("data_type", 2, SINGLE, _FIELD.TYPE_INT32),
@@ -131,8 +131,8 @@ def _model_class() -> type[Message]:
                 name=field, number=number, label=label, type_name=kind_name,
                 type=descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE,
             )  # fmt: skip
-        for field, number, label, kind in _PLAIN.get(name, ()):
-            message.field.add(name=field, number=number, label=label, type=kind)
+        for plain, number, label, type_ in _PLAIN.get(name, ()):
+            message.field.add(name=plain, number=number, label=label, type=type_)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("citybrain.onnx.Model"))

@@ -53,7 +53,8 @@ def measure_intervals(preparation: Preparation, bundle: Bundle) -> list[Record]:
         for name, publish in ways.items():
             said = publish(issues, raw)
             scores[name].add(said, truth)
-            add_groups(*groups[name], said, truth, quarter)
+            inside, count = groups[name]
+            add_groups(inside, count, said, truth, quarter)
     rows = [row for name in ways for row in _rows(name, scores[name], groups[name])]
     unit = KINDS[task.target].unit
     return [
