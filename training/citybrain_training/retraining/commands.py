@@ -49,7 +49,7 @@ def retrain(
         by=_who(),
         progress=console.is_terminal,
     )
-    console.print(done.verdict.markdown(), markup=False)
+    console.print(done.verdict.markdown(), markup=False, soft_wrap=True)
     if done.move is not None:
         console.print(f"{done.move.name}: version {done.move.version} is champion instead of {done.move.previous}")
     elif not done.verdict.passed:
