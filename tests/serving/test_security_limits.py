@@ -1,5 +1,6 @@
 """Limits and hardening: rate, load, time, size, headers, hosts, bundles (OWASP API4, API6, API7, API8, API10)."""
 
+import asyncio
 import re
 import shutil
 import socket
@@ -19,10 +20,11 @@ from citybrain_serving.app import create_app
 from citybrain_serving.commands import serve
 from citybrain_serving.database import migrate, open_engine
 from citybrain_serving.errors import SafetyError, StoreUnavailable
+from citybrain_serving.safety import limits
 from citybrain_serving.safety.bundles import read_allow_list, read_bundle
 from citybrain_serving.safety.install import check_binding, guard_loopback
 from citybrain_serving.safety.keys import KeyRing
-from citybrain_serving.safety.limits import Buckets
+from citybrain_serving.safety.limits import Buckets, Slots
 from citybrain_serving.safety.roles import Role
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
@@ -90,6 +92,95 @@ def test_under_load_refusals_are_quick_and_probes_answer(live, bundles, settings
         assert httpx.get(f"{base}/v2/health/live").status_code == 200
         go.set()
         for thread in threads:
+            thread.join(20)
+        assert httpx.get(f"{base}/v1/city").status_code == 200
+
+
+def test_slots_are_given_in_turn_and_none_is_lost():
+    async def crowd() -> tuple[int, list[int]]:
+        slots, busy, most, done = Slots(2), 0, 0, []
+
+        async def work(number: int) -> None:
+            nonlocal busy, most
+            assert await slots.enter()
+            busy += 1
+            most = max(most, busy)
+            await asyncio.sleep(0)  # lets the others try
+            busy -= 1
+            done.append(number)
+            slots.leave()
+
+        gone = [asyncio.create_task(work(number)) for number in range(20)]
+        await asyncio.sleep(0)
+        gone[5].cancel()
+        await asyncio.gather(*gone, return_exceptions=True)
+        assert slots.free == 2
+        return most, done
+
+    most, done = asyncio.run(crowd())
+    assert most == 2
+    assert done == [number for number in range(20) if number != 5]
+
+
+def test_a_slot_that_came_as_its_caller_went_is_given_on():
+    async def race() -> int:
+        slots = Slots(1)
+        await slots.enter()
+        waiting = asyncio.create_task(slots.enter())
+        await asyncio.sleep(0)
+        slots.leave()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        return slots.free
+
+    assert asyncio.run(race()) == 1
+
+
+def test_a_burst_waits_and_an_overload_does_not(monkeypatch):
+    time = 0.0
+    waits: list[float] = []
+    timeout = asyncio.timeout
+    monkeypatch.setattr(limits.asyncio, "timeout", lambda seconds: waits.append(seconds) or timeout(0))
+
+    async def ask() -> bool:
+        nonlocal time
+        slots = Slots(1, lambda: time)
+        assert await slots.enter()
+        refused = not await slots.enter()
+        time += 2 * limits.BURST_S
+        return refused and not await slots.enter()
+
+    assert asyncio.run(ask())
+    assert waits == [limits.BURST_S, limits.OVERLOAD_S]
+
+
+def test_who_finds_no_slot_is_refused_and_a_slow_body_takes_none(live, bundles, settings, monkeypatch):
+    inside, go = threading.Semaphore(0), threading.Event()
+
+    def slow(self, readings):
+        inside.release()
+        assert go.wait(20)
+        raise StoreUnavailable("the answer does not matter")
+
+    monkeypatch.setattr(Service, "take", slow)
+    monkeypatch.setattr(limits, "BURST_S", 0.05)
+    service = Service(bundles.values(), settings.model_copy(update={"at_once": 1}))
+    with live(service) as base:
+        host, port = base.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as wire:
+            wire.sendall(b"POST /v1/cases HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+            assert httpx.get(f"{base}/v1/city").status_code == 200
+            send = partial(httpx.post, f"{base}/v1/observations", json={"observations": []}, timeout=30)
+            thread = threading.Thread(target=send)
+            thread.start()
+            assert inside.acquire(timeout=20)
+            for ask in (partial(httpx.get, f"{base}/v1/city"), partial(httpx.post, f"{base}/v1/cases", json={})):
+                refused = ask()
+                assert refused.status_code == 503
+                assert refused.json()["type"] == "urn:citybrain:problem:overloaded"
+                assert refused.headers["retry-after"] == "5"
+            assert httpx.get(f"{base}/livez").status_code == 200
+            go.set()
             thread.join(20)
         assert httpx.get(f"{base}/v1/city").status_code == 200
 

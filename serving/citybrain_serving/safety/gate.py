@@ -15,7 +15,7 @@ from citybrain_serving.problem_details import problem
 from citybrain_serving.safety.callers import Callers, TooManyAttempts
 from citybrain_serving.safety.headers import secured
 from citybrain_serving.safety.ledger import Ledger
-from citybrain_serving.safety.limits import Buckets
+from citybrain_serving.safety.limits import Buckets, Slots
 from citybrain_serving.safety.roles import LOCAL, NOBODY, Permission, Principal
 from citybrain_serving.safety.rules import READING, permission_for
 
@@ -33,6 +33,7 @@ class Gate:
         ledger: Ledger,
         buckets: Buckets | None,
         in_flight: int,
+        slots: Slots,
         seconds: float,
     ):
         self.app = app
@@ -40,6 +41,7 @@ class Gate:
         self.ledger = ledger
         self.buckets = buckets
         self.free = in_flight
+        self.slots = slots
         self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,27 +94,52 @@ class Gate:
         return who, None
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, name: str) -> None:
-        status, whole = 0, False
+        status, whole, working = 0, False, False
         self.free -= 1
+
+        async def begin() -> None:
+            nonlocal working
+            if not working and not _queued(scope["path"]):
+                if not await self.slots.enter():
+                    raise _Overload
+                working = True
+
+        def end() -> None:
+            nonlocal working
+            self.free += 1
+            if working:
+                self.slots.leave()
+            working = False
 
         async def reading() -> Message:
             nonlocal whole
             message = await receive()
-            whole = whole or not message.get("more_body", False)
+            if not whole and not message.get("more_body", False):
+                whole = True
+                if not status:
+                    await begin()  # a body that comes slowly keeps nobody from working
             return message
 
         async def answering(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self.free += 1
+                end()
                 deadline.reschedule(None)  # a stream may go on; what it may not is keep a caller waiting
                 self._note(name, scope, status)
             await send(message)
 
         try:
             async with asyncio.timeout(self.seconds) as deadline:
+                if not _has_body(scope):
+                    await begin()
                 await self.app(scope, reading, answering)
+        except _Overload:
+            refusal = _refuse(scope["path"], 503, "overloaded", "more is asked than can be done now", 1)
+            self._note(name, scope, refusal.status_code)
+            await refusal(scope, receive, send)
+            end()
+            status = refusal.status_code
         except TimeoutError:
             if status or not deadline.expired():
                 raise
@@ -121,14 +148,29 @@ class Gate:
             refusal = _refuse(scope["path"], *slug, late, 5)
             self._note(name, scope, refusal.status_code)
             await refusal(scope, receive, send)
-            status, self.free = refusal.status_code, self.free + 1
+            end()
+            status = refusal.status_code
         finally:
             if not status:
-                self.free += 1
+                end()
 
     def _note(self, name: str, scope: Scope, status: int) -> None:
         query = scope["query_string"].decode("latin-1")[:QUERY_TOLD]
         self.ledger.note(name, scope["method"], scope["path"][:QUERY_TOLD], query, status)
+
+
+class _Overload(BaseException):
+    """There is no slot. No ``Exception``: whoever parses a body must not take this for a fault of the body."""
+
+
+def _has_body(scope: Scope) -> bool:
+    sizes = (value for key, value in scope["headers"] if key in (b"content-length", b"transfer-encoding"))
+    return any(value != b"0" for value in sizes)
+
+
+def _queued(path: str) -> bool:
+    """Whether an address has a queue of its own."""
+    return path.startswith("/v2/") and path.endswith("/infer")
 
 
 def principal_of(request: Request) -> Principal:

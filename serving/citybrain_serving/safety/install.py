@@ -19,7 +19,7 @@ from citybrain_serving.safety.callers import Callers
 from citybrain_serving.safety.gate import Gate
 from citybrain_serving.safety.keys import KeyRing
 from citybrain_serving.safety.ledger import Ledger
-from citybrain_serving.safety.limits import Buckets
+from citybrain_serving.safety.limits import Buckets, Slots
 from citybrain_serving.safety.opening import audit_of, open_store
 from citybrain_serving.safety.settings import SafetySettings
 from citybrain_serving.service import Service
@@ -76,6 +76,7 @@ def install(app: FastAPI, service: Service) -> None:
         ledger=safety.ledger,
         buckets=Buckets(settings.rate_per_second, settings.rate_burst),
         in_flight=settings.in_flight,
+        slots=Slots(settings.at_once),
         seconds=settings.answer_seconds,
     )
 
