@@ -79,8 +79,7 @@ def _dominated(goals: np.ndarray, by: np.ndarray) -> np.ndarray:
     """Which rows another row is at least as good as in everything and better in something."""
     as_good = (by[:, None] <= goals).all(axis=2)
     better = (by[:, None] < goals).any(axis=2)
-    found: np.ndarray = (as_good & better).any(axis=0)
-    return found
+    return np.asarray((as_good & better).any(axis=0))
 
 
 def _relative(table: pa.Table, name: str) -> np.ndarray:
