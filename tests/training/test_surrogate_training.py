@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import ConfigError
@@ -23,9 +24,10 @@ from citybrain_models.surrogate.scorer import Scorer
 from citybrain_training.surrogate import judging, peers
 from citybrain_training.surrogate.commands import read_settings
 from citybrain_training.surrogate.config import SurrogateConfig
-from citybrain_training.surrogate.fitting import predict
+from citybrain_training.surrogate.fitting import fit_surrogate, predict
+from citybrain_training.surrogate.module import SurrogateModule
 from citybrain_training.surrogate.pipeline import Trained, train_surrogate
-from citybrain_training.surrogate.runs import Study, study_of
+from citybrain_training.surrogate.runs import Study, parts, study_of
 
 SIDE = 3
 WINDOW = Window(begin=7 * 60, end=8 * 60)
@@ -107,6 +109,27 @@ def test_it_learns_what_measures_do(study, trained):
     assert delay["spearman"] > 0.5
     assert trained.fitted.epochs == SMALL.epochs
     assert set(trained.table) >= set(OUTCOMES) - {"pm25_stations", "exceedance_h"}
+
+
+def test_a_training_broken_off_goes_on_and_a_finished_one_is_not_repeated(study, tmp_path, monkeypatch):
+    drawn, settings = parts(study), SMALL.model_copy(update={"epochs": 4})
+    broken = SurrogateModule.on_train_epoch_start
+
+    def interrupt(self: SurrogateModule) -> None:
+        if self.current_epoch == 2:
+            raise OSError("the power is gone")
+
+    monkeypatch.setattr(SurrogateModule, "on_train_epoch_start", interrupt)
+    with pytest.raises(OSError, match="power"):
+        fit_surrogate([drawn.train], [drawn.validate], settings, tmp_path)
+    monkeypatch.setattr(SurrogateModule, "on_train_epoch_start", broken)
+    first = torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"]
+    whole = fit_surrogate([drawn.train], [drawn.validate], settings, tmp_path)
+    again = fit_surrogate([drawn.train], [drawn.validate], settings, tmp_path)
+    assert (first, whole.epochs, again.epochs) == (1, 4, 4)
+    assert again.validation_delay == whole.validation_delay
+    other = fit_surrogate([drawn.train], [drawn.test], settings.model_copy(update={"epochs": 1}), tmp_path)
+    assert other.epochs == 1
 
 
 def test_the_bundle_read_back_says_the_same(trained, tmp_path):

@@ -25,9 +25,9 @@ from citybrain_models.surrogate.scorer import BATCH, Scorer
 from citybrain_training.fitting import load_weights
 from citybrain_training.surrogate import judging, peers
 from citybrain_training.surrogate.config import SurrogateConfig
-from citybrain_training.surrogate.fitting import fit_surrogate
+from citybrain_training.surrogate.fitting import fingerprint, fit_surrogate
 from citybrain_training.surrogate.module import SurrogateModule, build_network
-from citybrain_training.surrogate.pipeline import fingerprint, judged, make_bundle
+from citybrain_training.surrogate.pipeline import judged, make_bundle
 from citybrain_training.surrogate.runs import Parts, Study, parts
 
 FINE_TUNING = 20

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
-import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from citybrain_datasets.records import write_atomically
 from citybrain_models.nn.surrogate import SurrogateNet
 from citybrain_training.fitting import load_weights
 from citybrain_training.surrogate.config import SurrogateConfig
@@ -77,16 +79,20 @@ def fit_surrogate(
     logger: Logger | None = None,
     progress: bool = False,
 ) -> FittedSurrogate:
-    """Trains into ``folder``, which receives ``best.ckpt``. ``start`` goes on from a network that is trained already.
+    """Trains into ``folder``, which receives ``best.ckpt`` and, after every epoch, ``last.ckpt``: called again with the
+    same configuration and runs, it goes on from there. ``start`` goes on from a network that is trained already.
 
     ``validate`` has the same places as ``train``, in the same order.
     """
     torch.set_num_threads(config.threads)
     pl.seed_everything(config.seed, verbose=False)
     module = SurrogateModule(start or build_network(config, train[0]), config, train)
-    folder.mkdir(parents=True, exist_ok=True)
+    last = _claim(
+        folder, {"config": config.model_dump(mode="json"), "runs": [fingerprint(s) for s in (*train, *validate)]}
+    )
     best = ModelCheckpoint(folder, "best", monitor="val_delay", enable_version_counter=False)
-    callbacks: list[Callback] = [best]
+    latest = ModelCheckpoint(folder, "last", monitor=None, enable_version_counter=False)  # every epoch, better or not
+    callbacks: list[Callback] = [best, latest]
     if config.average:
         callbacks.append(EMAWeightAveraging(decay=config.average))
     if progress:
@@ -96,23 +102,45 @@ def fit_surrogate(
         gradient_clip_val=1.0, num_sanity_val_steps=0, enable_model_summary=False, enable_progress_bar=progress,
         logger=logger or False, callbacks=callbacks, default_root_dir=folder, log_every_n_steps=10,
     )  # fmt: skip
-    cpu = time.process_time()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
         warnings.filterwarnings("ignore", ".*IterableDataset.*__len__.*")
+        warnings.filterwarnings("ignore", ".*exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
         trainer.fit(
             module,
             DataLoader(Rows(train, config.batch, config.seed), batch_size=None),
             DataLoader(Rows(validate, config.batch), batch_size=None),
+            ckpt_path=last if last.exists() else None,
         )
     if trainer.interrupted:
         raise KeyboardInterrupt
     load_weights(module, Path(best.best_model_path))  # type: ignore[arg-type]  # it needs no more than a module
     module.eval()
     score = float(best.best_model_score) if best.best_model_score is not None else float("nan")
-    return FittedSurrogate(module, trainer.current_epoch, time.process_time() - cpu, score)
+    return FittedSurrogate(module, trainer.current_epoch, module.cpu_seconds, score)
+
+
+def fingerprint(study: Study) -> str:
+    """SHA-256 over the scenarios and their simulated changes."""
+    digest = hashlib.sha256(study.site.key.encode())
+    for run in study.runs:
+        digest.update(run.scenario.model_dump_json().encode())
+    digest.update(np.ascontiguousarray(study.arrays["change"], "<f4").tobytes())
+    return digest.hexdigest()
+
+
+def _claim(folder: Path, about: dict[str, object]) -> Path:
+    """Where the training's last checkpoint lies; what another training left in ``folder`` is taken away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told = json.dumps(about, indent=1, sort_keys=True) + "\n"
+    path, last = folder / "training.json", folder / "last.ckpt"
+    if not path.exists() or path.read_text(encoding="utf-8") != told:
+        for checkpoint in (last, folder / "best.ckpt"):
+            checkpoint.unlink(missing_ok=True)
+        write_atomically(path, told)
+    return last
 
 
 @torch.inference_mode()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import lightning.pytorch as pl
 import numpy as np
 import torch
@@ -50,6 +53,18 @@ class SurrogateModule(pl.LightningModule):
         self.median = list(config.quantiles).index(0.5)
         self.form: Form = "gather"
         self.places = [Place(study) for study in studies]
+        self._begun, self._before = time.process_time(), 0.0
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What the training has cost, with what came before it was broken off and taken up again."""
+        return self._before + time.process_time() - self._begun
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["cpu_seconds"] = self.cpu_seconds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._before, self._begun = checkpoint["cpu_seconds"], time.process_time()
 
     def forward(self, study: int, rows: dict[str, Tensor]) -> Tensor:
         self.network.form = self.form

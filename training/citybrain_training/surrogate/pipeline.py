@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from lightning.pytorch.loggers import Logger
 
@@ -24,7 +22,7 @@ from citybrain_models.surrogate.scorer import USUAL_WEATHER, Scorer, air_arrays,
 from citybrain_training.surrogate import judging
 from citybrain_training.surrogate.config import SurrogateConfig
 from citybrain_training.surrogate.export import INPUTS, export_surrogate
-from citybrain_training.surrogate.fitting import FittedSurrogate, fit_surrogate
+from citybrain_training.surrogate.fitting import FittedSurrogate, fingerprint, fit_surrogate
 from citybrain_training.surrogate.runs import ONCE, Parts, Study, parts, split
 
 
@@ -101,15 +99,6 @@ def _bundle_at(place: Study, model: bytes, config: SurrogateConfig, train: Study
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         air=air_arrays(step),
     )
-
-
-def fingerprint(study: Study) -> str:
-    """SHA-256 over the scenarios and their simulated changes."""
-    digest = hashlib.sha256(study.site.key.encode())
-    for run in study.runs:
-        digest.update(run.scenario.model_dump_json().encode())
-    digest.update(np.ascontiguousarray(study.arrays["change"], "<f4").tobytes())
-    return digest.hexdigest()
 
 
 def card(bundle: SurrogateBundle, fitted: FittedSurrogate) -> str:
