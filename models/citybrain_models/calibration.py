@@ -94,7 +94,7 @@ class Calibration:
         return Calibration(self.quantiles, (self.shift + learnt.shift).astype(np.float32), by_part)
 
     def updated(
-        self, published: np.ndarray, truth: np.ndarray, rate: float = 0.02, part: np.ndarray | None = None
+        self, published: np.ndarray, truth: np.ndarray, rate: float = 0.01, part: np.ndarray | None = None
     ) -> Calibration:
         """One online step after outcomes: adaptive conformal inference (Gibbs & Candès 2021), lead by lead.
 

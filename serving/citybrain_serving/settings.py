@@ -50,7 +50,7 @@ class Settings(SafetySettings, BaseSettings):
     """How long forecasts are kept; their scores stay."""
     patience_minutes: float = Field(60, ge=0)
     """How long after its last step a forecast waits for late observations before it is scored."""
-    learning_rate: float = Field(0.02, ge=0, le=1)
+    learning_rate: float = Field(0.01, ge=0, le=1)
     """How fast outcomes move the quantiles of a model; 0 leaves them as trained."""
     case_open_at: float = Field(0.6, gt=0, le=1)
     case_close_at: float = Field(0.3, ge=0, le=1)

@@ -50,7 +50,7 @@ def test_online_updates_find_the_coverage_again_after_a_drift() -> None:
         published = calibration.apply(forecast)
         low, _, high = np.moveaxis(published, -1, 0)
         inside.append(((truth >= low) & (truth <= high)).mean())
-        calibration = calibration.updated(published[0], truth[0])
+        calibration = calibration.updated(published[0], truth[0], 0.02)
     assert np.mean(inside[:100]) < 0.6
     assert np.mean(inside[-1_000:]) == pytest.approx(0.9, abs=0.02)
 
