@@ -63,7 +63,8 @@ def test_a_dead_sensor_keeps_its_profile_and_lends_it(layer: Borrowing) -> None:
     anchor[:, 3, :2] += 5
     _, after = complete(layer, state, anchor, seen, sensed)
     assert (after[:, 0, 2:] > before[:, 0, 2:]).all()
-    torch.testing.assert_close(after[:, 0, :2], before[:, 0, :2])
+    # Its last value is nobody's; what is usual counts as a thousandth of a sender of last values.
+    torch.testing.assert_close(after[:, 0, :2], before[:, 0, :2], rtol=0, atol=0.01)
 
 
 def test_without_any_measurement_the_last_value_is_what_is_usual(layer: Borrowing) -> None:
