@@ -48,10 +48,10 @@ class Reach:
         lowest, highest, seen = self._bounds
         beyond = (said > highest) | (said < lowest)
         far = _distances(said / self.size, seen).min(axis=1) > self.gap * MARGIN + 1e-6
-        return [
-            "; ".join(_NAMES[i] for i in np.flatnonzero(row)) or ("combination" if away else "")
-            for row, away in zip(beyond, far, strict=True)
-        ]
+        found = ["combination" if away else "" for away in far]
+        for row in np.flatnonzero(beyond.any(axis=1)):
+            found[row] = "; ".join(_NAMES[i] for i in np.flatnonzero(beyond[row]))
+        return found
 
     @cached_property
     def _bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

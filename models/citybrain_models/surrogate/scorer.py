@@ -212,7 +212,8 @@ def width_of(name: str, width: np.ndarray) -> np.ndarray:
 
 def _widths(width: np.ndarray) -> np.ndarray:
     """:func:`width_of` vehicles and of emission, ``[2, scenario]``."""
-    return np.sqrt(np.square(width).sum(axis=(1, 2), dtype=float)).T
+    each = np.ascontiguousarray(np.moveaxis(width, -1, 0)).reshape(2, len(width), -1)
+    return np.sqrt(np.einsum("kbn,kbn->kb", each, each, dtype=float))
 
 
 def air_arrays(step: AirStep) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ network is shown; how much is emitted it learns from the simulation."""
 USUALLY_INFORMED = 0.7
 """Share of drivers who know current travel times when nothing is done, as the simulation has it."""
 _PRIVATE = ("car", "diesel_car", "electric_car")
-_MOST = 4096
+_MOST, _MOST_IMAGES = 4096, 1024
 
 Rule = tuple[np.ndarray, np.ndarray | float, np.ndarray | float]
 """The classes it is about, bool ``[class]``; parts of their trips still made, and of those not electric by it, float32
@@ -31,6 +31,7 @@ class Spared:
         self._zones = zones
         self._chosen: dict[tuple[object, object], np.ndarray] = {}
         self._reach: dict[tuple[bytes, str], np.ndarray] = {}
+        self._images: dict[tuple[object, ...], np.ndarray] = {}
         self._groups: dict[bytes, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
         self._route = network.route.reshape(zones * zones, -1).astype(np.float32)
         self._trips = network.trips.astype(np.float32).reshape(len(network.classes), zones * zones, -1).swapaxes(1, 2)
@@ -56,20 +57,42 @@ class Spared:
     def on_roads(self, every: Sequence[Actions]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """By channel, the scenarios concerned and their numbers ``[row, slot, segment]``: trips not made, as a part of
         the usual flow; their exhaust, of the usual exhaust; trips newly informed, of the usual flow."""
-        rules = {row: found for row, a in enumerate(every) if (found := self._rules(a))}
+        alone = {row: a.trips[0] for row, a in enumerate(every) if _simple(a)}
+        if alone:
+            share = np.array([self._image(rule) for rule in alone.values()])
+            strength = np.array([(1 - rule.factor) * rule.steps[WARM_UP:] for rule in alone.values()], np.float32)
+            share *= strength[:, None, :, None]
+            yield "cancelled_share", np.array(list(alone)), share[:, 0]
+            yield "cleaner", np.array(list(alone)), share[:, 1]
+        rules = {row: found for row, a in enumerate(every) if row not in alone and (found := self._rules(a))}
         told = {row: more for row, a in enumerate(every) if (more := self._informed(a)) is not None}
         spared = [self._not_made(found) for found in rules.values()]
         parts = [*(gone for gone, _ in spared), *(dirt for _, dirt in spared), *told.values()]
         if not parts:
             return
-        stacked = np.stack(parts)
-        on_road = (stacked.reshape(-1, stacked.shape[-1]) @ self._route).reshape(*stacked.shape[:2], -1)
+        on_road = self._loaded(np.stack(parts))
         count, rows = len(rules), np.array(list(rules), int)
         if count:
             yield "cancelled_share", rows, on_road[:count] / self._flow
             yield "cleaner", rows, on_road[count : 2 * count] / self._emitted
         if told:
             yield "informed", np.array(list(told), int), on_road[2 * count :] / self._flow
+
+    def _loaded(self, trips: np.ndarray) -> np.ndarray:
+        """``[row, slot, zone pair]`` on usual routes, ``[row, slot, segment]``."""
+        return (trips.reshape(-1, trips.shape[-1]) @ self._route).reshape(*trips.shape[:2], -1)
+
+    def _image(self, rule: TripRule) -> np.ndarray:
+        """What a rule would take away if it took all, of the usual flow and of its exhaust, ``[2, slot, segment]``: a
+        sweep asks for the same places again and again, at other strengths."""
+        key = (rule.place.tobytes(), rule.end, rule.types, rule.purposes)
+        if key not in self._images:
+            if len(self._images) >= _MOST_IMAGES:
+                self._images.clear()
+            chosen, touched = self._of(rule.types, rule.purposes), self._touched(rule)
+            both = np.stack([self._trips[chosen].sum(axis=0), self._dirt[chosen].sum(axis=0)]) * touched
+            self._images[key] = self._loaded(both) / np.stack([self._flow, self._emitted])
+        return self._images[key]
 
     def _rules(self, actions: Actions) -> list[Rule]:
         """What acts on trips, as factors."""
@@ -157,3 +180,8 @@ class Spared:
                 [(types is None or t in types) and (purposes is None or p in purposes) for p, t in self.network.classes]
             )
         return self._chosen[key]
+
+
+def _simple(actions: Actions) -> bool:
+    """Whether one rule acts on trips, by taking them away or making more, so that its strength is but a factor."""
+    return len(actions.trips) == 1 and not actions.electric and actions.trips[0].electric == 0
