@@ -212,8 +212,7 @@ def width_of(name: str, width: np.ndarray) -> np.ndarray:
 
 def _widths(width: np.ndarray) -> np.ndarray:
     """:func:`width_of` vehicles and of emission, ``[2, scenario]``."""
-    each = np.ascontiguousarray(np.moveaxis(width, -1, 0)).reshape(2, len(width), -1)
-    return np.sqrt(np.einsum("kbn,kbn->kb", each, each, dtype=float))
+    return np.sqrt(np.square(width).sum(axis=(1, 2), dtype=float)).T
 
 
 def air_arrays(step: AirStep) -> dict[str, np.ndarray]:
