@@ -32,6 +32,7 @@ SUMMARIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "train": ("Train a network on a city.", ("torch", "lightning", "mlflow")),
     "evaluate": ("Measure a model against what happened.", ("torch", "lightning", "mlflow")),
     "export": ("Write a trained model as a bundle.", ("torch", "onnx")),
+    "bench-serving": ("Measure the service under load.", ("fastapi", "uvicorn", "onnxruntime")),
     "bench-time": ("Time a command and record it.", ("torch", "lightning", "mlflow")),
     "effect": ("What a measure did: measured against business as usual.", ("sklearn",)),
     "bench": ("Compare our models with others'.", ("torch", "lightning", "mlflow")),

@@ -1,0 +1,87 @@
+"""The benchmark of the service, with sizes at which it proves nothing but that it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from citybrain_datasets.errors import CityBrainError, ConfigError
+from citybrain_models.bundle import Bundle
+from citybrain_models.onnx_forecaster import OnnxForecaster
+from citybrain_serving.bench import inference, ingesting, large, reads
+from citybrain_serving.bench.cities import enlarged
+from citybrain_serving.bench.client import request
+from citybrain_serving.bench.commands import TOPICS, bench_serving
+from citybrain_serving.bench.records import Notebook
+from citybrain_serving.inference.network import unmeasured
+from citybrain_serving.inference.wire import decode
+
+TINY: dict[str, Callable[[Notebook, Bundle, Path], None]] = {
+    "reads": lambda *a: reads.measure(*a, segments=8, callers=2, seconds=0.5, repetitions=1, questions=3),
+    "inference": lambda *a: inference.measure(*a, sizes=(8,), seconds=1, repetitions=1, peers=()),
+    "city": lambda *a: large.measure(*a, sizes=(6, 12), steps=1, threads=1),
+    "ingest": lambda *a: ingesting.measure(*a, segments=8, bodies=2, repetitions=1),
+}
+EXPECTED = {
+    "reads": {"p99_ratio", "throughput_ratio"},
+    "inference": {"single_stream_ratio", "batching_ratio"},
+    "city": {"cycle", "arrow_first", "resident", "cycle_exponent"},
+    "ingest": {"readings_per_second_arrow", "readings_per_second_json"},
+}
+
+
+@pytest.mark.parametrize("topic", TINY)
+def test_each_topic_measures_real_servers(topic: str, bundles: dict[str, Bundle], tmp_path: Path) -> None:
+    book = Notebook(tmp_path / "serving.json", "test", tell=lambda _: None)
+    TINY[topic](book, bundles["congestion"], tmp_path)
+    book.write()
+    records = json.loads((tmp_path / "serving.json").read_text())
+    assert {r["metric"] for r in records} >= EXPECTED[topic]
+    assert all(r["value"] > 0 for r in records if not r["metric"].endswith("exponent"))
+
+
+def test_an_enlarged_city_is_forecast_copy_by_copy(bundles: dict[str, Bundle]) -> None:
+    small = bundles["congestion"]
+    town = enlarged(small, 15)
+    assert len(town.city.ids("road")) == len(set(town.city.ids("road"))) == 15
+    # Edges stay within their copy, and those whose ends were cut off are gone.
+    edges = town.city.edges["road-road"]
+    assert (edges["source"].str.split(".").str[1] == edges["target"].str.split(".").str[1]).all()
+    forecaster = OnnxForecaster(town)
+    values = forecaster.forecast(unmeasured(forecaster.features, town))
+    np.testing.assert_array_equal(values[:, :6], values[:, 6:12])
+
+
+def test_a_bundle_of_stations_is_not_enlarged(bundles: dict[str, Bundle]) -> None:
+    with pytest.raises(CityBrainError, match="not one of pm25"):
+        enlarged(bundles["pm25"], 10)
+
+
+def test_numbers_replace_earlier_ones_of_the_same_name(tmp_path: Path) -> None:
+    path = tmp_path / "serving.json"
+    for value in (1.0, 2.0):
+        book = Notebook(path, "test", tell=lambda _: None)
+        book.add("case", "citybrain", "p50", value, "ms")
+        book.add("case", f"other {value}", "p50", value, "ms")
+        book.write()
+    assert [(r["subject"], r["value"]) for r in json.loads(path.read_text())] == [
+        ("other 1.0", 1.0), ("citybrain", 2.0), ("other 2.0", 2.0),
+    ]  # fmt: skip
+
+
+def test_a_binary_request_is_what_the_service_reads() -> None:
+    feed = {"x": np.arange(6, dtype=np.float32).reshape(1, 2, 3), "time": np.ones((1, 4), np.float32)}
+    head, body = inference.binary_body(feed)
+    read = decode(body, str(head)).inputs
+    assert all((read[name] == array).all() for name, array in feed.items())
+    assert b"Content-Length: 2\r\n\r\nab" in request("POST", "/x", {"A": "b"}, b"ab")
+
+
+def test_an_unknown_topic_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nonsense given; known are reads"):
+        bench_serving(tmp_path, topics="reads,nonsense")
+    assert list(TOPICS)[:4] == ["reads", "inference", "city", "ingest"]
