@@ -246,6 +246,22 @@ def test_the_pareto_front_is_what_nothing_dominates(goals):
     assert front.any()
 
 
+def test_the_pareto_front_of_many_is_found_block_by_block():
+    goals = np.random.default_rng(5).normal(size=(3_000, 2)).round(2)
+    expected = [not ((goals <= g).all(axis=1) & (goals < g).any(axis=1)).any() for g in goals]
+    assert np.array_equal(pareto(goals), expected)
+
+
+def test_a_long_file_is_read_at_any_place(tmp_path):
+    path = tmp_path / "long.jsonl"
+    path.write_text("".join(f'{{"id": "s{i}"}}\n' for i in range(5_000)), encoding="utf-8")
+    found = read_scenarios(path)
+    assert [s.id for s in found[4_998:5_000]] == ["s4998", "s4999"]
+    assert found[-1].id == "s4999"
+    with pytest.raises(IndexError):
+        found[5_000]
+
+
 def test_weights_decide_the_order(work, tmp_path):
     score_to(work, tmp_path / "r.parquet", EVEN, LocalEngine(1))
     table = pq.read_table(tmp_path / "r.parquet").drop(["rank", "score", "pareto"])
@@ -266,7 +282,8 @@ def test_the_report_stands_alone(work, tmp_path):
     done = score_to(work, tmp_path / "r.parquet", EVEN, LocalEngine(1))
     write_report(work, done.table, EVEN, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 6
+    assert "PM2.5 that people breathe" in page
     assert "synthetic" in page
     assert all("http" not in part or "w3.org/2000/svg" in part for part in page.split('"'))
     assert "<script" not in page
