@@ -14,6 +14,9 @@ from citybrain_models.bundle import Bundle, BundleError
 from citybrain_models.calibration import Calibration, parts_of_day
 from citybrain_models.onnx_tensors import OnnxFileError, with_constants
 
+MOST_CONSTANT = 1 << 30
+"""Bytes of a graph beyond which it is fed with every window: no protobuf message holds two gigabytes."""
+
 
 def open_session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
     """An inference session on the CPU with a set number of threads, from bytes: no path, so no file is followed.
@@ -42,7 +45,7 @@ class OnnxForecaster:
         self.features: Features = bundle.features()
         self.calibration: Calibration = bundle.calibration
         self.threads = threads
-        self.inputs = [*bundle.graph, *(node.name for node in self._here.get_inputs())]
+        self.inputs = [*bundle.graph, *(name for name in self._reads if name not in bundle.graph)]
 
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
@@ -53,10 +56,17 @@ class OnnxForecaster:
     def _here(self) -> onnxruntime.InferenceSession:
         """The network for the bundle's own graph. What follows from the graph alone, such as the weights of edges, is
         computed here once and not with every window."""
+        graph = self.bundle.graph
+        if sum(array.nbytes for array in graph.values()) > MOST_CONSTANT:
+            return self.session
         try:
-            return open_session(with_constants(self.bundle.model, self.bundle.graph), self.threads)
+            return open_session(with_constants(self.bundle.model, graph), self.threads)
         except OnnxFileError as error:
-            raise BundleError(f"model.onnx: {error} in graph.npz") from None
+            raise BundleError(f"model.onnx: {error}") from None
+
+    @cached_property
+    def _reads(self) -> list[str]:
+        return [node.name for node in self._here.get_inputs()]
 
     @property
     def task(self) -> Task:
@@ -68,7 +78,8 @@ class OnnxForecaster:
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """The network alone, on feature arrays; the bundle's graph is added."""
-        return self._here.run(None, {node.name: arrays[node.name] for node in self._here.get_inputs()})[0]
+        graph = self.bundle.graph
+        return self._here.run(None, {name: graph[name] if name in graph else arrays[name] for name in self._reads})[0]
 
     def forecast(self, window: Window) -> np.ndarray:
         part = parts_of_day(self.task, self.features.calendar, window.issue)

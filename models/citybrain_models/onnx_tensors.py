@@ -74,11 +74,7 @@ def refuse_external_tensors(model: bytes) -> None:
 
     A tensor that names a file would let a model read whatever the server can.
     """
-    parsed = _MODEL()
-    try:
-        parsed.ParseFromString(model)
-    except DecodeError as error:
-        raise OnnxFileError(f"is no ONNX model: {error}") from None
+    parsed = _parsed(model)
     if not parsed.HasField("graph"):
         raise OnnxFileError("is no ONNX model: it has no graph")
     for tensor in _tensors(parsed):
@@ -92,8 +88,7 @@ def with_constants(model: bytes, arrays: Mapping[str, np.ndarray]) -> bytes:
 
     Raises :class:`OnnxFileError` for arrays that the model has no input for, or of a type that no network here reads.
     """
-    parsed = _MODEL()
-    parsed.ParseFromString(model)
+    parsed = _parsed(model)
     kept = [value for value in parsed.graph.input if value.name not in arrays]
     unknown = set(arrays) - {value.name for value in parsed.graph.input}
     if unknown:
@@ -108,6 +103,15 @@ def with_constants(model: bytes, arrays: Mapping[str, np.ndarray]) -> bytes:
     del parsed.graph.input[:]
     parsed.graph.input.extend(kept)
     return bytes(parsed.SerializeToString())
+
+
+def _parsed(model: bytes) -> Any:
+    parsed = _MODEL()
+    try:
+        parsed.ParseFromString(model)
+    except DecodeError as error:
+        raise OnnxFileError(f"is no ONNX model: {error}") from None
+    return parsed
 
 
 def _tensors(message: Message) -> Iterator[Any]:

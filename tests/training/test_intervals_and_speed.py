@@ -11,10 +11,15 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from citybrain_datasets.city import City
 from citybrain_datasets.errors import ConfigError
+from citybrain_models import onnx_forecaster
 from citybrain_models.calibration import PARTS
+from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_training.bench.intervals import LEARNING, bench_intervals
+from citybrain_training.config import TrainConfig
 from citybrain_training.pipeline import Outcome
+from citybrain_training.preparation import prepare
 from citybrain_training.speed.cities import enlarged_features, enlarged_graph, enlarged_window, prepared
 from citybrain_training.speed.commands import bench_speed
 from citybrain_training.speed.table import exponent, markdown
@@ -29,6 +34,16 @@ def command(function: object) -> typer.Typer:
 def test_a_bundle_is_exported_with_shifts_for_every_part_of_the_day(trained: Outcome) -> None:
     assert trained.bundle.calibration.by_part.shape[0] == PARTS
     assert trained.bundle.calibration.by_part.any(axis=(1, 2)).all()
+
+
+def test_a_graph_too_large_for_constants_is_fed_and_answers_the_same(
+    trained: Outcome, small_city: City, quick: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preparation = prepare(small_city, trained.bundle.task.name, quick)
+    window = preparation.source.window(preparation.split.test[:3])
+    held = OnnxForecaster(trained.bundle).raw(window)
+    monkeypatch.setattr(onnx_forecaster, "MOST_CONSTANT", 0)
+    np.testing.assert_allclose(OnnxForecaster(trained.bundle).raw(window), held, rtol=1e-4, atol=1e-4)
 
 
 def test_intervals_are_measured_four_ways_and_told(trained: Outcome, saved_city: Path, tmp_path: Path) -> None:
