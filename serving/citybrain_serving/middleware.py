@@ -22,7 +22,8 @@ log = structlog.get_logger(__name__)
 
 
 class RequestScope:
-    """ASGI middleware. Successful reads are counted and not logged: a control room polls all day."""
+    """ASGI middleware. Successful reads, and what was refused for want of time, are counted and not logged: a control
+    room polls all day."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry, max_body: int):
         self.app = app
@@ -58,7 +59,7 @@ class RequestScope:
             route = getattr(scope.get("route"), "path", "unmatched")
             method = scope["method"] if scope["method"] in METHODS else "other"
             self.telemetry.requests.labels(route, method, str(status)).observe(seconds)
-            if status >= 400 or scope["method"] not in ("GET", "HEAD"):
+            if (status >= 400 or scope["method"] not in ("GET", "HEAD")) and "counted" not in scope:
                 log.info(
                     "request",
                     method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4),

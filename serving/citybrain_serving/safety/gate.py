@@ -135,6 +135,7 @@ class Gate:
                     await begin()
                 await self.app(scope, reading, answering)
         except _Overload:
+            scope["counted"] = True  # and not logged: a line for each would be more work than the refusal
             refusal = _refuse(scope["path"], 503, "overloaded", "more is asked than can be done now", 1)
             self._note(name, scope, refusal.status_code)
             await refusal(scope, receive, send)

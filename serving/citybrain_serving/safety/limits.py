@@ -12,12 +12,18 @@ from cachetools import LRUCache
 
 MOST_CALLERS = 50_000
 
-BURST_S = 1.0
-"""How long a request may wait for a slot while there were free ones as lately as that: a whole control room that asks
-at once is answered."""
+BURST_S = 0.1
+"""How long a request may wait for a slot while there were free ones as lately as that: a room of screens that ask at
+once is answered."""
+
+CALM_S = 1.0
+"""How long nobody must have been refused until that holds again."""
 
 OVERLOAD_S = 0.01
 """How long where there were none: more comes than can be done, and waiting would only make every answer late."""
+
+PROMPT_S = 0.002
+"""A round of the event loop that has lasted longer keeps others waiting whom nobody has counted yet."""
 
 
 class Buckets:
@@ -44,8 +50,10 @@ class Buckets:
 class Slots:
     """At most ``at_once`` requests are worked on; others wait, briefly. Used from the event loop alone.
 
-    A queue that is never empty is no buffer but a delay, so once it has stood for :data:`BURST_S` those who come
-    wait :data:`OVERLOAD_S` at most (as in "Fail at Scale", ACM Queue 13(8), 2015, after CoDel, RFC 8289).
+    A queue that is never empty is no buffer but a delay, so once it has stood for :data:`BURST_S`, and until nobody was
+    refused for :data:`CALM_S`, those who come wait :data:`OVERLOAD_S` at most (as in "Fail at Scale", ACM Queue 13(8), 2015,
+    after CoDel, RFC 8289). Much is answered within one round of the event loop, and there the queue is the loop's own:
+    in a round that is long already a request lets all others come in before it goes on.
     """
 
     def __init__(self, at_once: int, now: Callable[[], float] = time.monotonic):
@@ -53,21 +61,32 @@ class Slots:
         self.now = now
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._last_free = now()
+        self._last_refused = -math.inf
+        self._round: float | None = None
 
     async def enter(self) -> bool:
         """Takes a slot, now or within the time that there is to wait; whether there was one."""
-        now = self.now()
+        now, loop = self.now(), asyncio.get_running_loop()
+        if self._round is None:
+            self._round = now
+            loop.call_soon(self._end_round)
         if self.free > 0:
             self.free -= 1
             self._last_free = now
+            if now - self._round > PROMPT_S:
+                await self._let_others_in()
             return True
-        patience = BURST_S if now - self._last_free < BURST_S else OVERLOAD_S
-        turn = asyncio.get_running_loop().create_future()
+        calm = now - self._last_free < BURST_S and now - self._last_refused >= CALM_S
+        patience = BURST_S if calm else OVERLOAD_S
+        turn = loop.create_future()
         self._waiting.append(turn)
         try:
             async with asyncio.timeout(patience):
                 await turn
         except TimeoutError:
+            if turn.done() and not turn.cancelled():
+                return True  # it came in the moment in which the time was up
+            self._last_refused = self.now()
             return False
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
@@ -84,3 +103,13 @@ class Slots:
                 return
         self.free += 1
         self._last_free = self.now()
+
+    def _end_round(self) -> None:
+        self._round = None
+
+    async def _let_others_in(self) -> None:
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self.leave()
+            raise
