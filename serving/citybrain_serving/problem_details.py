@@ -9,6 +9,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from structlog.contextvars import get_contextvars
 
 from citybrain_serving import errors
@@ -110,4 +111,13 @@ async def _http(request: Request, error: Exception) -> Response:
     }
     slug = {404: "no-such-address", 405: "method-not-allowed"}.get(error.status_code, "error")
     detail = details.get(error.status_code, str(error.detail))
-    return problem(error.status_code, slug, detail, headers=error.headers)
+    headers = {**(error.headers or {})}
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
+    return problem(error.status_code, slug, detail, headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Every method that the address takes; a router alone knows those of the first route that has the address."""
+    asked = [{**request.scope, "method": method} for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")]
+    return [s["method"] for s in asked if any(route.matches(s)[0] is Match.FULL for route in request.app.routes)]

@@ -12,7 +12,7 @@ import pytest
 from citybrain_datasets.errors import CityBrainError, ConfigError
 from citybrain_models.bundle import Bundle
 from citybrain_models.onnx_forecaster import OnnxForecaster
-from citybrain_serving.bench import inference, ingesting, large, reads
+from citybrain_serving.bench import bad_bodies, inference, ingesting, kills, large, overload, reads, swaps
 from citybrain_serving.bench.cities import enlarged
 from citybrain_serving.bench.client import request
 from citybrain_serving.bench.commands import TOPICS, bench_serving
@@ -25,13 +25,24 @@ TINY: dict[str, Callable[[Notebook, Bundle, Path], None]] = {
     "inference": lambda *a: inference.measure(*a, sizes=(8,), seconds=1, repetitions=1, peers=()),
     "city": lambda *a: large.measure(*a, sizes=(6, 12), steps=1, threads=1),
     "ingest": lambda *a: ingesting.measure(*a, segments=8, bodies=2, repetitions=1),
+    "swaps": lambda *a: swaps.measure(*a, swaps=3),
+    "kills": lambda *a: kills.measure(*a, kills=1),
+    "overload": lambda *a: overload.measure(*a, segments=12, seconds=1.0),
+    "bodies": lambda *a: bad_bodies.measure(*a, bodies=20),
 }
 EXPECTED = {
     "reads": {"p99_ratio", "throughput_ratio"},
     "inference": {"single_stream_ratio", "batching_ratio"},
     "city": {"cycle", "arrow_first", "resident", "cycle_exponent"},
     "ingest": {"readings_per_second_arrow", "readings_per_second_json"},
+    "swaps": {"swaps", "requests_failed", "memory_growth"},
+    "kills": {"readings_acknowledged", "readings_lost", "audit_chains_broken"},
+    "overload": {"capacity", "accepted", "refused", "probes_failed"},
+    "bodies": {"bodies", "internal_errors", "rows_stored"},
 }
+NOUGHT = {"requests_failed", "readings_lost", "audit_chains_broken", "failed_starts", "probes_failed", "other_answers",
+          "internal_errors", "rows_stored"}  # fmt: skip
+"""What must not happen, however small the run."""
 
 
 @pytest.mark.parametrize("topic", TINY)
@@ -41,7 +52,9 @@ def test_each_topic_measures_real_servers(topic: str, bundles: dict[str, Bundle]
     book.write()
     records = json.loads((tmp_path / "serving.json").read_text())
     assert {r["metric"] for r in records} >= EXPECTED[topic]
-    assert all(r["value"] > 0 for r in records if not r["metric"].endswith("exponent"))
+    assert all(r["value"] == 0 for r in records if r["metric"] in NOUGHT)
+    either = {"cycle_exponent", "memory_growth", "refused"}
+    assert all(r["value"] > 0 for r in records if r["metric"] not in NOUGHT | either)
 
 
 def test_an_enlarged_city_is_forecast_copy_by_copy(bundles: dict[str, Bundle]) -> None:

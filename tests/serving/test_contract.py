@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import schemathesis
+from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from citybrain_serving.app import create_app
+from citybrain_serving.bench.bad_bodies import bad_bodies
 from citybrain_serving.readings import readings_from_json
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
@@ -32,6 +34,15 @@ def schema(tmp_path_factory, bundles):
     service.close()
 
 
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory, bundles):
+    """A service that has seen nothing yet, and a client of it."""
+    folder = tmp_path_factory.mktemp("quiet")
+    service = Service(bundles.values(), Settings(store=str(folder / "s.sqlite"), rate_per_second=1e9))
+    with TestClient(create_app(service)) as client:
+        yield service, client
+
+
 def test_every_operation_answers_as_it_is_documented(schema):
     checked = 0
     for operation in (result.ok() for result in schema.get_all_operations()):
@@ -46,3 +57,26 @@ def test_every_operation_answers_as_it_is_documented(schema):
         keeps_to_it()
         checked += 1
     assert checked >= 17
+
+
+def test_the_methods_of_an_address_are_all_told(client):
+    for path, methods in (("/v1/cases", "GET, POST"), ("/v1/city", "GET"), ("/v1/observations", "POST")):
+        refused = client.options(path)
+        assert refused.status_code == 405
+        assert refused.headers["allow"] == methods
+
+
+@pytest.mark.parametrize("time", ["-4194303", "1700000000", "1.5"])
+def test_a_number_is_no_time(warm, time):
+    assert warm.get("/v1/forecasts/congestion/history", params={"to": time}).status_code == 422
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(sent=bad_bodies())
+def test_bad_bodies_are_refused_and_store_nothing(quiet, sent):
+    service, http = quiet
+    path, media, body = sent
+    answer = http.post(path.format(task="congestion"), content=body, headers={"Content-Type": media})
+    assert answer.status_code < 500 or answer.status_code == 503, answer.text
+    assert service.store.newest() == {}
+    assert service.casebook.unfinished() == []

@@ -19,6 +19,11 @@ TOPICS = {
     "inference": "citybrain_serving.bench.inference",
     "city": "citybrain_serving.bench.large",
     "ingest": "citybrain_serving.bench.ingesting",
+    "swaps": "citybrain_serving.bench.swaps",
+    "kills": "citybrain_serving.bench.kills",
+    "outage": "citybrain_serving.bench.outage",
+    "overload": "citybrain_serving.bench.overload",
+    "bodies": "citybrain_serving.bench.bad_bodies",
 }
 """Modules by topic; each has ``measure(book, bundle, folder)``."""
 

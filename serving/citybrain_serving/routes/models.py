@@ -48,7 +48,7 @@ def router(service: Service) -> APIRouter:
         "/{task}/swap",
         summary="Put another bundle to work",
         response_model=SwapBody,
-        responses=problems(403, 404, 409, 422, 503),
+        responses=problems(400, 403, 404, 409, 422, 503),
     )
     def swap(request: Request, task: TaskName, new: NewBundle) -> dict[str, Any]:
         """It is verified, compared with the city and warmed up on the newest window first; nothing changes where any

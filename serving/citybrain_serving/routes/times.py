@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
 import pandas as pd
+from pydantic import BeforeValidator
 
 from citybrain_serving.errors import BadSelection
+
+
+def _written(text: object) -> object:
+    if isinstance(text, str) and text.strip("+-. ").replace(".", "").isdigit():
+        raise ValueError("must be a date and time, not a number")
+    return text
+
+
+Moment = Annotated[datetime, BeforeValidator(_written)]
+"""A date and time in a query. Numbers, which could be seconds or milliseconds, are not guessed at."""
 
 
 def instant(time: datetime, parameter: str) -> pd.Timestamp:

@@ -51,9 +51,9 @@ class Slots:
     """At most ``at_once`` requests are worked on; others wait, briefly. Used from the event loop alone.
 
     A queue that is never empty is no buffer but a delay, so once it has stood for :data:`BURST_S`, and until nobody was
-    refused for :data:`CALM_S`, those who come wait :data:`OVERLOAD_S` at most (as in "Fail at Scale", ACM Queue 13(8), 2015,
-    after CoDel, RFC 8289). Much is answered within one round of the event loop, and there the queue is the loop's own:
-    in a round that is long already a request lets all others come in before it goes on.
+    refused for :data:`CALM_S`, those who come wait :data:`OVERLOAD_S` at most (as in "Fail at Scale", ACM Queue 13(8),
+    2015, after CoDel, RFC 8289). Much is answered within one round of the event loop, and there the queue is the loop's
+    own: in a round that is long already a request lets all others come in before it goes on.
     """
 
     def __init__(self, at_once: int, now: Callable[[], float] = time.monotonic):

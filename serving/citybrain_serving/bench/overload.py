@@ -1,0 +1,165 @@
+"""Five times as much is asked as can be answered: refusals come quickly, what is accepted is answered nearly as soon as
+on a quiet day, probes answer.
+
+The load is open: requests come at their times whether or not earlier ones were answered, as those of callers do who
+know nothing of each other. A generator that waited for answers would slow down with the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import re
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pandas as pd
+
+from citybrain_models.bundle import Bundle
+from citybrain_serving.bench.cities import enlarged, fill
+from citybrain_serving.bench.client import load, request
+from citybrain_serving.bench.processes import service, wait_for
+from citybrain_serving.bench.records import Notebook
+
+USUAL, OVER = 0.8, 5.0
+"""Of capacity."""
+
+CALLERS = 8
+"""That find out the capacity, each asking again as soon as it is answered."""
+
+CONNECTIONS = 256
+PROBED_EVERY_S = 0.1
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """``latencies`` in seconds from the time at which each request was due, and the ``statuses`` of their answers."""
+
+    latencies: np.ndarray
+    statuses: np.ndarray
+    seconds: float
+
+    def p99(self, *statuses: int) -> float:
+        mine = self.latencies[np.isin(self.statuses, statuses)]
+        return float(np.percentile(mine, 99)) if len(mine) else float("nan")
+
+    def rate(self, *statuses: int) -> float:
+        return float(np.isin(self.statuses, statuses).sum()) / self.seconds
+
+
+def measure(book: Notebook, bundle: Bundle, folder: Path, *, segments: int = 2_000, seconds: float = 10.0) -> None:
+    """Reads of a part of a city, a different one each time, so that none is answered from a cache."""
+    home, store = folder / "overload" / "bundle", folder / "overload" / "store.sqlite"
+    bundle = enlarged(bundle, segments).write(home)
+    fill(bundle, store, pd.Timestamp("2026-03-02 08:00", tz="UTC"))
+    targets = _targets(bundle.city.nodes["road"], f"/v1/forecasts/{bundle.task.name}")
+    with service([home], store) as server:
+        wait_for(server, "/readyz")
+        capacity = load(server.port, targets, callers=CALLERS, seconds=seconds).throughput
+        usual = offered(server.port, targets, USUAL * capacity, seconds)
+        probes = _Probes(server.url)
+        over = offered(server.port, targets[::-1], OVER * capacity, seconds)
+        slowest, failed, asked = probes.end()
+    case, note = "overload", f"reads of a part of {segments} segments, open load for {seconds:g} s"
+    book.add(case, "citybrain", "capacity", capacity, "1/s", note=f"{note}; {CALLERS} callers that wait for answers")
+    book.add(case, "citybrain", "p99_usual", usual.p99(200), "s", note=note)
+    book.add(case, "citybrain", "offered", over.rate(*np.unique(over.statuses).tolist()), "1/s", note=note)
+    book.add(case, "citybrain", "accepted", over.rate(200), "1/s", note=note)
+    book.add(case, "citybrain", "p99_accepted", over.p99(200), "s", note=note)
+    book.add(case, "citybrain", "p99_accepted_to_usual", over.p99(200) / usual.p99(200), "1", note=note)
+    book.add(case, "citybrain", "refused", over.rate(503, 429), "1/s", note=note)
+    if over.rate(503, 429):
+        book.add(case, "citybrain", "p99_refused", over.p99(503, 429), "s", note=note)
+    other = len(over.statuses) - int(np.isin(over.statuses, (200, 429, 503)).sum())
+    book.add(case, "citybrain", "other_answers", other, "1", note=note)
+    book.add(case, "citybrain", "probes_failed", failed, "1", note=f"{asked} probes meanwhile")
+    book.add(case, "citybrain", "slowest_probe", slowest, "s", note=f"{asked} probes meanwhile")
+
+
+def offered(port: int, requests: Sequence[bytes], rate: float, seconds: float) -> Answers:
+    """``rate`` requests a second for ``seconds``, from a process of their own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_offer, port, list(requests), rate, seconds).result()
+
+
+def _offer(port: int, requests: list[bytes], rate: float, seconds: float) -> Answers:
+    return asyncio.run(_drive(port, requests, rate, seconds))
+
+
+async def _drive(port: int, requests: list[bytes], rate: float, seconds: float) -> Answers:
+    due: asyncio.Queue[tuple[float, bytes] | None] = asyncio.Queue()
+    told: list[tuple[float, int]] = []
+
+    async def caller() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while (next_one := await due.get()) is not None:
+            at, wanted = next_one
+            writer.write(wanted)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = _LENGTH.search(head)
+            await reader.readexactly(int(length.group(1)) if length else 0)
+            told.append((time.perf_counter() - at, int(head[9:12])))
+        writer.close()
+
+    callers = [asyncio.create_task(caller()) for _ in range(CONNECTIONS)]
+    await asyncio.sleep(0.1)  # until they are connected
+    begun, sent = time.perf_counter(), 0
+    while (now := time.perf_counter() - begun) < seconds:
+        while sent < rate * now:
+            due.put_nowait((begun + sent / rate, requests[sent % len(requests)]))
+            sent += 1
+        await asyncio.sleep(0.001)
+    for _ in callers:
+        due.put_nowait(None)
+    await asyncio.gather(*callers)
+    latencies, statuses = (np.array(column) for column in zip(*told, strict=True))
+    return Answers(latencies, statuses, seconds)
+
+
+def _targets(roads: pd.DataFrame, path: str, count: int = 20_000) -> list[bytes]:
+    """Boxes over a quarter of the city, each somewhere else."""
+    random = np.random.default_rng(4)
+    lows, highs = roads[["lon", "lat"]].min().to_numpy(), roads[["lon", "lat"]].max().to_numpy()
+    corners = lows + random.random((count, 2)) * (highs - lows) / 2
+    ends = corners + (highs - lows) / 2
+    return [
+        request("GET", f"{path}?bbox={a:.7f},{b:.7f},{c:.7f},{d:.7f}")
+        for (a, b), (c, d) in zip(corners.tolist(), ends.tolist(), strict=True)
+    ]
+
+
+class _Probes:
+    """A supervisor that asks, and keeps asking."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self.latencies: list[float] = []
+        self.failed = 0
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+        self._thread.start()
+
+    def end(self) -> tuple[float, int, int]:
+        """The slowest answer in seconds, how many failed, how many there were."""
+        self._ending.set()
+        self._thread.join()
+        return max(self.latencies), self.failed, len(self.latencies)
+
+    def _ask(self) -> None:
+        with httpx.Client(base_url=self.url, timeout=10) as client:
+            while not self._ending.wait(PROBED_EVERY_S):
+                for path in ("/livez", "/readyz"):
+                    begun = time.perf_counter()
+                    try:
+                        self.failed += client.get(path).status_code != 200
+                    except httpx.TransportError:
+                        self.failed += 1
+                    self.latencies.append(time.perf_counter() - begun)
