@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 
 from citybrain_datasets import __version__
 from citybrain_serving import problem_details
+from citybrain_serving.compression import Heading, Packing
 from citybrain_serving.inference import routes as inference
 from citybrain_serving.middleware import RequestScope
 from citybrain_serving.routes import (
@@ -86,7 +87,9 @@ def create_app(service: Service) -> FastAPI:
         app.include_router(subject.router(service))
     problem_details.install(app)
     complete(app)
+    app.add_middleware(Packing)
     app.add_middleware(Remembering, shortcuts=service.shortcuts, fresh=service.fresh)
+    app.add_middleware(Heading, but=("/v1/stream",))
     install_safety(app, service)
     app.add_middleware(RequestScope, telemetry=service.telemetry, max_body=service.settings.max_body_bytes)
     return app

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, MutableMapping
+from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from typing import Protocol
 
-import numpy as np
 import pandas as pd
 import structlog
 
-from citybrain_datasets.features import Features, Window
-from citybrain_datasets.signals import KINDS, SignalKind
+from citybrain_datasets.features import Features
 from citybrain_datasets.task import Task
 from citybrain_models.bundle import Bundle
 from citybrain_models.forecaster import Forecaster
 from citybrain_serving.clock import Clock
-from citybrain_serving.fallback import weekly_profile
+from citybrain_serving.coverage import Coverage
+from citybrain_serving.doubts import vetted
 from citybrain_serving.fleet import Fleet
 from citybrain_serving.inputs import health, last_seen, newest_window
 from citybrain_serving.snapshot import Forecast, Snapshot, Source
 from citybrain_serving.store import ObservationStore
-
-MOST_DOUBTED = 0.2
-"""Share of nodes with an impossible forecast above which the whole forecast is given up."""
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +48,7 @@ class Cycle:
         self.clock = clock
         self.grace = grace
         self.current: Snapshot | None = None
+        self.coverage = {name: Coverage() for name in forecasters}
         self._clocks = [fleet.ticks(forecaster.task) for forecaster in forecasters.values()]
         self._one_at_a_time = threading.Lock()
 
@@ -76,10 +73,18 @@ class Cycle:
                 if before is not None and (before.issued, before.bundle) == (issue, version) and not touches:
                     forecasts[name] = before
                 else:
-                    forecasts[name] = self.forecast(forecaster, version, issue, now)
+                    made = self.forecast(forecaster, version, issue, now, before=before)
+                    forecasts[name] = self.coverage[name].judged(made)
             if self.current is None or forecasts != held:
                 self.current = Snapshot(forecasts, now)
             return self.current
+
+    def recall(self, past: Mapping[str, Iterable[Forecast]]) -> None:
+        """Takes up how the forecasts of each task, oldest first, have turned out so far."""
+        with self._one_at_a_time:
+            for name, forecasts in past.items():
+                self.coverage[name] = Coverage()
+                self.coverage[name].recall(forecasts)
 
     def show(self, snapshot: Snapshot) -> None:
         """Publishes what another replica computed."""
@@ -113,7 +118,8 @@ class Cycle:
         """What a model would forecast now. Published by nothing; where nothing was observed yet, of an empty window."""
         now = self.clock.now() or pd.Timestamp.now("UTC")
         issue = self.issue(forecaster.task, now, self.store.newest().get(forecaster.task.target))
-        return self.forecast(forecaster, version, issue, now)
+        before = None if self.current is None else self.current.forecasts.get(forecaster.task.name)
+        return self.forecast(forecaster, version, issue, now, before=before)
 
     def forecast(
         self,
@@ -122,62 +128,30 @@ class Cycle:
         issue: pd.Timestamp,
         now: pd.Timestamp,
         trusted: Source = "model",
+        before: Forecast | None = None,
     ) -> Forecast:
         """One forecast from the window that ends at ``issue``, doubted as every forecast is. ``trusted`` is its source
-        where the model's own answer stands."""
+        where the model's own answer stands, ``before`` what is published so far."""
         features = forecaster.features
         window = newest_window(self.store, features, issue)
-        values, source, reason, replaced = self._doubted(forecaster, window)
-        if source == "fallback":
+        answer = vetted(forecaster, features, window, before)
+        if answer.source == "fallback":
             log.warning(
                 "forecast fell back to the weekly profile",
-                task=forecaster.task.name, reason=reason, bundle=version, issued=str(issue),
+                task=forecaster.task.name, reason=answer.reason, bundle=version, issued=str(issue),
             )  # fmt: skip
         observed, age = last_seen(features, window, features.task.target)
         return Forecast(
             task=features.task,
             issued=issue,
             computed=now,
-            values=values,
+            values=answer.values,
             observed=observed,
             observed_age=age,
             inputs=health(features, window),
             bundle=version,
-            source=trusted if source == "model" else source,
-            reason=reason,
-            replaced=replaced,
+            source=trusted if answer.source == "model" else answer.source,
+            reason=answer.reason,
+            doubts=answer.doubts,
             latest={signal: last_seen(features, window, signal)[0] for signal in features.signals},
         )
-
-    def _doubted(self, forecaster: FeaturedForecaster, window: Window) -> tuple[np.ndarray, Source, str, int]:
-        """Values ``[node, horizon, quantile]`` fit to publish, their source, why it is not the model, and
-        how many nodes were replaced."""
-        features, task = forecaster.features, forecaster.task
-
-        def instead(reason: str) -> tuple[np.ndarray, Source, str, int]:
-            return weekly_profile(features, window)[0], "fallback", reason, 0
-
-        if not np.isfinite(window.values[task.target]).any():
-            return instead(f"no {task.target} was observed")
-        try:
-            values = forecaster.forecast(window)[0]
-        except Exception:  # whatever a model or its runtime raises, the city gets an answer
-            log.exception("the model failed", task=task.name)
-            return instead("the model failed")
-        if values.shape != (window.values[task.target].shape[2], task.horizon, len(task.quantiles)):
-            return instead("the model's answer has another shape than its task")
-        wrong = impossible(values, KINDS[task.target])
-        if wrong.mean() > MOST_DOUBTED:
-            return instead(f"the model's answer is impossible at {wrong.sum()} nodes")
-        if wrong.any():
-            values = np.where(wrong[:, None, None], weekly_profile(features, window)[0], values)
-        return values, "model", "", int(wrong.sum())
-
-
-def impossible(values: np.ndarray, kind: SignalKind) -> np.ndarray:
-    """Nodes, bool ``[node]``, whose forecast ``[node, horizon, quantile]`` is not finite, leaves the
-    range of the quantity or has quantiles that fall."""
-    finite = np.isfinite(values).all(axis=(1, 2))
-    inside = ((values >= kind.low) & (values <= kind.high)).all(axis=(1, 2))
-    rising = (np.diff(values, axis=2) >= 0).all(axis=(1, 2))
-    return ~(finite & inside & rising)

@@ -14,7 +14,9 @@ import pyarrow as pa
 from cachetools import LRUCache
 
 from citybrain_datasets.city import City
+from citybrain_serving.chinese import translated
 from citybrain_serving.indices.catalogue import Index
+from citybrain_serving.languages import Language
 from citybrain_serving.places import Places
 from citybrain_serving.selection import Cut
 from citybrain_serving.snapshot import Forecast
@@ -42,17 +44,17 @@ class Answers:
         self._views: LRUCache[Cut, _View] = LRUCache(max(2, min(16, VIEW_NODES // max(1, len(places)))))
         self._lock = threading.Lock()
 
-    def encode(self, media: str, rows: np.ndarray | None, cut: Cut, stale: bool) -> bytes:
-        """``rows`` are positions of nodes, None for all; ``stale`` is told in the answer."""
+    def encode(self, media: str, rows: np.ndarray | None, cut: Cut, stale: bool, language: Language = "en") -> bytes:
+        """``rows`` are positions of nodes, None for all; ``stale`` is told in the answer, in a ``language``."""
         write: dict[str, Callable[[np.ndarray, _View, dict[str, Any]], bytes]] = {
             JSON: self._json,
             GEOJSON: self._geojson,
             ARROW: self._arrow,
         }
         chosen = np.arange(len(self.places)) if rows is None else rows
-        return write[media](chosen, self._view(cut), self.head(cut, stale))
+        return write[media](chosen, self._view(cut), self.head(cut, stale, language))
 
-    def head(self, cut: Cut, stale: bool) -> dict[str, Any]:
+    def head(self, cut: Cut, stale: bool, language: Language = "en") -> dict[str, Any]:
         """What a forecast says about itself, before its values."""
         forecast, task = self.forecast, self.forecast.task
         inputs = forecast.inputs
@@ -66,13 +68,15 @@ class Answers:
             "issued": utc(forecast.issued),
             "step_minutes": task.step_minutes,
             "source": forecast.source,
-            "reason": forecast.reason,
+            "reason": translated(forecast.reason, language),
+            "doubted": forecast.doubted,
             "stale": stale,
             "bundle": forecast.bundle,
             "inputs": {
                 "seen": round(inputs.seen, 4),
                 "newest": None if inputs.newest is None else utc(inputs.newest),
                 "replaced": forecast.replaced,
+                "doubts": dict(forecast.doubts),
                 "signals": {name: round(share, 4) for name, share in inputs.signals.items()},
             },
             "times": [utc(forecast.times[lead]) for lead in cut.leads],

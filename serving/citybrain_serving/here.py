@@ -55,6 +55,7 @@ def at(service: Service, lat: float, lon: float, language: Language, index: str 
             "observed": plain(np.round(forecast.observed[row], 2)),
             "issued": utc(forecast.issued),
             "source": forecast.source,
+            "doubted": forecast.doubted,
             "stale": stale,
             "bundle": forecast.bundle,
             "indices": _indices(service, forecast, row, language, index),
@@ -62,6 +63,7 @@ def at(service: Service, lat: float, lon: float, language: Language, index: str 
         }
         warnings += [say("stale", language)] * stale
         warnings += [say("fallback", language)] * (forecast.source == "fallback")
+        warnings += [say("doubted", language)] * forecast.doubted
         warnings += _warnings(service, forecast, row, language)
         advice += _advice(service, forecast, row, language)
     town = service.fleet.city

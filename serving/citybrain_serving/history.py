@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,6 +18,8 @@ from citybrain_serving.layouts import Layouts
 from citybrain_serving.packing import pack
 from citybrain_serving.snapshot import Forecast, Source
 from citybrain_serving.tables import forecasts
+
+MOST_SINCE = 500
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class History:
         about = {
             "task": forecast.task.model_dump(mode="json"),
             "reason": forecast.reason,
-            "replaced": forecast.replaced,
+            "doubts": dict(forecast.doubts),
+            "doubted": forecast.doubted,
             "seen": inputs.seen,
             "newest": None if inputs.newest is None else int(inputs.newest.timestamp()),
             "signals": dict(inputs.signals),
@@ -115,6 +118,13 @@ class History:
             row = connection.execute(query).mappings().first()
             return None if row is None else self._forecast(connection, row)
 
+    def since(self, task: str, first: pd.Timestamp, last: pd.Timestamp) -> Iterator[Forecast]:
+        """Forecasts issued in ``first`` ≤ time ≤ ``last``, oldest first, one at a time."""
+        for issue in reversed(self.list(task, first, last, MOST_SINCE)):
+            found = self.find(task, issue.issued)
+            if found is not None:
+                yield found
+
     def unscored(self, until: pd.Timestamp, limit: int) -> Sequence[Forecast]:
         """Forecasts whose last time is not after ``until`` and which nobody compared with what happened; oldest
         first, at most ``limit``."""
@@ -150,7 +160,8 @@ class History:
             bundle=row["bundle"],
             source=row["source"],
             reason=about["reason"],
-            replaced=about["replaced"],
+            doubts=_doubts(about),
+            doubted=about.get("doubted", False),
         )
 
 
@@ -170,6 +181,13 @@ def key_of(forecast: Forecast) -> dict[str, Any]:
 
 def _is(key: Mapping[str, Any]) -> sa.ColumnElement[bool]:
     return sa.and_(*(forecasts.c[name] == value for name, value in key.items()))
+
+
+def _doubts(about: Mapping[str, Any]) -> dict[str, int]:
+    """Nodes replaced, by reason; of forecasts kept before reasons were told apart all were impossible."""
+    if "doubts" in about:
+        return dict(about["doubts"])
+    return {"impossible": about["replaced"]} if about["replaced"] else {}
 
 
 def _time(seconds: int) -> pd.Timestamp:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from functools import lru_cache
 from typing import Literal
+
+from citybrain_serving.negotiation import weighed
 
 Language = Literal["en", "zh"]
 
@@ -104,6 +108,10 @@ MESSAGES: Mapping[str, Words] = {
         "en": "The forecast is the usual course of the week, not the model's.",
         "zh": "当前结果为历史同期规律，并非模型预测。",
     },
+    "doubted": {
+        "en": "Forecasts of the last hours have often not come true; take this one with care.",
+        "zh": "近几小时的预测与实际偏差较大，以下结果请谨慎使用。",
+    },
     "leave_later": {
         "en": "Expect about {factor:.1f} times the usual travel time on this road; go later or another way.",
         "zh": "该路段行程时间约为畅通时的 {factor:.1f} 倍，建议错峰或绕行。",
@@ -138,20 +146,28 @@ PROBLEMS: Mapping[tuple[str, bool], Words] = {
 """A problem in a sentence, by node type and whether it is there already."""
 
 
+@lru_cache(maxsize=256)
 def preferred_language(accept: str | None) -> Language:
     """``zh`` where ``Accept-Language`` ranks Chinese before English, else ``en``."""
-    best: dict[Language, float] = {"en": 0.0, "zh": 0.0}
-    for part in (accept or "").split(","):
-        tag, _, parameter = part.strip().partition(";")
-        name, value = tag.strip().lower().partition("-")[0], parameter.strip().removeprefix("q=")
-        try:
-            quality = float(value) if value else 1.0
-        except ValueError:
-            quality = 0.0
-        for language in best:
-            if name == language:
-                best[language] = max(best[language], quality)
+    best: dict[str, float] = {"en": 0.0, "zh": 0.0}
+    for tag, quality in weighed(accept or ""):
+        name = tag.partition("-")[0]
+        if name in best:
+            best[name] = max(best[name], quality)
     return "zh" if best["zh"] > best["en"] else "en"
+
+
+_ASKED: ContextVar[str | None] = ContextVar("accept_language", default=None)
+
+
+def listen(accept: str | None) -> None:
+    """Remembers the ``Accept-Language`` of the request that is being answered, for what is said far from it."""
+    _ASKED.set(accept)
+
+
+def asked_language() -> Language:
+    """The language of the request that is being answered; English outside of one."""
+    return preferred_language(_ASKED.get())
 
 
 def spoken(language: Language) -> dict[str, str]:

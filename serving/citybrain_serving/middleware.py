@@ -10,6 +10,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from citybrain_serving.errors import BodyTooLarge
+from citybrain_serving.languages import listen
 from citybrain_serving.problem_details import problem
 from citybrain_serving.telemetry import Telemetry
 
@@ -38,6 +39,8 @@ class RequestScope:
         given = headers.get(b"x-request-id", b"")
         request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex.encode()
         structlog.contextvars.bind_contextvars(request_id=request_id.decode())
+        spoken = headers.get(b"accept-language")
+        listen(None if spoken is None else spoken.decode("latin-1"))
         begun, status = time.perf_counter(), 0
 
         async def answer(message: Message) -> None:

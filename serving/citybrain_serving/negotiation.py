@@ -1,9 +1,10 @@
-"""Which of the formats on offer a request wants (RFC 9110, section 12.5.1) and whether it has them
-already."""
+"""What a request would rather have (RFC 9110, section 12) and whether it has it already."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from starlette.types import Scope
 
 from citybrain_serving.errors import NotAcceptable
 
@@ -15,7 +16,7 @@ def preferred(accept: str | None, offered: Sequence[str]) -> str:
     """
     if not accept or accept == "*/*":
         return offered[0]
-    ranges = [_range(part) for part in accept.split(",")]
+    ranges = list(weighed(accept))
     best = max(offered, key=lambda media: (_quality(media, ranges), -offered.index(media)))
     if _quality(best, ranges) <= 0:
         raise NotAcceptable(f"this address answers {', '.join(offered)}", {"offered": list(offered)})
@@ -30,17 +31,25 @@ def matches(if_none_match: str | None, etag: str) -> bool:
     return etag in tags or "*" in tags
 
 
-def _range(part: str) -> tuple[str, float]:
-    media, *parameters = (piece.strip() for piece in part.split(";"))
-    quality = 1.0
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "q":
-            try:
-                quality = float(value)
-            except ValueError:
-                quality = 0.0
-    return media.lower(), quality
+def weighed(accept: str) -> Iterator[tuple[str, float]]:
+    """The members of an ``Accept…`` header in lower case with their qualities, 0 for one that is no number."""
+    for part in accept.split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            if key.strip().lower() == "q":
+                try:
+                    quality = float(value)
+                except ValueError:
+                    quality = 0.0
+        yield name.lower(), quality
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """A header of a request, its lines joined; None where it has none."""
+    found = [value for key, value in scope["headers"] if key == name]
+    return b",".join(found).decode("latin-1") if found else None
 
 
 def _quality(media: str, ranges: Sequence[tuple[str, float]]) -> float:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from citybrain_serving.chinese import translated
 from citybrain_serving.errors import NothingAccepted
+from citybrain_serving.languages import asked_language
 from citybrain_serving.readings import Fault
 
 
@@ -50,19 +52,23 @@ class Outcome:
 
 
 def acknowledged(outcome: Outcome, sources: Sequence[str] | None = None) -> dict[str, Any]:
-    """The document for whoever sent the body; ``sources[row]`` says where a row stood where that is not plain.
+    """The document for whoever sent the body, in their language; ``sources[row]`` says where a row stood, where that is
+    not plain.
 
     Raises :class:`NothingAccepted`, with the document, where there were readings and none could be taken.
     """
+
+    language = asked_language()
 
     def listed(remarks: Sequence[Remark]) -> list[dict[str, Any]]:
         return [
             {
                 "row": remark.row,
                 "reason": str(remark.reason),
-                "detail": remark.detail if sources is None else f"{sources[remark.row]}: {remark.detail}",
+                "detail": text if sources is None else f"{sources[remark.row]}: {text}",
             }
             for remark in remarks
+            for text in [translated(remark.detail, language)]
         ]
 
     document = {

@@ -13,6 +13,8 @@ from starlette.routing import Match
 from structlog.contextvars import get_contextvars
 
 from citybrain_serving import errors
+from citybrain_serving.chinese import translated
+from citybrain_serving.languages import asked_language, spoken
 
 MEDIA = "application/problem+json"
 
@@ -59,6 +61,9 @@ TITLES = {
 
 RETRY_AFTER = {503: "5"}
 
+TOLD = 20
+"""Faulty fields that the detail names; ``errors`` has them all."""
+
 
 def problem(
     status: int,
@@ -67,16 +72,21 @@ def problem(
     extra: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """A problem document. ``extra`` are extension members; the id of the request is one of them."""
+    """A problem document in the language of the request. ``extra`` are extension members; the id of the request is
+    one of them."""
+    language = asked_language()
     document = {
         **(extra or {}),
         "type": f"urn:citybrain:problem:{slug}",
-        "title": TITLES.get(status, "Error"),
+        "title": translated(TITLES.get(status, "Error"), language),
         "status": status,
-        "detail": detail,
+        "detail": translated(detail, language),
         "request_id": get_contextvars().get("request_id", ""),
     }
-    out = dict(headers or {})
+    if "errors" in document:
+        document["errors"] = [{**e, "what": translated(e["what"], language)} for e in document["errors"]]
+        document["detail"] = "; ".join(f"{e['where']}: {e['what']}" for e in document["errors"][:TOLD])
+    out = {**(headers or {}), **spoken(language)}
     if status in RETRY_AFTER:
         out["Retry-After"] = RETRY_AFTER[status]
     if status == 413:
@@ -100,7 +110,7 @@ async def _serving(_request: Request, error: Exception) -> Response:
 async def _validation(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = [{"where": ".".join(map(str, e["loc"])), "what": e["msg"]} for e in error.errors()]
-    return problem(422, "bad-request", "; ".join(f"{f['where']}: {f['what']}" for f in found), {"errors": found})
+    return problem(422, "bad-request", "", {"errors": found})
 
 
 async def _http(request: Request, error: Exception) -> Response:

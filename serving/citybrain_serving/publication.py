@@ -13,11 +13,13 @@ import pandas as pd
 from cachetools import LRUCache, TTLCache
 
 from citybrain_datasets.signals import NodeType
+from citybrain_serving.compression import Coding, packed
 from citybrain_serving.encoding import Answers
 from citybrain_serving.errors import NotReady, UnknownIssue, UnknownTask
 from citybrain_serving.fleet import Fleet
 from citybrain_serving.indices.catalogue import Index, applied, free_speeds, indices_of
 from citybrain_serving.indices.current import BASES, Current, current
+from citybrain_serving.languages import Language
 from citybrain_serving.places import Places
 from citybrain_serving.recent import Recent
 from citybrain_serving.selection import EVERYTHING, Cut, Filter
@@ -41,6 +43,8 @@ class ForecastQuery:
     horizon: str | None = None
     quantiles: str | None = None
     stale: bool = False
+    language: Language = "en"
+    """Of the reason why a forecast is not the model's or is doubted; English where there is none to give."""
 
 
 class Published:
@@ -52,7 +56,7 @@ class Published:
         """The forecast itself, where this is an index of it."""
         self.good_until = good_until
         """Seconds since 1970 UTC after which the forecast is stale."""
-        self._whole: LRUCache[ForecastQuery, bytes] = LRUCache(CACHED_BYTES, getsizeof=len)
+        self._whole: LRUCache[tuple[ForecastQuery, Coding], bytes] = LRUCache(CACHED_BYTES, getsizeof=len)
         self._lock = threading.Lock()
         self._indices: dict[str, Published] = {}
         self._present: dict[str, Current] = {}
@@ -80,23 +84,28 @@ class Published:
         places = self.answers.places
         return free if places.node == "road" else np.full(len(places), np.nan)
 
-    def etag(self, query: ForecastQuery) -> str:
-        """A strong validator: equal exactly where the bytes are."""
+    def etag(self, query: ForecastQuery, coding: Coding = "identity") -> str:
+        """A strong validator: equal exactly where the bytes are, so that each coding has its own."""
         asked = hashlib.blake2b(repr(query).encode(), digest_size=6).hexdigest()
-        return f'"{self.answers.forecast.digest}-{asked}"'
+        return f'"{self.answers.forecast.digest}-{asked}{"" if coding == "identity" else f"-{coding}"}"'
 
-    def get(self, query: ForecastQuery) -> bytes:
-        """Raises :class:`~citybrain_serving.errors.BadSelection` or
+    def get(self, query: ForecastQuery, coding: Coding = "identity") -> bytes:
+        """The answer in a coding, encoded and packed once. Raises :class:`~citybrain_serving.errors.BadSelection` or
         :class:`~citybrain_serving.errors.UnknownPlace`."""
         with self._lock:
-            body = self._whole.get(query)
-        if body is None:
+            body = self._whole.get((query, coding))
+        if body is None and coding != "identity":
+            body = self._keep(query, coding, packed(self.get(query), coding))
+        elif body is None:
             cut = Cut.of(self.answers.forecast.task, query.horizon, query.quantiles)
             rows = query.places.rows(self.answers.places)
-            body = self.answers.encode(query.media, rows, cut, query.stale)
-            if len(body) <= CACHED_BYTES // 2:
-                with self._lock:
-                    self._whole[query] = body
+            body = self._keep(query, coding, self.answers.encode(query.media, rows, cut, query.stale, query.language))
+        return body
+
+    def _keep(self, query: ForecastQuery, coding: Coding, body: bytes) -> bytes:
+        if len(body) <= CACHED_BYTES // 2:
+            with self._lock:
+                self._whole[query, coding] = body
         return body
 
 

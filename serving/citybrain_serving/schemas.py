@@ -13,6 +13,9 @@ class InputsBody(BaseModel):
     seen: float = Field(description="share of nodes measured at least once in the history", ge=0, le=1)
     newest: str | None = Field(description="newest tick of the target with a reading")
     replaced: int = Field(description="nodes whose forecast was doubted and which the weekly profile answers")
+    doubts: dict[str, int] = Field(
+        description="those nodes by reason: `impossible` values, or a `leap` from all that was known"
+    )
     signals: dict[str, float] = Field(description="share of each input's history that was measured")
 
 
@@ -32,7 +35,8 @@ class ForecastHead(BaseModel):
     issued: str = Field(description="the newest tick that the forecast knows of, UTC")
     step_minutes: int
     source: Literal["model", "fallback"] = Field(description="'fallback': the weekly profile answered, see reason")
-    reason: str
+    reason: str = Field(description="why the profile answers, or why the forecast is doubted")
+    doubted: bool = Field(description="the model's, published for want of better: outcomes kept falling outside")
     stale: bool = Field(description="the newest observation is too old to rely on")
     bundle: str = Field(description="version of the model bundle")
     inputs: InputsBody
@@ -80,10 +84,12 @@ class TaskBody(BaseModel):
     issued: str | None
     source: Literal["model", "fallback"] | None
     stale: bool | None
+    doubted: bool | None
 
 
 class SignalBody(BaseModel):
     unit: str
+    unit_name: str = Field(description="the unit in words, where the language has them")
     node: str
     step_minutes: int
     low: float
@@ -222,6 +228,7 @@ class NearBody(BaseModel):
     observed: float | None
     issued: str
     source: Literal["model", "fallback"]
+    doubted: bool
     stale: bool
     bundle: str
     indices: list[IndexValue] = Field(description="of the present")
@@ -285,6 +292,7 @@ class QualityBody(BaseModel):
 
 class CauseBody(BaseModel):
     kind: str
+    title: str = Field(description="the kind in words")
     inputs: list[dict[str, Any]] = Field(description="observations that the cause is read from")
 
 
@@ -310,6 +318,7 @@ class Hotspot(BaseModel):
     standard: str
     cost: float
     cost_unit: str
+    cost_unit_name: str = Field(description="the unit in words, where the language has them")
     causes: list[CauseBody]
     issued: str
     bundle: str
@@ -322,6 +331,7 @@ class ProblemsBody(BaseModel):
     city: str
     synthetic: bool
     stale: dict[str, bool]
+    doubted: dict[str, bool]
     problems: dict[str, list[Hotspot]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from citybrain_serving.cases.outbox import Outbox
 from citybrain_serving.cases.watch import Watch
 from citybrain_serving.cases.webhooks import Webhooks, checked_targets
 from citybrain_serving.clock import Clock, ObservationClock, SystemClock
+from citybrain_serving.coverage import looks_back
 from citybrain_serving.cycle import Cycle, FeaturedForecaster
 from citybrain_serving.fleet import Fleet
 from citybrain_serving.followup import Followup
@@ -103,9 +105,11 @@ class Service:
             self.shadows,
             pd.Timedelta(days=settings.history_days),
         )
-        self.followup.recall()
+        self._recall()
         self._term = self.leadership.term
         self.telemetry.computes.set_function(lambda: self.leadership.leads)
+        for name in self.fleet.bundles:
+            self.telemetry.coverage.labels(name).set_function(partial(self._coverage, name))
         self.runner = Runner(self.step, self.until_due, settings.debounce_seconds, self.telemetry.cycle)
         oldest = pd.Timedelta(days=settings.oldest_days)
         self._ingest = Ingest(self.fleet.channels, self.store, self.steadiness, self.clock, oldest)
@@ -135,12 +139,24 @@ class Service:
             if not term:
                 return self._follow()
             if term != self._term:
-                self.followup.recall()  # of what outcomes taught whoever computed before
+                self._recall()  # what outcomes taught whoever computed before
                 self._term = term
             snapshot = self.cycle.run(touched)
             if snapshot is not None:
                 self.followup(snapshot)
             return snapshot
+
+    def _recall(self) -> None:
+        """Takes up what forecasts of the past have taught."""
+        self.followup.recall()
+        now = self.clock.now()
+        if now is not None:
+            tasks = {name: bundle.task for name, bundle in self.fleet.bundles.items()}
+            self.cycle.recall({n: self.history.since(n, now - looks_back(task), now) for n, task in tasks.items()})
+
+    def _coverage(self, task: str) -> float:
+        share = self.cycle.coverage[task].share
+        return math.nan if share is None else share
 
     def _follow(self) -> Snapshot | None:
         self.clock.refresh()

@@ -15,14 +15,19 @@ from dataclasses import dataclass
 from cachetools import LRUCache
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from citybrain_serving.compression import Coding, coding_for
+from citybrain_serving.languages import Language, preferred_language
 from citybrain_serving.negotiation import matches
 from citybrain_serving.publication import Published
 
 KEPT_BYTES = 64 * 2**20
 PATHS = "/v1/forecasts/"
 
-Key = tuple[str, bytes, bytes]
-"""Path, query and the formats asked for."""
+Key = tuple[str, bytes, bytes, Coding, Language]
+"""Path, query and the formats asked for, the coding and the language they come to."""
+
+VARY = "Accept, Accept-Encoding, Accept-Language"
+"""What an answer depends on beside its address."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +72,15 @@ class Shortcuts:
 
 
 def key_of(scope: Scope) -> Key:
-    accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
-    return scope["path"], scope["query_string"], accept
+    accept, codings, languages = b"", None, None
+    for name, value in scope["headers"]:
+        if name == b"accept":
+            accept = value
+        elif name == b"accept-encoding":
+            codings = value.decode("latin-1")
+        elif name == b"accept-language":
+            languages = value.decode("latin-1")
+    return scope["path"], scope["query_string"], accept, coding_for(codings), preferred_language(languages)
 
 
 class Remembering:
@@ -88,7 +100,7 @@ class Remembering:
         scope["route"] = Route
         had = next((value for name, value in scope["headers"] if name == b"if-none-match"), b"")
         same = bool(had) and matches(had.decode("latin-1"), answer.etag)
-        headers = [(b"etag", answer.etag.encode()), (b"cache-control", self.fresh().encode()), (b"vary", b"Accept")]
+        headers = [(b"etag", answer.etag.encode()), (b"cache-control", self.fresh().encode()), (b"vary", VARY.encode())]
         if not same:
             headers += answer.headers
         await send({"type": "http.response.start", "status": 304 if same else 200, "headers": headers})

@@ -25,7 +25,9 @@ class Forecast:
 
     ``values`` float32 ``[node, horizon, quantile]`` in the target's unit; ``observed`` float32 ``[node]``
     is the newest measured target within the history, NaN for none, ``observed_age`` its age in steps at the
-    issue time. ``replaced`` counts nodes whose own forecast was doubted and which the weekly profile answers.
+    issue time. ``doubts`` counts, by reason, nodes whose own forecast was doubted and which the weekly profile answers;
+    ``doubted`` says that the forecast as a whole is the model's and yet not to be relied on. ``reason`` says why it is
+    not the model's, or why it is doubted.
     """
 
     task: Task
@@ -38,7 +40,8 @@ class Forecast:
     bundle: str
     source: Source
     reason: str = ""
-    replaced: int = 0
+    doubts: Mapping[str, int] = field(default_factory=dict)
+    doubted: bool = False
     latest: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Newest value of every signal that the forecast was made from, float32 ``[node]``; what is said of causes is
     said from these. Empty for a forecast of the history."""
@@ -46,6 +49,11 @@ class Forecast:
     def __post_init__(self) -> None:
         for array in (self.values, self.observed, self.observed_age, *self.latest.values()):
             array.setflags(write=False)
+
+    @property
+    def replaced(self) -> int:
+        """Nodes that the weekly profile answers in the place of the model."""
+        return sum(self.doubts.values())
 
     @property
     def kind(self) -> SignalKind:
@@ -60,7 +68,7 @@ class Forecast:
     def digest(self) -> str:
         """Names the content: equal wherever the same forecast was computed."""
         digest = hashlib.blake2b(
-            f"{self.issued}|{self.bundle}|{self.source}|{self.reason}|{self.replaced}|{self.inputs}".encode(),
+            f"{self.issued}|{self.bundle}|{self.source}|{self.reason}|{sorted(self.doubts.items())}|{self.inputs}".encode(),
             digest_size=12,
         )
         digest.update(np.ascontiguousarray(self.values).data)

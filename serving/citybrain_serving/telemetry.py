@@ -43,6 +43,15 @@ class Telemetry:
         self.stale = Gauge("citybrain_forecast_stale", "1 where the inputs are too old", ("task",), registry=registry)
         self.seen = Gauge("citybrain_inputs_seen_ratio", "Nodes measured in the history", ("task",), registry=registry)
         self.computes = Gauge("citybrain_computes", "1 where this replica computes the forecasts", registry=registry)
+        self.doubtful = Gauge(
+            "citybrain_forecast_doubted", "1 where outcomes keep falling outside", ("task",), registry=registry
+        )
+        self.doubts = Gauge(
+            "citybrain_forecast_nodes_doubted", "Nodes doubted, by reason", ("task", "why"), registry=registry
+        )
+        self.coverage = Gauge(
+            "citybrain_forecast_coverage_ratio", "Recent outcomes inside the interval", ("task",), registry=registry
+        )
         self.replaced = Gauge("citybrain_forecast_nodes_replaced", "Nodes doubted", ("task",), registry=registry)
 
     def cycle(self, seconds: float | None) -> None:
@@ -71,4 +80,7 @@ class Telemetry:
             self.stale.labels(name).set(stale(name))
             self.seen.labels(name).set(forecast.inputs.seen)
             self.replaced.labels(name).set(forecast.replaced)
+            self.doubtful.labels(name).set(forecast.doubted)
+            for why in ("impossible", "leap"):
+                self.doubts.labels(name, why).set(forecast.doubts.get(why, 0))
         return generate_latest(self.registry)

@@ -12,7 +12,8 @@ from citybrain_datasets.task import Task
 from citybrain_datasets.windows import WindowSource
 from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_serving.clock import ObservationClock, SystemClock
-from citybrain_serving.cycle import Cycle, impossible
+from citybrain_serving.cycle import Cycle
+from citybrain_serving.doubts import impossible
 from citybrain_serving.inputs import newest_window
 from citybrain_serving.readings import readings_from_json
 from citybrain_serving.runner import Runner
@@ -164,10 +165,10 @@ def test_when_the_model_fails_the_profile_answers(service, city, bundles, answer
 
 def test_a_single_doubted_node_is_replaced_and_counted(service, city, bundles):
     fill(service, city)
-    answer = np.tile(np.array([40, 41, 42], np.float32), (1, 6, 6, 1))
+    answer = np.tile(np.array([53, 54, 55], np.float32), (1, 6, 6, 1))
     answer[0, 2, 3, 1] = np.inf
     forecast = cycle_of(service, {"congestion": Broken(bundles["congestion"], answer)}).run().forecasts["congestion"]
-    assert (forecast.source, forecast.replaced) == ("model", 1)
+    assert (forecast.source, forecast.doubts) == ("model", {"impossible": 1})
     assert np.isfinite(forecast.values).all()
     assert (forecast.values[0] == answer[0, 0]).all()
 

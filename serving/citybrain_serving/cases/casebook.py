@@ -11,7 +11,7 @@ import orjson
 import pandas as pd
 import sqlalchemy as sa
 
-from citybrain_serving.cases.documents import case_document
+from citybrain_serving.cases.documents import SYSTEM, case_document
 from citybrain_serving.cases.outbox import Outbox
 from citybrain_serving.database import transaction
 from citybrain_serving.errors import NotNow, UnknownCase
@@ -26,8 +26,6 @@ STEPS: Mapping[str, tuple[tuple[State, ...], State]] = {
     "close": (("discovered", "filed", "dispatched"), "closed"),
 }
 """Which states an action may leave, and the one it leads to. A note may be made in any."""
-
-SYSTEM = "citybrain"
 
 
 @dataclass(frozen=True)

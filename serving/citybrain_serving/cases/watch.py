@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from citybrain_serving.cases.casebook import SYSTEM, Case, Casebook
+from citybrain_serving.cases.casebook import Case, Casebook
+from citybrain_serving.cases.documents import SYSTEM
 from citybrain_serving.problems.finding import Problem
 
 Key = tuple[str, str]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from citybrain_serving.cases.casebook import Case, State, Wanted
 from citybrain_serving.cases.documents import case_document
 from citybrain_serving.errors import NotNow
+from citybrain_serving.languages import asked_language, spoken
 from citybrain_serving.routes.documentation import problems
 from citybrain_serving.safety.gate import principal_of
 from citybrain_serving.schemas import CaseBody
@@ -38,7 +39,7 @@ class Step(BaseModel):
 
 
 def router(service: Service) -> APIRouter:
-    routes = APIRouter(prefix="/v1/cases", tags=["decisions"])
+    routes = APIRouter(prefix="/v1/cases", tags=["decisions"], dependencies=[Depends(_say_language)])
     book = service.casebook
 
     @routes.get("", summary="Cases, the newest first", response_model=list[CaseBody], responses=problems(422, 503))
@@ -53,13 +54,13 @@ def router(service: Service) -> APIRouter:
     ) -> list[dict[str, Any]]:
         """Without their notes. Whoever acts for certain owners sees the cases of those alone."""
         wanted = Wanted(state, task, owner, cell, principal_of(request).owners)
-        return [case_document(case) for case in book.find(wanted, limit, offset)]
+        return [told(case) for case in book.find(wanted, limit, offset)]
 
     @routes.get(
         "/{number}", summary="One case with its notes", response_model=CaseBody, responses=problems(403, 404, 422, 503)
     )
     def case(request: Request, number: Number) -> dict[str, Any]:
-        return case_document(_mine(request, book.get(number)))
+        return told(_mine(request, book.get(number)))
 
     @routes.post(
         "",
@@ -82,7 +83,7 @@ def router(service: Service) -> APIRouter:
         opened = book.open(problem, _now(), who.name, new.note)
         if opened is None:
             raise NotNow(f"a case of {new.task} at {new.id!r} is open already")
-        return case_document(opened)
+        return told(opened)
 
     @routes.post(
         "/{number}/steps",
@@ -94,9 +95,17 @@ def router(service: Service) -> APIRouter:
         """discovered → filed → dispatched → closed. A step that the state does not allow is refused with 409."""
         _mine(request, book.get(number))
         who = principal_of(request).name
-        return case_document(book.act(number, step.action, who, step.note, _now(), step.expected))
+        return told(book.act(number, step.action, who, step.note, _now(), step.expected))
 
     return routes
+
+
+def told(case: Case) -> dict[str, Any]:
+    return case_document(case, asked_language())
+
+
+def _say_language(response: Response) -> None:
+    response.headers.update(spoken(asked_language()))
 
 
 def _mine(request: Request, case: Case) -> Case:

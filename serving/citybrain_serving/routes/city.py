@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header, Response
 
 from citybrain_models.bundle import Bundle
+from citybrain_serving.chinese import translated, unit_name
 from citybrain_serving.encoding import utc
+from citybrain_serving.languages import preferred_language, spoken
 from citybrain_serving.schemas import CityBody
 from citybrain_serving.service import Service
 
@@ -16,7 +18,9 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["city"])
 
     @routes.get("/city", summary="The city, its signals and forecasts", response_model=CityBody)
-    def city() -> dict[str, Any]:
+    def city(response: Response, accept_language: Annotated[str | None, Header()] = None) -> dict[str, Any]:
+        language = preferred_language(accept_language)
+        response.headers.update(spoken(language))
         town, fleet = service.fleet.city, service.fleet
         return {
             **{k: getattr(town, k) for k in ("name", "title", "timezone", "country", "synthetic", "attribution")},
@@ -28,7 +32,8 @@ def router(service: Service) -> APIRouter:
                     "step_minutes": channel.ticks.step_minutes,
                     "low": channel.kind.low,
                     "high": channel.kind.high,
-                    "title": channel.kind.title,
+                    "title": translated(channel.kind.title, language),
+                    "unit_name": unit_name(channel.kind.unit, language),
                 }
                 for name, channel in fleet.channels.items()
             },
@@ -55,4 +60,5 @@ def _task(service: Service, bundle: Bundle) -> dict[str, Any]:
         "issued": utc(forecast.issued) if forecast else None,
         "source": forecast.source if forecast else None,
         "stale": service.stale(forecast) if forecast else None,
+        "doubted": forecast.doubted if forecast else None,
     }

@@ -8,26 +8,29 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from citybrain_serving.compression import coding_for
 from citybrain_serving.encoding import ARROW, GEOJSON, JSON
-from citybrain_serving.negotiation import matches, preferred
+from citybrain_serving.languages import preferred_language
+from citybrain_serving.negotiation import header, matches, preferred
 from citybrain_serving.publication import ForecastQuery
 from citybrain_serving.routes.documentation import problems, schema
 from citybrain_serving.routes.selecting import Selected
 from citybrain_serving.routes.times import instant
 from citybrain_serving.schemas import ForecastBody, ForecastFeatures
 from citybrain_serving.service import Service
-from citybrain_serving.shortcuts import Answer
+from citybrain_serving.shortcuts import VARY, Answer
 
 OFFERED = (JSON, GEOJSON, ARROW)
+LASTING = (b"content-type", b"content-length", b"content-encoding", b"content-language")
 AT_ONCE = 5_000
 """Nodes up to which an answer is encoded where it stands; more go to a thread, so that others are
 answered."""
 
 EXAMPLE: dict[str, Any] = {
     "city": "lantan", "synthetic": True, "task": "congestion", "signal": "speed", "unit": "km/h", "index": None,
-    "issued": "2026-03-02T08:05:00Z", "step_minutes": 5, "source": "model", "reason": "", "stale": False,
-    "bundle": "4f1c0d7a9b2e",
-    "inputs": {"seen": 0.99, "newest": "2026-03-02T08:05:00Z", "replaced": 0, "signals": {"speed": 0.98}},
+    "issued": "2026-03-02T08:05:00Z", "step_minutes": 5, "source": "model", "reason": "", "doubted": False,
+    "stale": False, "bundle": "4f1c0d7a9b2e",
+    "inputs": {"seen": 0.99, "newest": "2026-03-02T08:05:00Z", "replaced": 0, "doubts": {}, "signals": {"speed": 0.98}},
     "times": ["2026-03-02T08:10:00Z", "2026-03-02T08:15:00Z"], "quantiles": [0.1, 0.5, 0.9],
     "ids": ["r1"], "observed": [42.5], "values": [[[38.1, 41.9, 45.2], [36.0, 41.0, 45.7]]],
 }  # fmt: skip
@@ -72,16 +75,22 @@ def router(service: Service) -> APIRouter:
             published = await run_in_threadpool(service.past, task, instant(issued, "issued"), index)
             old = published.answers.forecast
             stale, fresh = old.stale(old.issued, service.settings.stale_steps), "no-cache"
-        query = ForecastQuery(media, places, horizon, quantiles, stale)
-        etag = published.etag(query)
-        headers = {"ETag": etag, "Cache-Control": fresh, "Vary": "Accept"}
+        # Nothing but a reason is said in words.
+        spoken = preferred_language(request.headers.get("accept-language"))
+        language = spoken if published.answers.forecast.reason else "en"
+        coding = coding_for(header(request.scope, b"accept-encoding"))
+        query = ForecastQuery(media, places, horizon, quantiles, stale, language)
+        etag = published.etag(query, coding)
+        headers = {"ETag": etag, "Cache-Control": fresh, "Vary": VARY, "Content-Language": language}
         if matches(request.headers.get("if-none-match"), etag):
             return Response(status_code=304, headers=headers)
         small = places.ids is not None or len(published.answers.places) <= AT_ONCE
-        body = published.get(query) if small else await run_in_threadpool(published.get, query)
+        body = published.get(query, coding) if small else await run_in_threadpool(published.get, query, coding)
+        if coding != "identity":
+            headers["Content-Encoding"] = coding
         answer = Response(body, headers=headers, media_type=media)
         if issued is None:
-            lasting = tuple(h for h in answer.raw_headers if h[0] in (b"content-type", b"content-length"))
+            lasting = tuple(h for h in answer.raw_headers if h[0] in LASTING)
             service.shortcuts.keep(request.scope, Answer(published.base, stale, etag, lasting, body))
         return answer
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from citybrain_serving.errors import UnsupportedMedia
+from citybrain_serving.languages import asked_language, spoken
 from citybrain_serving.outcome import Outcome, acknowledged
 from citybrain_serving.readings import READERS, check_count
 from citybrain_serving.routes.documentation import problems, schema
@@ -70,6 +71,6 @@ def router(service: Service) -> APIRouter:
             return service.take(readings)
 
         document = acknowledged(await run_in_threadpool(take))
-        return Response(orjson.dumps(document), media_type="application/json")
+        return Response(orjson.dumps(document), headers=spoken(asked_language()), media_type="application/json")
 
     return routes

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 
-from citybrain_serving.languages import Language, preferred_language, spoken, summary
+from citybrain_serving.chinese import unit_name
+from citybrain_serving.languages import CAUSES, Language, preferred_language, spoken, summary
 from citybrain_serving.problems.finding import Problem
 from citybrain_serving.routes.documentation import problems as errors
 from citybrain_serving.routes.selecting import Selected
@@ -57,6 +58,7 @@ def router(service: Service) -> APIRouter:
             "city": service.fleet.city.name,
             "synthetic": service.fleet.city.synthetic,
             "stale": stale,
+            "doubted": {name: published[name].answers.forecast.doubted for name in found},
             "problems": found,
         }
 
@@ -87,4 +89,10 @@ def _told(service: Service, problem: Problem, language: Language) -> dict[str, A
         time=local.strftime("%m-%d %H:%M"),
         probability=problem.probability,
     )
-    return {**document, "summary": said}
+    causes = [{**cause, "title": CAUSES[cause["kind"]][language]} for cause in document["causes"]]
+    return {
+        **document,
+        "cost_unit_name": unit_name(document["cost_unit"], language),
+        "causes": causes,
+        "summary": said,
+    }

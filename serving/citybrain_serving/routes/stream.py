@@ -48,6 +48,7 @@ def router(service: Service) -> APIRouter:
                         "bundle": forecast.bundle,
                         "source": forecast.source,
                         "stale": service.stale(forecast),
+                        "doubted": forecast.doubted,
                         "href": f"/v1/forecasts/{task}",
                     },
                 )

@@ -17,8 +17,10 @@ from starlette.concurrency import run_in_threadpool
 from citybrain_datasets.errors import CityError
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.scorer import Scorer
+from citybrain_serving.chinese import translated
 from citybrain_serving.encoding import ARROW, JSON, utc
 from citybrain_serving.errors import BadScenario, NoSurrogate
+from citybrain_serving.languages import asked_language
 from citybrain_serving.negotiation import preferred
 from citybrain_serving.routes.documentation import problems
 from citybrain_serving.safety.gate import principal_of
@@ -117,7 +119,8 @@ def _scorer(service: Service, bundle: SurrogateBundle, base: str) -> tuple[Score
     forecast = None if snapshot is None else snapshot.forecasts.get("congestion")
     if base == "usual" or forecast is None or forecast.task.target != "speed":
         why = "" if base == "usual" else "no forecast of speed has been published yet"
-        return Scorer(bundle, threads=service.settings.threads), {"base": "usual", "reason": why}
+        about = {"base": "usual", "reason": translated(why, asked_language())}
+        return Scorer(bundle, threads=service.settings.threads), about
     flow = np.full(len(bundle.network.ids), np.nan)
     if "flow" in service.fleet.channels:
         newest = service.store.newest().get("flow")

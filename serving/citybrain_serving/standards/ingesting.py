@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from citybrain_serving import chinese
 from citybrain_serving.fleet import Channel
+from citybrain_serving.languages import asked_language
 from citybrain_serving.outcome import acknowledged
 from citybrain_serving.service import Service
 from citybrain_serving.standards.translation import Translated
@@ -21,4 +23,6 @@ def ingested(service: Service, body: bytes, reader: Reader) -> dict[str, Any]:
     """
     translated = reader(body, service.fleet.channels, service.settings.max_readings)
     outcome = service.take(translated.readings)
-    return {**acknowledged(outcome, translated.sources), "ignored": dict(translated.ignored)}
+    language = asked_language()
+    ignored = {chinese.translated(what, language): count for what, count in translated.ignored.items()}
+    return {**acknowledged(outcome, translated.sources), "ignored": ignored}

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from citybrain_serving.errors import UnsupportedMedia
+from citybrain_serving.languages import asked_language, spoken
 from citybrain_serving.negotiation import matches
 from citybrain_serving.routes.documentation import problems, schema
 from citybrain_serving.routes.selecting import Selected
@@ -138,7 +139,7 @@ async def _take(service: Service, request: Request, media: tuple[str, ...], read
         raise UnsupportedMedia("the body must not be compressed")
     body = await request.body()
     document = await run_in_threadpool(ingested, service, body, reader)
-    return Response(orjson.dumps(document), media_type=JSON)
+    return Response(orjson.dumps(document), headers=spoken(asked_language()), media_type=JSON)
 
 
 def _answer(
