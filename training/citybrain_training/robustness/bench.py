@@ -21,9 +21,9 @@ from citybrain_training.fitting import fit
 from citybrain_training.preparation import Preparation, prepare
 from citybrain_training.robustness.corruptions import Broken, BrokenSource, corridor, dead, late, share_of, stuck
 from citybrain_training.robustness.spatial import inverse_distance, kriging, nearest_mean
+from citybrain_training.robustness.table import NEAREST, OURS, UNSEEN
 from citybrain_training.robustness.unseen import silent, stretched, without
 
-OURS, NEAREST = "citynet", "nearest sensors"
 MONTH = pd.Timedelta(days=30)
 BATCH = 64
 
@@ -84,7 +84,7 @@ def measure_unseen(
     }
     models |= {name: found for name, found in beside.items() if found is not None}
     test = thinned(preparation.split.test, every)
-    scored = _score("sensors never seen", models, source, test, {"hit": hit}, preparation.source)
+    scored = _score(UNSEEN, models, source, test, {"hit": hit}, preparation.source)
     return [_record(preparation, row, seed) for row in scored]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from citybrain_datasets.records import Record
 
-OURS, UNSEEN = "citynet", "sensors never seen"
+OURS, NEAREST = "citynet", "nearest sensors"
+UNSEEN = "sensors never seen"
 WHOLE = ": had nothing broken"
 
 Row = dict[str, float]
@@ -48,7 +49,9 @@ def _case(case: str, records: Sequence[Record]) -> list[str]:
     lines = [f"### {case}, {mae[0]['unit']}", "", _row([*head, "against whole", "90 % interval covers"])]
     lines.append(_row(["---", "---", *["---:"] * (len(subjects) + 2)]))
     for (scenario, part), row in broken.items():
-        cells = [f"{row[name]:.3f}" if name in row else "" for name in subjects]
+        # What sensors nearby say is asked of the places that were hit alone.
+        shown = {name: row[name] for name in row if name != NEAREST or part == "hit"}
+        cells = [f"{shown[name]:.3f}" if name in shown else "" for name in subjects]
         whole = rows.get((scenario + WHOLE, part)) or (rows["whole", "all"] if part == "hit" else {})
         cells.append(f"{100 * (row[OURS] / whole[OURS] - 1):+.1f} %" if whole else "")
         covered = coverage.get((scenario, part), {}).get(OURS)
@@ -74,7 +77,8 @@ def _unseen(records: Sequence[Record]) -> list[str]:
     ]
     for name, row in values.items():
         mean = float(np.mean(list(row.values())))
-        cells = [f"{row[seed]:.3f}" for seed in seeds] + [f"{mean:.3f}", f"{100 * (ours / mean - 1):+.1f} %"]
+        against = "" if name == OURS else f"{100 * (ours / mean - 1):+.1f} %"
+        cells = [*(f"{row[seed]:.3f}" for seed in seeds), f"{mean:.3f}", against]
         lines.append(_row([f"**{name}**" if name == OURS else name, *cells]))
     return lines
 
