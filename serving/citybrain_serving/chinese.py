@@ -45,6 +45,7 @@ SELECTIONS: Mapping[str, str] = {
     "from {} to {} is no span of at most {} days": "{0} 至 {1} 不是至多 {2} 天的时段",
     "no {} node has the id {}{}": "没有 id 为 {1}{2} 的{0}节点",
     "{} and {} more": "{0}，另有 {1} 个",
+    "congestion and pm25": "congestion 和 pm25",
     "no road and no air station of {} is near {}, {}": "{1}, {2} 附近没有 {0} 的道路或空气站",
     "{} is not forecast here, only {}": "此处不预测 {0}，只预测 {1}",
     "no forecast of {} issued at {} is kept": "没有保存 {1} 发布的 {0} 预测",
@@ -190,6 +191,7 @@ FIELDS: Mapping[str, str] = {
     "String should match pattern {}": "应符合格式 {0}",
     "List should have at least {} item{} after validation, not {}": "至少应有 {0} 项，现有 {2} 项",
     "List should have at most {} item{} after validation, not {}": "至多应有 {0} 项，现有 {2} 项",
+    "Input tag {} found using {} does not match any of the expected tags: {}": "{1} 不能为 {0}，应为 {2} 之一",
     "JSON decode error": "JSON 解析错误",
     "Value error, {}": "{0}",
 }

@@ -110,6 +110,24 @@ def _indices(
     ]
 
 
+def city_value(service: Service, index: Index, language: Language) -> dict[str, Any] | None:
+    """The traffic performance index of all roads now, weighted by vehicle-kilometres, or by length where no flow is
+    measured; None for other indices, and while nothing is known."""
+    published = {} if service.snapshot is None else service.board.of(service.snapshot)
+    forecast = next((p.answers.forecast for p in published.values() if p.answers.forecast.task.target == "speed"), None)
+    table = service.board.places["road"].table
+    if index.id != "tpi" or forecast is None or "length_m" not in table:
+        return None
+    flow, weight = forecast.latest.get("flow"), table["length_m"].to_numpy(float)
+    if flow is not None and np.isfinite(flow).any():
+        weight = weight * flow
+    value = traffic.network_performance(service.present(forecast, index).value, weight)
+    graded = index.level(value)
+    if graded is None or not np.isfinite(value):
+        return None
+    return {"value": round(value, 2), "level": graded[0], "name": graded[1][language]}
+
+
 def value_of(index: Index, present: Current, row: int, language: Language) -> dict[str, Any]:
     """An index at one node as it is answered, with its standard and what its value is made from."""
     value = float(present.value[row])

@@ -189,6 +189,12 @@ class PlaceFeatures(BaseModel):
     features: list[PlaceFeature]
 
 
+class CityIndex(BaseModel):
+    value: float
+    level: int
+    name: str
+
+
 class IndexBody(BaseModel):
     """An index, and the standard that defines it."""
 
@@ -196,6 +202,7 @@ class IndexBody(BaseModel):
     signal: str
     title: str
     now: str = Field(description="what the present value at a place is made from")
+    city: CityIndex | None = Field(description="of the whole network now, weighted by vehicle-kilometres")
     standard: str
     standard_title: str
     effective: str | None = Field(description="first day on which the standard holds")

@@ -161,3 +161,17 @@ def test_titles_of_indices_in_chinese(warm):
     listed = {entry["id"]: entry for entry in warm.get("/v1/indices", headers={"Accept-Language": "zh"}).json()}
     assert listed["aqi-us"]["now"] == "最近 12 小时加权值（NowCast）"
     assert listed["tpi"]["standard_title"].startswith("城市交通运行状况评价规范")
+
+
+def test_the_index_of_the_whole_network_is_weighted(warm, service):
+    listed = {entry["id"]: entry for entry in warm.get("/v1/indices").json()}
+    assert listed["tpi"]["city"] is None  # nobody says how long the roads are
+    service.board.places["road"].table["length_m"] = lengths = np.arange(1.0, 7.0)
+    try:
+        told = {e["id"]: e["city"] for e in warm.get("/v1/indices", headers={"Accept-Language": "zh"}).json()}
+    finally:
+        del service.board.places["road"].table["length_m"]
+    each = traffic.performance(service.snapshot.forecasts["congestion"].observed, np.full(6, 60.0))
+    assert told["tpi"]["value"] == pytest.approx((each * lengths).sum() / lengths.sum(), abs=0.006)
+    assert told["tpi"]["name"] in ("畅通", "基本畅通")
+    assert told["aqi"] is None

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
 
-from citybrain_serving.here import at
+from citybrain_serving.here import at, city_value
 from citybrain_serving.indices.catalogue import INDICES
 from citybrain_serving.languages import BASES, preferred_language, spoken
 from citybrain_serving.routes.documentation import problems
@@ -35,7 +35,8 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/indices", summary="Indices and their standards", response_model=list[IndexBody])
     def indices(response: Response, accept_language: Annotated[str | None, Header()] = None) -> list[dict[str, Any]]:
-        """`now` says what the present value at a place is made from; ahead, an index is that of each step's mean."""
+        """`now` says what the present value at a place is made from; ahead, an index is that of each step's mean.
+        `city` is the value of the whole network now, of indices that have one."""
         language = preferred_language(accept_language)
         response.headers.update(spoken(language))
         return [
@@ -44,6 +45,7 @@ def router(service: Service) -> APIRouter:
                 "signal": index.signal,
                 "title": index.title[language],
                 "now": BASES[index.now][language],
+                "city": city_value(service, index, language),
                 "standard": index.standard.id,
                 "standard_title": index.standard.title[language],
                 "effective": str(index.standard.effective) if index.standard.effective else None,
