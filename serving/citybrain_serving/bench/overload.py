@@ -34,6 +34,9 @@ CALLERS = 8
 """That find out the capacity, each asking again as soon as it is answered."""
 
 CONNECTIONS = 256
+IDLE_S = 3.0
+"""After which a connection is made anew: servers close those that nobody uses."""
+
 PROBED_EVERY_S = 0.1
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -55,12 +58,12 @@ class Answers:
         return float(np.isin(self.statuses, statuses).sum()) / self.seconds
 
 
-def measure(book: Notebook, bundle: Bundle, folder: Path, *, segments: int = 2_000, seconds: float = 10.0) -> None:
+def measure(book: Notebook, bundle: Bundle, folder: Path, *, segments: int = 5_000, seconds: float = 10.0) -> None:
     """Reads of a part of a city, a different one each time, so that none is answered from a cache."""
     home, store = folder / "overload" / "bundle", folder / "overload" / "store.sqlite"
     bundle = enlarged(bundle, segments).write(home)
     fill(bundle, store, pd.Timestamp("2026-03-02 08:00", tz="UTC"))
-    targets = _targets(bundle.city.nodes["road"], f"/v1/forecasts/{bundle.task.name}")
+    targets = _targets(bundle)
     with service([home], store) as server:
         wait_for(server, "/readyz")
         capacity = load(server.port, targets, callers=CALLERS, seconds=seconds).throughput
@@ -100,13 +103,18 @@ async def _drive(port: int, requests: list[bytes], rate: float, seconds: float) 
 
     async def caller() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        used = time.perf_counter()
         while (next_one := await due.get()) is not None:
             at, wanted = next_one
+            if time.perf_counter() - used > IDLE_S:
+                writer.close()
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(wanted)
             head = await reader.readuntil(b"\r\n\r\n")
             length = _LENGTH.search(head)
             await reader.readexactly(int(length.group(1)) if length else 0)
-            told.append((time.perf_counter() - at, int(head[9:12])))
+            used = time.perf_counter()
+            told.append((used - at, int(head[9:12])))
         writer.close()
 
     callers = [asyncio.create_task(caller()) for _ in range(CONNECTIONS)]
@@ -124,15 +132,24 @@ async def _drive(port: int, requests: list[bytes], rate: float, seconds: float) 
     return Answers(latencies, statuses, seconds)
 
 
-def _targets(roads: pd.DataFrame, path: str, count: int = 20_000) -> list[bytes]:
-    """Boxes over a quarter of the city, each somewhere else."""
-    random = np.random.default_rng(4)
-    lows, highs = roads[["lon", "lat"]].min().to_numpy(), roads[["lon", "lat"]].max().to_numpy()
+def _targets(bundle: Bundle, count: int = 20_000) -> list[bytes]:
+    """Boxes over a quarter of the city, each somewhere else, with some of the leads, each time others: nothing that was
+    encoded for one answer serves another."""
+    random, task = np.random.default_rng(4), bundle.task
+    places = bundle.city.nodes["road"][["lon", "lat"]]
+    lows, highs = places.min().to_numpy(), places.max().to_numpy()
     corners = lows + random.random((count, 2)) * (highs - lows) / 2
-    ends = corners + (highs - lows) / 2
+    boxes = np.hstack([corners, corners + (highs - lows) / 2])
+    leads = random.random((count, task.horizon)) < 0.8
+    leads[:, 0] = True
+    minutes = task.step_minutes * np.arange(1, task.horizon + 1)
     return [
-        request("GET", f"{path}?bbox={a:.7f},{b:.7f},{c:.7f},{d:.7f}")
-        for (a, b), (c, d) in zip(corners.tolist(), ends.tolist(), strict=True)
+        request(
+            "GET",
+            f"/v1/forecasts/{task.name}?bbox={','.join(f'{edge:.7f}' for edge in box)}"
+            f"&horizon={','.join(map(str, minutes[chosen]))}",
+        )
+        for box, chosen in zip(boxes.tolist(), leads, strict=True)
     ]
 
 
