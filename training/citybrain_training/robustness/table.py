@@ -63,7 +63,7 @@ def _case(case: str, records: Sequence[Record]) -> list[str]:
 
 def _unseen(records: Sequence[Record]) -> list[str]:
     """Sensors never seen, a line for each subject and a column for each draw."""
-    seeds = list(dict.fromkeys(record["seed"] for record in records))
+    seeds = sorted({record["seed"] for record in records})
     values: dict[str, dict[int, float]] = defaultdict(dict)
     for record in records:
         values[record["subject"]][record["seed"]] = record["value"]
