@@ -101,11 +101,12 @@ class AirStep:
 
     def background(self, sectors: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
         """All but traffic, µg/m³ ``[day, hour, receptor]``."""
+        regional, local = self.regional.astype(float), self.local.astype(float)
         if not sectors:
-            return self.regional + self.local
+            return regional + local
         factors = {name: np.asarray(v)[WARM_UP:] for name, v in sectors.items()}
         blown, own = self.composition.left(factors, (self.matrix.shape[1],))
-        return self.regional * blown[:, None] + self.local * own[:, None]
+        return regional * blown[:, None] + local * own[:, None]
 
 
 def by_hour(emission: np.ndarray) -> np.ndarray:

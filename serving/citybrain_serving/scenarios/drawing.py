@@ -11,13 +11,13 @@ WIDTH, HEIGHT, MARGIN = 760, 420, 56
 BETTER, WORSE, PLAIN = "#1a7f5a", "#c2452d", "#8a8f98"
 
 
-def scatter(x: np.ndarray, y: np.ndarray, front: np.ndarray, x_label: str, y_label: str) -> str:
-    """Points; those of the ``front`` stand out."""
-    across, up = _scale(x, MARGIN, WIDTH - 12), _scale(y, HEIGHT - MARGIN, 12)
+def scatter(x: np.ndarray, y: np.ndarray, front: np.ndarray, names: Sequence[str], x_label: str, y_label: str) -> str:
+    """Points, named where the pointer rests on them; those of the ``front`` stand out."""
+    across, up = _scale(x, MARGIN + 10, WIDTH - 22), _scale(y, HEIGHT - MARGIN - 10, 22)
     dots = [
-        f'<circle cx="{across(a):.1f}" cy="{up(b):.1f}" r="{4 if f else 2}" fill="{BETTER if f else PLAIN}" '
-        f'fill-opacity="{1 if f else 0.45}"/>'
-        for a, b, f in sorted(zip(x, y, front, strict=True), key=lambda point: bool(point[2]))
+        f'<circle cx="{across(a):.1f}" cy="{up(b):.1f}" r="{5 if f else 3}" fill="{BETTER if f else PLAIN}" '
+        f'fill-opacity="{1 if f else 0.5}"><title>{html.escape(name)}</title></circle>'
+        for a, b, f, name in sorted(zip(x, y, front, names, strict=True), key=lambda point: bool(point[2]))
     ]
     return _svg([*_axes(x, y, across, up, x_label, y_label), *dots])
 
@@ -37,7 +37,8 @@ def courses(times: Sequence[str], before: np.ndarray, after: np.ndarray, label: 
     marks = [
         _text(MARGIN - 6, up(v) + 4, f"{v:,.0f}", "end") for v in np.linspace(values.min(), values.max(), 5)
     ]  # fmt: skip
-    return _svg([*lines, *ticks, *marks, _text(MARGIN, HEIGHT - 8, f"{label}; grey before, green after", "start")])
+    said = _text(MARGIN, HEIGHT - 8, f"{label}; grey before, green after", "start")
+    return _svg([*_frame(), *lines, *ticks, *marks, said])
 
 
 def bars(values: Mapping[str, float], digits: int = 1) -> str:
@@ -83,7 +84,14 @@ def _axes(x, y, across, up, x_label: str, y_label: str) -> list[str]:  # type: i
     below, beside = (np.linspace(float(np.min(v)), float(np.max(v)), 5) for v in (x, y))
     marks = [_text(across(v), HEIGHT - MARGIN + 18, f"{v:.3g}", "middle") for v in below]
     marks += [_text(MARGIN - 6, up(v) + 4, f"{v:.3g}", "end") for v in beside]
-    return [*marks, _text(WIDTH / 2, HEIGHT - 8, x_label, "middle"), _text(MARGIN, 10, y_label, "start")]
+    return [*_frame(), *marks, _text(WIDTH / 2, HEIGHT - 8, x_label, "middle"), _text(MARGIN, 10, y_label, "start")]
+
+
+def _frame() -> list[str]:
+    """The axes themselves."""
+    low = HEIGHT - MARGIN
+    ends = f"{MARGIN},12 {MARGIN},{low} {WIDTH - 12},{low}"
+    return [f'<polyline fill="none" stroke="{PLAIN}" stroke-opacity=".6" points="{ends}"/>']
 
 
 def _scale(values: np.ndarray, low: float, high: float):  # type: ignore[no-untyped-def]  # returns a function of one number

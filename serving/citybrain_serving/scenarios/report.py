@@ -99,7 +99,8 @@ def _pareto(ranked: pa.Table, axes: list[str], shown: list[str]) -> str:
     kept = np.sort(np.r_[np.flatnonzero(front), rest[:: max(1, len(rest) // _PLOTTED)]])
     a, b = (ranked[f"{n}_change"].to_numpy()[kept] for n in (x, y))
     below, beside = (f"change of {OUTCOMES[n].title}, {OUTCOMES[n].unit}" for n in (x, y))
-    return scatter(a, b, front[kept], below, beside)
+    names = [f"{row['rank']}. {row['title'] or row['id']}" for row in ranked.take(pa.array(kept)).to_pylist()]
+    return scatter(a, b, front[kept], names, below, beside)
 
 
 def _best(scorer: Scorer, best: Scenario) -> Iterator[str]:
@@ -134,7 +135,18 @@ def _links(roads, edges) -> list[tuple[int, int]]:  # type: ignore[no-untyped-de
 
 
 def _checked(checked: pa.Table) -> str:
-    names = ("rank", "id", "outcome", "unit", "surrogate", "simulated", "simulated_half_range", "off_by", "held")
+    names = (
+        "rank",
+        "id",
+        "outcome",
+        "unit",
+        "ranked",
+        "surrogate",
+        "simulated",
+        "simulated_half_range",
+        "off_by",
+        "held",
+    )
     head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in names)
     lines = []
     for row in checked.to_pylist():
