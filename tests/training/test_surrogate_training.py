@@ -20,8 +20,11 @@ from citybrain_datasets.scenarios.outcomes import OUTCOMES, Traffic
 from citybrain_datasets.scenarios.site import Site
 from citybrain_models.files import BundleError
 from citybrain_models.surrogate.bundle import SurrogateBundle
+from citybrain_models.surrogate.network import SurrogateError
 from citybrain_models.surrogate.scorer import Scorer
 from citybrain_training.surrogate import judging, peers
+from citybrain_training.surrogate.bench import bench
+from citybrain_training.surrogate.chapter import markdown
 from citybrain_training.surrogate.commands import read_settings
 from citybrain_training.surrogate.config import SurrogateConfig
 from citybrain_training.surrogate.fitting import fit_surrogate, predict
@@ -84,11 +87,12 @@ def town() -> Site:
     return Site(city=city, network=Path("none.net.xml"), segments=segments, draw=draw, key="ring")
 
 
-def runs(site: Site, count: int) -> list[Run]:
+def runs(site: Site, count: int, first: int = 0, mornings: tuple[int, ...] = ()) -> list[Run]:
     return [
-        Run(scenario, i % 4, WINDOW, drive(site, scenario, i % 4), drive(site, Scenario(id="base"), i % 4))
-        for i in range(count)
+        Run(scenario, morning, WINDOW, drive(site, scenario, morning), drive(site, Scenario(id="base"), morning))
+        for i in range(first, first + count)
         for scenario in [random_scenario(site.city, WINDOW, 1, i)]
+        for morning in mornings or (i % 4,)
     ]
 
 
@@ -127,7 +131,7 @@ def test_a_training_broken_off_goes_on_and_a_finished_one_is_not_repeated(study,
     whole = fit_surrogate([drawn.train], [drawn.validate], settings, tmp_path)
     again = fit_surrogate([drawn.train], [drawn.validate], settings, tmp_path)
     assert (first, whole.epochs, again.epochs) == (1, 4, 4)
-    assert again.validation_delay == whole.validation_delay
+    assert again.validation_loss == whole.validation_loss
     other = fit_surrogate([drawn.train], [drawn.test], settings.model_copy(update={"epochs": 1}), tmp_path)
     assert other.epochs == 1
 
@@ -192,6 +196,27 @@ def test_the_peers_answer_for_every_run(study, trained):
     straight = peers.linear(train, step)(test, step)
     assert len(straight) == len(test.runs)
     assert straight["delay_veh_h"].notna().all()
+
+
+def test_what_it_is_measured_by_is_the_mean_over_mornings(study, trained, tmp_path):
+    """Scenarios simulated often calibrate and test, the others train; the benchmark tells them apart again."""
+    often = [run for i in range(100, 120) for run in runs(town(), 1, first=i, mornings=(0, 1))]
+    both = study_of(town(), [*study.runs, *often])
+    drawn = parts(both)
+    assert drawn.counts == {"train": 36, "validate": 4, "calibrate": 6, "test": 14}
+    assert len(drawn.test.runs) == 28
+    step = judging.bundle_step(trained.bundle)
+    each = judging.truth(drawn.test, step)
+    halves = judging.halves(drawn.test, each)
+    assert halves is not None
+    pd.testing.assert_frame_equal((halves[0] + halves[1]) / 2, judging.expected(drawn.test, each))
+    folder = tmp_path / "training"
+    train_surrogate(both, SMALL.model_copy(update={"epochs": 1}), folder)
+    records = bench(both, folder, command="bench", with_peers=False)
+    assert {r["subject"] for r in records} == {"surrogate", "SUMO, other mornings"}
+    assert "| surrogate |" in markdown(records)
+    with pytest.raises(SurrogateError, match="other runs"):
+        bench(study, folder, command="bench")
 
 
 def test_settings_that_mean_nothing_are_named(tmp_path):

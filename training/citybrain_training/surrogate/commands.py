@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -54,21 +55,22 @@ def bench_scenarios(
     training: Annotated[Path, typer.Option(help="folder that train-surrogate left")] = Path("runs/surrogate-embedded"),
     other: OtherOption = None,
     out: Annotated[Path, typer.Option(help="JSON file of the figures")] = Path("benchmarks/scenarios.json"),
+    docs: Annotated[Path, typer.Option(help="page whose chapter on what-if is written")] = Path("docs/benchmarks.md"),
     peers: Annotated[bool, typer.Option(help="a linear model and a static assignment beside it")] = True,
 ) -> None:
     """Measure a surrogate against the simulation on its held-out runs, beside peers, and on other networks."""
-    from citybrain_datasets.records import merge_records
+    from citybrain_datasets.records import merge_records, write_chapter
     from citybrain_training.surrogate.bench import bench
+    from citybrain_training.surrogate.chapter import markdown
     from citybrain_training.surrogate.runs import read_study
 
     others = [read_study([folder], place) for folder, place in _pairs(other)]
     command = " ".join(["citybrain bench-scenarios", *["RUNS"] * len(runs), *["--other RUNS=CITY"] * len(others)])
     records = bench(read_study(runs, city), training, others, command=command, with_peers=peers)
     merge_records(out, records)
-    for record in records:
-        if "spearman" in record["metric"] or "coverage" in record["metric"]:
-            typer.echo(f"{record['case']}  {record['subject']}: {record['metric']} {record['value']:.3f}")
-    typer.echo(out)
+    chapter = markdown(json.loads(out.read_text(encoding="utf-8")))
+    write_chapter(docs, "what-if", "citybrain bench-scenarios", chapter)
+    typer.echo(chapter)
 
 
 def read_settings(path: Path | None, epochs: int | None = None) -> SurrogateConfig:

@@ -37,8 +37,8 @@ class FittedSurrogate:
     module: SurrogateModule
     epochs: int
     cpu_seconds: float
-    validation_delay: float
-    """Mean error of the delay's change on the validation runs, on the scale of ``Place.sums_error``."""
+    validation_loss: float
+    """Loss on the validation runs, that of the segments and of the sums."""
 
     @property
     def network(self) -> SurrogateNet:
@@ -90,7 +90,7 @@ def fit_surrogate(
     last = _claim(
         folder, {"config": config.model_dump(mode="json"), "runs": [fingerprint(s) for s in (*train, *validate)]}
     )
-    best = ModelCheckpoint(folder, "best", monitor="val_delay", enable_version_counter=False)
+    best = ModelCheckpoint(folder, "best", monitor="val_loss", enable_version_counter=False)
     latest = ModelCheckpoint(folder, "last", monitor=None, enable_version_counter=False)  # every epoch, better or not
     callbacks: list[Callback] = [best, latest]
     if config.average:

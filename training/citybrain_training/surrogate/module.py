@@ -104,7 +104,7 @@ class SurrogateModule(pl.LightningModule):
 
 
 class Place:
-    """What belongs to one study: its graph, and how changes add up to delay and emission by zone."""
+    """What belongs to one study: its graph, and how changes add up to delay, distance and emission by zone."""
 
     def __init__(self, study: Study):
         self.graph = {name: torch.from_numpy(array) for name, array in study.graph.items()}
@@ -112,26 +112,31 @@ class Place:
         free = study.network.length_m / 1000 / study.network.free_speed_kmh
         weights = np.stack([-free, np.ones_like(free), np.zeros_like(free)], axis=-1) * hours
         self._delay = torch.from_numpy(weights.astype(np.float32))[:, None, :]
+        self._distance = torch.from_numpy((study.network.length_m / 1000 * hours).astype(np.float32))[:, None]
         zone = (study.network.starts + study.network.ends).argmax(axis=0)
         self._member = torch.eye(len(study.network.starts))[torch.from_numpy(zone)]
         change = torch.from_numpy(study.arrays["change"])
-        self._scales = [_usual_size(part) for part in self._sums(change)]
+        self._scales = {name: _usual_size(part) for name, part in self._sums(change).items()}
 
     def sums_error(self, said: Tensor, true: Tensor) -> Tensor:
         """Mean absolute error of the sums on a scale that is linear up to their usual size and logarithmic beyond, so
         that a rare gridlock does not drown what a thousand common measures differ by."""
-        pairs = zip(self._sums(said), self._sums(true), self._scales, strict=True)
-        return torch.stack([_apart(a, b, scale) for a, b, scale in pairs]).mean()
+        there, here = self._sums(said), self._sums(true)
+        return torch.stack([_apart(there[n], here[n], scale) for n, scale in self._scales.items()]).mean()
 
     def delay_error(self, said: Tensor, true: Tensor) -> Tensor:
         """The same of the delay of the whole city alone."""
-        return _apart(self._sums(said)[2], self._sums(true)[2], self._scales[2])
+        return _apart(self._sums(said)["delay"], self._sums(true)["delay"], self._scales["delay"])
 
-    def _sums(self, change: Tensor) -> list[Tensor]:
-        delay = (change * self._delay).sum(dim=-1)
-        emission = change[..., 2]
-        zones = [torch.einsum("bst,sz->bzt", part, self._member) for part in (delay, emission)]
-        return [*zones, *(part.sum(dim=(1, 2)) for part in (delay, emission)), delay.sum(dim=1)]
+    def _sums(self, change: Tensor) -> dict[str, Tensor]:
+        """Of ``[run, segment, slot, signal]``: over the city ``[run]``, and by zone and slot."""
+        parts = {
+            "delay": (change * self._delay).sum(dim=-1),
+            "distance": change[..., 0] * self._distance,
+            "emission": change[..., 2],
+        }
+        zones = {f"{n} by zone": torch.einsum("bst,sz->bzt", part, self._member) for n, part in parts.items()}
+        return {**zones, **{n: part.sum(dim=(1, 2)) for n, part in parts.items()}, "course": parts["delay"].sum(dim=1)}
 
 
 def _usual_size(change: Tensor) -> float:
