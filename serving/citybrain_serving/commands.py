@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +21,9 @@ from citybrain_serving.settings import load_settings
 
 DRAIN_SECONDS = 10
 """How long requests under way may take to finish when the service is asked to stop."""
+
+SWITCH_SECONDS = 0.001
+"""How long a thread may hold the interpreter while another waits; Python's own 5 ms are a slow answer."""
 
 
 def serve(
@@ -56,11 +61,20 @@ def serve(
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     server = _Server(config, service)
+    _keep_answering()
     with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has drained: Ctrl-C is how a person ends this
         server.run()
     tracing.shutdown()
     if not server.started:
         raise SystemExit(3)  # uvicorn has said why: the port is taken, most often
+
+
+def _keep_answering() -> None:
+    """What was loaded stays, so the garbage collector need not walk through it again and again while callers wait; and
+    the event loop gets its turn soon where the cycle's thread has something to compute."""
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 class _Server(uvicorn.Server):

@@ -46,13 +46,15 @@ class Answers:
 
     def encode(self, media: str, rows: np.ndarray | None, cut: Cut, stale: bool, language: Language = "en") -> bytes:
         """``rows`` are positions of nodes, None for all; ``stale`` is told in the answer, in a ``language``."""
+        head = self.head(cut, stale, language)
+        if media == ARROW:
+            return self._arrow(rows, cut, head)
         write: dict[str, Callable[[np.ndarray, _View, dict[str, Any]], bytes]] = {
             JSON: self._json,
             GEOJSON: self._geojson,
-            ARROW: self._arrow,
         }
         chosen = np.arange(len(self.places)) if rows is None else rows
-        return write[media](chosen, self._view(cut), self.head(cut, stale, language))
+        return write[media](chosen, self._view(cut), head)
 
     def head(self, cut: Cut, stale: bool, language: Language = "en") -> dict[str, Any]:
         """What a forecast says about itself, before its values."""
@@ -109,15 +111,16 @@ class Answers:
         opening = orjson.dumps({"type": "FeatureCollection", "numberReturned": len(features), **head})
         return b"".join((opening[:-1], b',"features":[', b",".join(features), b"]}"))
 
-    def _arrow(self, rows: np.ndarray, view: _View, head: dict[str, Any]) -> bytes:
-        values = view.values[rows]
-        columns = {
-            "id": self.places.arrow_ids.take(pa.array(rows)),
-            "observed": pa.array(self._observed[rows]),
-        }
-        for place, level in enumerate(head["quantiles"]):
-            flat = pa.array(np.ascontiguousarray(values[:, :, place]).reshape(-1))
-            columns[f"q{level:g}"] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    def _arrow(self, rows: np.ndarray | None, cut: Cut, head: dict[str, Any]) -> bytes:
+        """Column by column from the forecast itself: of a whole city, every copy more takes a tenth of the time."""
+        values, signal = self.forecast.values, self.forecast.kind.name
+        ids, observed = self.places.arrow_ids, self._observed
+        if rows is not None:
+            values, ids, observed = values[rows], ids.take(pa.array(rows)), observed[rows]
+        columns = {"id": ids, "observed": pa.array(observed)}
+        for place, level in zip(cut.quantiles, head["quantiles"], strict=True):
+            flat = pa.array(_rounded(values[:, list(cut.leads), place], signal).reshape(-1))
+            columns[f"q{level:g}"] = pa.FixedSizeListArray.from_arrays(flat, len(cut.leads))
         table = pa.table(columns).replace_schema_metadata({"citybrain": orjson.dumps(head)})
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:

@@ -30,7 +30,7 @@ NODES: tuple[NodeType, ...] = ("road", "air")
 PAST = 8
 """Forecasts of the history whose answers are held."""
 
-CACHED_BYTES = 64 * 2**20
+CACHED_BYTES = 128 * 2**20
 """Of whole answers, for each forecast; they go when the next one is published."""
 
 
@@ -108,6 +108,14 @@ class Published:
                 self._whole[query, coding] = body
         return body
 
+    def follow(self, before: Published) -> None:
+        """Encodes what was asked of the forecast ``before`` for every node: who asked will ask again, and should not
+        wait for a large city to be encoded."""
+        with before._lock:
+            asked = {query for query, _ in before._whole if query.places == EVERYTHING}
+        for query in asked:
+            self.get(query)
+
 
 class Board:
     """Holds what is published for the newest snapshot; forecasts that did not change keep their encoded
@@ -120,6 +128,7 @@ class Board:
         self.places = {node: Places.of(fleet.city, node) for node in NODES}
         self._snapshot: Snapshot | None = None
         self._published: Mapping[str, Published] = {}
+        self._last: Mapping[str, Published] = {}
         # A forecast of the history may be computed again until it is scored: what is held grows old in a minute.
         self._past: TTLCache[tuple[str, pd.Timestamp], Published] = TTLCache(PAST, ttl=60)
         self._lock = threading.Lock()
@@ -139,12 +148,25 @@ class Board:
         if snapshot is None:
             raise NotReady("no forecast has been computed yet; it takes observations, and a moment")
         if snapshot is not self._snapshot:
-            old = {id(p.answers.forecast): p for p in self._published.values()}
-            self._published = {
-                name: old.get(id(forecast)) or self._publish(forecast) for name, forecast in snapshot.forecasts.items()
-            }
-            self._snapshot = snapshot
+            with self._lock:
+                if snapshot is not self._snapshot:
+                    old = {id(p.answers.forecast): p for p in self._published.values()}
+                    self._last = self._published
+                    self._published = {
+                        name: old.get(id(forecast)) or self._publish(forecast)
+                        for name, forecast in snapshot.forecasts.items()
+                    }
+                    self._snapshot = snapshot
         return self._published
+
+    def prepare(self, snapshot: Snapshot) -> None:
+        """Publishes a snapshot with the answers that were asked of the last one."""
+        published = self.of(snapshot)
+        with self._lock:
+            last, self._last = self._last, {}
+        for name, before in last.items():
+            if published[name] is not before:
+                published[name].follow(before)
 
     def task(self, snapshot: Snapshot | None, name: str, index: str | None = None) -> Published:
         """The answers of one task, or of an index of it.

@@ -143,6 +143,7 @@ class Service:
                 self._term = term
             snapshot = self.cycle.run(touched)
             if snapshot is not None:
+                self.board.prepare(snapshot)
                 self.followup(snapshot)
             return snapshot
 

@@ -41,7 +41,7 @@ def measure(
         ours = stack.enter_context(
             service([folder / "read" / "bundle"], folder / "read" / "store.sqlite", ready="/readyz")
         )
-        answer = httpx.get(ours.url + path).raise_for_status()
+        answer = httpx.get(ours.url + path, headers={"Accept-Encoding": "identity"}).raise_for_status()
         (folder / "read" / "body").write_bytes(answer.content)
         theirs, bare = (stack.enter_context(_constant(kind, folder / "read")) for kind in ("fastapi", "bare"))
         about = f"{callers} callers, {len(answer.content)} bytes, medians of {repetitions} times {seconds:g} s"
