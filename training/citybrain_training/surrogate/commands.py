@@ -20,7 +20,7 @@ console = Console(stderr=True)
 RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUNS…", help="folders of simulated interventions")]
 CityOption = Annotated[str, typer.Option(help="the city that was simulated: 'embedded', or its folder")]
 OtherOption = Annotated[
-    list[str] | None, typer.Option("--other", help="RUNS=CITY of another road network", metavar="RUNS=CITY")
+    list[str] | None, typer.Option("--other", help="RUNS[,RUNS…]=CITY of another road network", metavar="RUNS=CITY")
 ]
 
 
@@ -42,7 +42,7 @@ def train_surrogate(
 
     settings = read_settings(config, epochs)
     study = read_study(runs, city)
-    others = tuple(read_study(folder, place) for folder, place in _pairs(also))
+    others = tuple(read_study(folders, place) for folders, place in _pairs(also))
     folder = out or Path("runs") / f"surrogate-{study.site.city.name}"
     trained = run(study, settings, folder, others=others, home=home if track else None, progress=console.is_terminal)
     print_table(trained.table, f"{trained.parts.counts['test']} test scenarios")
@@ -64,7 +64,7 @@ def bench_scenarios(
     from citybrain_training.surrogate.chapter import markdown
     from citybrain_training.surrogate.runs import read_study
 
-    others = [read_study([folder], place) for folder, place in _pairs(other)]
+    others = [read_study(folders, place) for folders, place in _pairs(other)]
     command = " ".join(["citybrain bench-scenarios", *["RUNS"] * len(runs), *["--other RUNS=CITY"] * len(others)])
     records = bench(read_study(runs, city), training, others, command=command, with_peers=peers)
     merge_records(out, records)
@@ -100,11 +100,11 @@ def print_table(table: dict[str, dict[str, float]], title: str) -> None:
     console.print(shown)
 
 
-def _pairs(given: list[str] | None) -> list[tuple[Path, str]]:
+def _pairs(given: list[str] | None) -> list[tuple[list[Path], str]]:
     pairs = []
     for text in given or []:
         folder, equals, place = text.partition("=")
         if not (folder and equals and place):
-            raise ConfigError(f"{text!r} is not RUNS=CITY")
-        pairs.append((Path(folder), place))
+            raise ConfigError(f"{text!r} is not RUNS[,RUNS…]=CITY")
+        pairs.append(([Path(name) for name in folder.split(",")], place))
     return pairs
