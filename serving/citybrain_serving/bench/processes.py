@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +85,9 @@ def running(
     Raises :class:`CityBrainError` with the end of its log where it ends or does not answer in time.
     """
     with log.open("ab") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **(environment or {})})
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, env={**os.environ, **(environment or {})}, start_new_session=True
+        )
     server = Server(f"http://127.0.0.1:{port}", process, log)
     try:
         wait_for(server, ready)
@@ -95,6 +98,8 @@ def running(
             process.wait(STOPPED_WITHIN)
         except subprocess.TimeoutExpired:
             server.kill()
+        with suppress(ProcessLookupError):  # what is left of it: some servers leave their workers behind
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_for(server: Server, path: str, within: float = STARTED_WITHIN) -> None:
