@@ -57,8 +57,9 @@ def measure(book: Notebook, bundle: Bundle, folder: Path, *, kills: int = 100) -
         ending.wait(float(random.uniform(0, LATEST_S)))
         process.kill()
         ending.set()
-        for each in (process, *threads):
-            each.join()
+        process.join()
+        for thread in threads:
+            thread.join()
         fresh = [batch for gateway in gateways for batch in gateway.acknowledged]
         missing += lost(store, bundle, fresh)
         every += fresh
