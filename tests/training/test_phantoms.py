@@ -75,7 +75,8 @@ def test_free_speed_comes_from_the_training_part_alone_and_can_be_taken_back(sma
     signal = small_city.signals["speed"]
     until = signal.times[len(signal.times) // 2]
     later = np.where((signal.times > until)[:, None], np.float32(200), signal.values)
-    faster = small_city.replace(signals={**small_city.signals, "speed": replace(signal, values=later)})
+    changed = Signal("speed", "road", signal.start, signal.step, later)
+    faster = small_city.replace(signals={**small_city.signals, "speed": changed})
     filled = with_free_speed(small_city, until)
     roads = filled.nodes["road"]
     again = with_free_speed(faster, until).nodes["road"]

@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from citybrain_datasets.city import City
+from citybrain_datasets.signals import Signal
 from citybrain_models.baselines import Persistence
 from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_training.config import TrainConfig
@@ -99,7 +100,7 @@ def test_kriging_gives_near_sensors_more_weight_than_far_ones(small_city: City, 
     row = small_city.nodes["road"].assign(lat=31.0, lon=121 + 0.01 * np.arange(6))
     signal = small_city.signals["speed"]
     drift = np.cumsum(np.random.default_rng(0).normal(size=signal.shape), axis=1).astype(np.float32)
-    signals = {**small_city.signals, "speed": replace(signal, values=50 + 5 * drift)}
+    signals = {**small_city.signals, "speed": Signal("speed", "road", signal.start, signal.step, 50 + 5 * drift)}
     ready = prepare(small_city.replace(nodes={**small_city.nodes, "road": row}, signals=signals), "congestion", quick)
     places = np.arange(6) == 2
     told = kriging(Persistence(ready.features), ready.city, places, ready.source, ready.split.train)
