@@ -45,10 +45,8 @@ AMERICAN_LEVELS: tuple[Words, ...] = (
 )
 """Names of the categories of the US rule."""
 
-SERVICE_LEVELS: tuple[Words, ...] = (
-    {"en": "unknown", "zh": "未知"},
-    *({"en": grade, "zh": f"{grade} 级"} for grade in "ABCDEF"),
-)
+_GRADES: tuple[Words, ...] = tuple({"en": grade, "zh": f"{grade} 级"} for grade in "ABCDEF")
+SERVICE_LEVELS: tuple[Words, ...] = ({"en": "unknown", "zh": "未知"}, *_GRADES)
 """Grades of the Highway Capacity Manual."""
 
 INDEX_TITLES: Mapping[str, Words] = {

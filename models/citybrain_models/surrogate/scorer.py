@@ -123,8 +123,8 @@ class Scorer:
         weathers = [s.weather for s in scenarios]
         values, labels = self._outcomes(self.traffic(changed, said.exhaust), said.sectors, weathers)
         # Summing in another order may differ in the last digit; what nothing changes is the base to the last digit.
-        still: np.ndarray = ~said.summary.any(axis=1)
-        roads: np.ndarray = still & (said.exhaust == 1).all(axis=(1, 2))
+        still: np.ndarray = np.asarray(~said.summary.any(axis=1))
+        roads: np.ndarray = np.logical_and(still, (said.exhaust == 1).all(axis=(1, 2)))
         breath = roads.copy()
         for factors in said.sectors.values():
             breath &= (factors == 1).all(axis=1)

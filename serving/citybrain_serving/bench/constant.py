@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -44,7 +45,7 @@ def bare_app(body: bytes) -> ASGIApp:
 
 def main(kind: str, body: str, port: str) -> None:
     """Serves with the settings of ``citybrain serve``."""
-    app = {"fastapi": fastapi_app, "bare": bare_app}[kind](Path(body).read_bytes())
+    app: Any = {"fastapi": fastapi_app, "bare": bare_app}[kind](Path(body).read_bytes())
     uvicorn.run(
         app, host="127.0.0.1", port=int(port), log_config=None, access_log=False, server_header=False,
         lifespan="off",

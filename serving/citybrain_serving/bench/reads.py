@@ -61,10 +61,10 @@ def measure(
         note = f"the same bytes from the barest ASGI application; {callers} callers"
         book.add(CASE, "load generator", "throughput", most.throughput, "1/s", note=note)
         varied = [request("GET", f"{path}?ids={','.join(ids)}") for ids in _choices(town, segments // 2, questions)]
-        done = _all(load(ours.port, varied, callers=callers, seconds=2 * seconds), 200)
+        anew = _all(load(ours.port, varied, callers=callers, seconds=2 * seconds), 200)
         note = f"half of the segments, another half in each of {questions} requests; {callers} callers"
-        book.add(f"{CASE}, chosen anew", "citybrain", "throughput", done.throughput, "1/s", note=note)
-        book.add(f"{CASE}, chosen anew", "citybrain", "p99", 1000 * done.percentile(99), "ms", note=note)
+        book.add(f"{CASE}, chosen anew", "citybrain", "throughput", anew.throughput, "1/s", note=note)
+        book.add(f"{CASE}, chosen anew", "citybrain", "p99", 1000 * anew.percentile(99), "ms", note=note)
 
 
 def _compare(book: Notebook, case: str, ours: list[Load], theirs: list[Load], about: str) -> None:

@@ -110,7 +110,7 @@ def _best(scorer: Scorer, best: Scenario) -> Iterator[str]:
     roads = bundle.city.nodes["road"]
     slot = bundle.usual.slot_seconds
     time = (after.vehicles[0] - usual.vehicles[0]).sum(axis=1) * slot / 3600
-    emitted = [scorer.traffic(usual), scorer.traffic(after, said.exhaust)]
+    emitted = scorer.traffic(usual), scorer.traffic(after, said.exhaust)
     yield f"<h2>Best: {html.escape(best.title or best.id)}</h2>"
     yield "<h3>Time spent on each street, change in vehicle-hours</h3>"
     yield "<p><small>Green: less; red: more. The larger the dot, the larger the change.</small></p>"
@@ -119,7 +119,8 @@ def _best(scorer: Scorer, best: Scenario) -> Iterator[str]:
     yield "<h3>Before and after</h3>"
     times = [clock(bundle.window.begin + i * slot // 60) for i in range(bundle.usual.slots)]
     yield courses(times, usual.vehicles[0].sum(axis=0), after.vehicles[0].sum(axis=0), "vehicles on the road")
-    yield courses(times, *(t.emission[0].sum(axis=-1) for t in emitted), "PM2.5 that traffic emits, g/h")
+    course, changed = (traffic.emission[0].sum(axis=-1) for traffic in emitted)
+    yield courses(times, course, changed, "PM2.5 that traffic emits, g/h")
     yield "<h3>Who gains and who loses</h3><p>Time spent, vehicle-hours by the district of the street</p>"
     where = districts(roads)
     yield bars({name: float(time[where == name].sum()) for name in sorted(set(where))})

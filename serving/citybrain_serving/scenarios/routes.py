@@ -119,7 +119,7 @@ def _scorer(service: Service, bundle: SurrogateBundle, base: str) -> tuple[Score
     forecast = None if snapshot is None else snapshot.forecasts.get("congestion")
     if base == "usual" or forecast is None or forecast.task.target != "speed":
         why = "" if base == "usual" else "no forecast of speed has been published yet"
-        about = {"base": "usual", "reason": translated(why, asked_language())}
+        about: dict[str, object] = {"base": "usual", "reason": translated(why, asked_language())}
         return Scorer(bundle, threads=service.settings.threads), about
     flow = np.full(len(bundle.network.ids), np.nan)
     if "flow" in service.fleet.channels:

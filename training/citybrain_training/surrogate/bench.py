@@ -176,7 +176,7 @@ def _elsewhere(other: Study, config: SurrogateConfig, training: Path, drawn: Par
     network = build_network(config, drawn.train)
     module = SurrogateModule(network, config, [drawn.train])
     load_weights(module, training / "fit" / "best.ckpt")  # type: ignore[arg-type]  # it needs no more than a module
-    tables = {}
+    tables: dict[str, dict[str, dict[str, float]]] = {}
     for subject in ("surrogate, network unseen", f"surrogate, {FINE_TUNING} runs of the network seen"):
         calibrate = seen if tables else drawn.calibrate
         bundle = make_bundle(network, config, drawn.train, calibrate, place=other)
