@@ -71,17 +71,16 @@ class Features:
     def __call__(
         self,
         window: Window,
-        own_future: np.ndarray | None = None,
+        own: np.ndarray | None = None,
         lend: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Computes the arrays. Given in training only: ``own_future`` float32 ``[batch, horizon, node]``, the answers
-        that the profile must leave out, and ``lend``, which changes the target's profile ``[batch, step, node]`` at
-        nodes that are to pass for places without a sensor."""
+        """Computes the arrays. Given in training only: ``own`` float32 ``[batch, history + horizon, node]``, what was
+        really measured of the target, which the profile must leave out, and ``lend``, which changes the target's profile
+        ``[batch, step, node]`` at nodes that are to pass for places without a sensor."""
         task, scalers = self.task, self.statistics.scalers
         values = {name: self._checked(name, window.values[name]) for name in self.signals}
         target = values[task.target]
         history = target[:, : task.history]
-        own = None if own_future is None else np.concatenate([history, own_future], axis=1)
         profile = scalers[task.target].scale(self.profile(task.target, window.issue, own))
         profile = profile if lend is None else lend(profile)
         scaled = scalers[task.target].scale(history)
@@ -121,6 +120,10 @@ class Features:
             measured = np.isfinite(values[task.context[0]])
             arrays[f"seen_{task.context_node}"] = measured.mean(axis=1, dtype=np.float32)
         return arrays
+
+    def own(self, window: Window, answer: np.ndarray) -> np.ndarray:
+        """What was measured of the target in ``window``, followed by its ``answer [batch, horizon, node]``."""
+        return np.concatenate([window.values[self.task.target][:, : self.task.history], answer], axis=1)
 
     def profile(self, name: str, issue: pd.DatetimeIndex, own: np.ndarray | None = None) -> np.ndarray:
         """Weekly profile over history and horizon, ``[batch, history + horizon, node]``, in the signal's unit."""

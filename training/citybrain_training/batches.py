@@ -55,9 +55,11 @@ class Collate:
         prepared, config = self.preparation, self.preparation.config.fit
         share = self.random.choice([0.0, 4 * config.phantoms]) * self.random.random()
         phantom = prepared.sensed & (self.random.random(len(prepared.sensed)) < share)
+        # Left out of the profile is what was measured, not what a failing sensor would have told.
+        own = prepared.features.own(window, answer)
         window = broken(window, prepared, self.random, phantom)
         strange, known = phantom | ~prepared.sensed, prepared.sensed & ~phantom
-        arrays = prepared.features(window, answer, lambda usual: prepared.neighbourhood.lent(usual, strange, known))
+        arrays = prepared.features(window, own, lambda usual: prepared.neighbourhood.lent(usual, strange, known))
         return {**arrays, "phantom": phantom}
 
 

@@ -92,10 +92,11 @@ class Network:
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
         """Outputs by name. Raises :class:`InferenceError` where the runtime refuses the input."""
         names = list(self.outputs)
+        if self.shares_batch(feed):  # checked whole, and what follows from the graph alone is worked out already
+            return {names[0]: self._forecaster.run(feed)}
         try:
             return dict(zip(names, self._forecaster.session.run(names, {**self.graph, **feed}), strict=True))
         except _RUNTIME_REFUSALS:
-            # A feed on the bundle's graph was checked whole: only a graph of the caller's own gets here.
             raise InferenceError("the runtime refused the graph; it must index nodes that exist") from None
 
 

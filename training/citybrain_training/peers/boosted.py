@@ -87,7 +87,9 @@ class LightGBM:
         for first in range(0, wanted, 512):
             part = chosen[first : first + 512]
             answer = self.preparation.source.answer(part)
-            features, last = self._features(self.preparation.source.window(part), answer if training else None)
+            window = self.preparation.source.window(part)
+            own = self.preparation.features.own(window, answer) if training else None
+            features, last = self._features(window, own)
             truth = self.scaler.scale(answer).transpose(0, 2, 1).reshape(len(last), -1)
             known = np.isfinite(truth).any(axis=1)
             rows.append(features[known])

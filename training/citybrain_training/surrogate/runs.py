@@ -83,7 +83,7 @@ def study_of(site: Site, runs: Sequence[Run]) -> Study:
     seconds = (window.end - window.begin) * 60 // window.steps
     bases = {run.replication: (run.base, run.window.off) for run in runs}
     working = [traffic for traffic, off in bases.values() if not off] or [traffic for traffic, _ in bases.values()]
-    usual = mean_base([Base.of(t, length, seconds) for t in working])
+    usual = Base.mean([Base.of(t, length, seconds) for t in working])
     trips = [site.trips(r, window) for r in range(DEMAND_DAYS)]
     network = describe(site.city, _in_window(trips), usual, days=DEMAND_DAYS)
     levers = Levers(site.city, network, window)
@@ -100,14 +100,6 @@ def study_of(site: Site, runs: Sequence[Run]) -> Study:
             values.append(row[name])
     arrays = {name: np.stack(values) for name, values in rows.items()}
     return Study(site, window, network, usual, tuple(runs), arrays, graph_inputs(network))
-
-
-def mean_base(bases: Sequence[Base]) -> Base:
-    """Mean traffic of several days."""
-    flow, vehicles, emission = (
-        np.mean([getattr(b, name) for b in bases], axis=0) for name in ("flow", "vehicles", "emission")
-    )
-    return Base(flow, vehicles, emission, bases[0].slot_seconds)
 
 
 @dataclass(frozen=True)
