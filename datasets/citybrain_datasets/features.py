@@ -75,8 +75,8 @@ class Features:
         lend: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
         """Computes the arrays. Given in training only: ``own`` float32 ``[batch, history + horizon, node]``, what was
-        really measured of the target, which the profile must leave out, and ``lend``, which changes the target's profile
-        ``[batch, step, node]`` at nodes that are to pass for places without a sensor."""
+        really measured of the target, which the profile must leave out, and ``lend``, which changes the target's
+        profile ``[batch, step, node]`` at nodes that are to pass for places without a sensor."""
         task, scalers = self.task, self.statistics.scalers
         values = {name: self._checked(name, window.values[name]) for name in self.signals}
         target = values[task.target]
