@@ -93,16 +93,18 @@ def _differences(runs: Sequence[Record]) -> list[Record]:
 
 
 def merge(path: Path, fresh: Sequence[Record]) -> list[Record]:
-    """The file's records with those of the same case, subject and seed replaced, and the file written anew.
+    """The file's records of runs, with those of the same case, subject and seed replaced, and the file written anew.
 
-    Raises :class:`ConfigError` where the file holds something else.
+    Records of other things in it, such as how long a command takes, stay as they are. Raises :class:`ConfigError`
+    where the file holds something else.
     """
     old = read(path)
     replaced = {(r["case"], r["subject"], r["seed"]) for r in fresh}
-    kept = [r for r in old if (r["case"], r["subject"], r["seed"]) not in replaced]
+    other = [r for r in old if "seed" not in r]
+    kept = [r for r in old if "seed" in r and (r["case"], r["subject"], r["seed"]) not in replaced]
     order = {name: place for place, name in enumerate(SUBJECTS)}
     every = sorted([*kept, *fresh], key=lambda r: (r["case"], order.get(r["subject"], 99), r["seed"] or 0))
-    lines = ",\n".join(json.dumps(record, ensure_ascii=False, sort_keys=True) for record in every)
+    lines = ",\n".join(json.dumps(record, ensure_ascii=False, sort_keys=True) for record in [*every, *other])
     write_atomically(path, f"[\n{lines}\n]\n")
     return every
 
@@ -115,7 +117,7 @@ def read(path: Path) -> list[Record]:
         found = json.loads(path.read_text())
     except ValueError as error:
         raise ConfigError(f"{path}: is no JSON ({error})") from None
-    needed = {*PER_RUN, "metric", "value"}
+    needed = {"case", "subject", "metric", "value"}
     if not isinstance(found, list) or not all(isinstance(r, dict) and needed <= r.keys() for r in found):
         raise ConfigError(f"{path}: does not hold benchmark records")
     return found
