@@ -11,18 +11,34 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from citybrain_datasets.errors import ConfigError
+
 Record = dict[str, Any]
+
+
+def read_records(path: Path, needed: Collection[str] = ("case", "subject", "metric", "value")) -> list[Record]:
+    """Flat records of a file; none where there is no file. Raises :class:`ConfigError` where it holds anything else
+    than records with the fields ``needed``."""
+    if not path.exists():
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: is no JSON ({error})") from None
+    if not isinstance(found, list) or not all(isinstance(r, dict) and set(needed) <= r.keys() for r in found):
+        raise ConfigError(f"{path}: does not hold benchmark records")
+    return found
 
 
 def merge_records(path: Path, records: list[Record]) -> None:
     """Puts ``records`` into a file of records, in the place of those of the same case, subject and metric."""
     mine = {(r["case"], r["subject"], r["metric"]) for r in records}
-    kept = json.loads(path.read_text()) if path.exists() else []
-    kept = [r for r in kept if (r["case"], r["subject"], r["metric"]) not in mine]
+    kept = [r for r in read_records(path) if (r["case"], r["subject"], r["metric"]) not in mine]
     write_atomically(path, json.dumps(kept + records, indent=1, ensure_ascii=False) + "\n")
 
 

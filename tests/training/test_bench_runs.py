@@ -18,12 +18,13 @@ from typer.testing import CliRunner
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import ConfigError
 from citybrain_datasets.importing import import_city
+from citybrain_datasets.records import read_records
 from citybrain_training.bench import runner
 from citybrain_training.bench.cases import CASES, MEASURED, Case, chosen_cases
 from citybrain_training.bench.commands import bench
 from citybrain_training.bench.plots import draw
 from citybrain_training.bench.records import run_digest
-from citybrain_training.bench.results import PER_RUN, flat_records, merge, read
+from citybrain_training.bench.results import PER_RUN, flat_records, merge
 from citybrain_training.bench.runner import Plan, run_plan
 from citybrain_training.bench.table import markdown, write_table
 from citybrain_training.config import TrainConfig
@@ -176,7 +177,7 @@ def test_new_records_replace_old_ones_of_the_same_run_and_leave_the_rest(runs: l
     fewer = [run for run in runs if run["subject"] == "persistence"]
     fewer[0]["scores"]["mean"]["mae"] = 99.0
     merged = merge(path, flat_records(fewer))
-    assert merged == read(path)
+    assert merged == read_records(path)
     means = {(r["subject"], r["seed"]): r["value"] for r in merged if (r["metric"], r["horizon"]) == ("mae", "mean")}
     assert means["persistence", 1] == 99
     assert len(means) == 4
@@ -258,7 +259,7 @@ def test_the_command_writes_records_page_and_plots(
     arguments = ["--cases", "small", "--subjects", "persistence,weekly-profile", "--cities", str(cities)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    records = read(Path("benchmarks/accuracy.json"))
+    records = read_records(Path("benchmarks/accuracy.json"))
     assert {record["command"] for record in records} == {
         "citybrain bench --cases small --subjects persistence,weekly-profile --seeds 1 --threads 1"
     }

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from citybrain_datasets.errors import ConfigError
-from citybrain_datasets.records import Record, write_atomically
+from citybrain_datasets.records import Record, read_records, write_atomically
 from citybrain_training.bench.significance import averaged, paired_difference
 from citybrain_training.peers.registry import OURS, SUBJECTS
 
@@ -98,7 +97,7 @@ def merge(path: Path, fresh: Sequence[Record]) -> list[Record]:
     Records of other things in it, such as how long a command takes, stay as they are. Raises :class:`ConfigError`
     where the file holds something else.
     """
-    old = read(path)
+    old = read_records(path)
     replaced = {(r["case"], r["subject"], r["seed"]) for r in fresh}
     other = [r for r in old if "seed" not in r]
     kept = [r for r in old if "seed" in r and (r["case"], r["subject"], r["seed"]) not in replaced]
@@ -107,17 +106,3 @@ def merge(path: Path, fresh: Sequence[Record]) -> list[Record]:
     lines = ",\n".join(json.dumps(record, ensure_ascii=False, sort_keys=True) for record in [*every, *other])
     write_atomically(path, f"[\n{lines}\n]\n")
     return every
-
-
-def read(path: Path) -> list[Record]:
-    """Flat records of a file; none where there is no file."""
-    if not path.exists():
-        return []
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise ConfigError(f"{path}: is no JSON ({error})") from None
-    needed = {"case", "subject", "metric", "value"}
-    if not isinstance(found, list) or not all(isinstance(r, dict) and needed <= r.keys() for r in found):
-        raise ConfigError(f"{path}: does not hold benchmark records")
-    return found

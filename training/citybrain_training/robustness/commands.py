@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from citybrain_datasets.errors import ConfigError
 from citybrain_datasets.records import Record
 from citybrain_training.commands import CityArgument, ConfigOption, tested
 from citybrain_training.robustness.table import by_place
@@ -34,7 +33,7 @@ def bench_robustness(
     docs: Annotated[Path, typer.Option(help="page whose robustness chapter is written")] = Path("docs/benchmarks.md"),
 ) -> None:
     """Score a bundle with sensors dead, stuck, late or never seen, beside persistence and what sensors nearby say."""
-    from citybrain_datasets.records import circumstances, write_atomically, write_chapter
+    from citybrain_datasets.records import circumstances, read_records, write_atomically, write_chapter
     from citybrain_training.robustness.bench import measure, measure_unseen
     from citybrain_training.robustness.table import markdown
 
@@ -53,7 +52,7 @@ def bench_robustness(
     about = {"note": note, "threads": settings.threads, "command": command, **circumstances()}
     fresh = [{**record, **about} for record in records]
     measured = {_measured(record) for record in fresh}
-    kept = [record for record in _records(out) if _measured(record) not in measured]
+    kept = [record for record in read_records(out, ("case", "scenario", "seed")) if _measured(record) not in measured]
     lines = ",\n".join(json.dumps(record, ensure_ascii=False, sort_keys=True) for record in [*kept, *fresh])
     write_atomically(out, f"[\n{lines}\n]\n")
     write_chapter(docs, "robustness", "citybrain bench-robustness", markdown([*kept, *fresh]))
@@ -63,19 +62,6 @@ def bench_robustness(
 
 def _measured(record: Record) -> tuple[str, str, int]:
     return record["case"], record["scenario"], record["seed"]
-
-
-def _records(path: Path) -> list[Record]:
-    if not path.exists():
-        return []
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise ConfigError(f"{path}: is no JSON ({error})") from None
-    named = {"case", "scenario", "seed"}
-    if not isinstance(found, list) or not all(isinstance(r, dict) and named <= r.keys() for r in found):
-        raise ConfigError(f"{path}: does not hold benchmark records")
-    return found
 
 
 def _tell(records: list[Record]) -> None:
