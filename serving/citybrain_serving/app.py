@@ -30,7 +30,6 @@ from citybrain_serving.routes.documentation import complete
 from citybrain_serving.safety.install import install as install_safety
 from citybrain_serving.scenarios import routes as scenarios
 from citybrain_serving.service import Service
-from citybrain_serving.shortcuts import Remembering
 from citybrain_serving.standards import mqtt
 from citybrain_serving.standards import routes as standards
 
@@ -88,7 +87,6 @@ def create_app(service: Service) -> FastAPI:
     problem_details.install(app)
     complete(app)
     app.add_middleware(Packing)
-    app.add_middleware(Remembering, shortcuts=service.shortcuts, fresh=service.fresh)
     app.add_middleware(Heading, but=("/v1/stream",))
     install_safety(app, service)
     app.add_middleware(RequestScope, telemetry=service.telemetry, max_body=service.settings.max_body_bytes)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-import uuid
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,8 +23,8 @@ log = structlog.get_logger(__name__)
 
 
 class RequestScope:
-    """ASGI middleware. Successful reads, and what was refused for want of time, are counted and not logged: a control
-    room polls all day."""
+    """ASGI middleware. Successful reads and inferences, and what was refused for want of time, are counted and not
+    logged: a control room polls all day."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry, max_body: int):
         self.app = app
@@ -37,7 +37,7 @@ class RequestScope:
             return
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex.encode()
+        request_id = given if _ID.fullmatch(given) else os.urandom(16).hex().encode()
         structlog.contextvars.bind_contextvars(request_id=request_id.decode())
         spoken = headers.get(b"accept-language")
         listen(None if spoken is None else spoken.decode("latin-1"))
@@ -61,13 +61,18 @@ class RequestScope:
             seconds = time.perf_counter() - begun
             route = getattr(scope.get("route"), "path", "unmatched")
             method = scope["method"] if scope["method"] in METHODS else "other"
-            self.telemetry.requests.labels(route, method, str(status)).observe(seconds)
-            if (status >= 400 or scope["method"] not in ("GET", "HEAD")) and "counted" not in scope:
+            self.telemetry.answered(route, method, status, seconds)
+            if (status >= 400 or not _asks(scope)) and "counted" not in scope:
                 log.info(
                     "request",
                     method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4),
                 )  # fmt: skip
             structlog.contextvars.unbind_contextvars("request_id")
+
+
+def _asks(scope: Scope) -> bool:
+    """Whether a request changes nothing here: a read, or inference on inputs that the caller brings."""
+    return scope["method"] in ("GET", "HEAD") or scope["path"].startswith("/v2/")
 
 
 def _bounded(receive: Receive, length: bytes | None, limit: int) -> Receive:

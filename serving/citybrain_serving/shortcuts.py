@@ -2,8 +2,8 @@
 
 A control room asks the same few questions over and over: the same address, query and format. For as long as the
 snapshot is the same and just as stale, the answer is the same bytes; finding them is a look into a table, where
-routing and reading parameters would cost several times as much. It stands behind the gate: whoever may not ask is
-not answered here either.
+routing and reading parameters would cost several times as much. The gate looks here once it has let a caller in:
+whoever may not ask is not answered here either.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cachetools import LRUCache
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from citybrain_serving.compression import Coding, coding_for
 from citybrain_serving.languages import Language, preferred_language
@@ -36,7 +37,7 @@ class Answer:
 
     published: Published
     stale: bool
-    etag: str
+    etag: bytes
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
 
@@ -47,11 +48,21 @@ class Route:
     path = "/v1/forecasts/{task}"
 
 
-class Shortcuts:
-    """``current`` says what is published of a task now and whether it is stale, None where nothing is."""
+class Reply(NamedTuple):
+    """An answer as it goes out."""
 
-    def __init__(self, current: Callable[[str], tuple[Published, bool] | None]):
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+class Shortcuts:
+    """``current`` says what is published of a task now and whether it is stale, None where nothing is; ``fresh`` gives
+    ``Cache-Control``."""
+
+    def __init__(self, current: Callable[[str], tuple[Published, bool] | None], fresh: Callable[[], str]):
         self.current = current
+        self.fresh = fresh
         self._answers: LRUCache[Key, Answer] = LRUCache(KEPT_BYTES, getsizeof=lambda answer: len(answer.body) + 1_000)
         self._lock = threading.Lock()
 
@@ -61,8 +72,23 @@ class Shortcuts:
             with self._lock:
                 self._answers[key_of(scope)] = answer
 
-    def find(self, scope: Scope) -> Answer | None:
-        """The answer to the same request, if it still holds."""
+    def reply(self, scope: Scope) -> Reply | None:
+        """The answer to a request that was answered before and would be answered alike, 304 where the caller has it;
+        ``None`` for every other. The scope is told which route would have answered."""
+        if scope["method"] not in ("GET", "HEAD") or not scope["path"].startswith(PATHS):
+            return None
+        answer = self._find(scope)
+        if answer is None:
+            return None
+        scope["route"] = Route
+        headers = [(b"etag", answer.etag), (b"cache-control", self.fresh().encode()), (b"vary", VARY.encode())]
+        had = next((value for name, value in scope["headers"] if name == b"if-none-match"), None)
+        if had is not None and (had == answer.etag or matches(had.decode("latin-1"), answer.etag.decode())):
+            return Reply(304, headers, b"")
+        headers += answer.headers
+        return Reply(200, headers, answer.body if scope["method"] == "GET" else b"")
+
+    def _find(self, scope: Scope) -> Answer | None:
         with self._lock:
             answer = self._answers.get(key_of(scope))
         if answer is None:
@@ -81,27 +107,3 @@ def key_of(scope: Scope) -> Key:
         elif name == b"accept-language":
             languages = value.decode("latin-1")
     return scope["path"], scope["query_string"], accept, coding_for(codings), preferred_language(languages)
-
-
-class Remembering:
-    """ASGI middleware that answers from :class:`Shortcuts` where it can. ``fresh`` gives ``Cache-Control``."""
-
-    def __init__(self, app: ASGIApp, shortcuts: Shortcuts, fresh: Callable[[], str]):
-        self.app = app
-        self.shortcuts = shortcuts
-        self.fresh = fresh
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = scope["type"] == "http" and scope["method"] == "GET" and scope["path"].startswith(PATHS)
-        answer = self.shortcuts.find(scope) if asked else None
-        if answer is None:
-            await self.app(scope, receive, send)
-            return
-        scope["route"] = Route
-        had = next((value for name, value in scope["headers"] if name == b"if-none-match"), b"")
-        same = bool(had) and matches(had.decode("latin-1"), answer.etag)
-        headers = [(b"etag", answer.etag.encode()), (b"cache-control", self.fresh().encode()), (b"vary", VARY.encode())]
-        if not same:
-            headers += answer.headers
-        await send({"type": "http.response.start", "status": 304 if same else 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if same else answer.body})

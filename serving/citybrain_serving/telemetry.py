@@ -25,6 +25,7 @@ class Telemetry:
             buckets=SECONDS,
             registry=registry,
         )
+        self._answered: dict[tuple[str, str, int], Histogram] = {}
         self.readings = Counter(
             "citybrain_readings", "Readings received, by what became of them", ("outcome",), registry=registry
         )
@@ -53,6 +54,14 @@ class Telemetry:
             "citybrain_forecast_coverage_ratio", "Recent outcomes inside the interval", ("task",), registry=registry
         )
         self.replaced = Gauge("citybrain_forecast_nodes_replaced", "Nodes doubted", ("task",), registry=registry)
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """One request. Looking up its labels anew would cost more than counting it."""
+        key = (route, method, status)
+        counted = self._answered.get(key)
+        if counted is None:
+            counted = self._answered[key] = self.requests.labels(route, method, str(status))
+        counted.observe(seconds)
 
     def cycle(self, seconds: float | None) -> None:
         if seconds is None:

@@ -1,10 +1,12 @@
 """Limits and hardening: rate, load, time, size, headers, hosts, bundles (OWASP API4, API6, API7, API8, API10)."""
 
 import asyncio
+import json
 import re
 import shutil
 import socket
 import threading
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from citybrain_serving.app import create_app
 from citybrain_serving.commands import serve
 from citybrain_serving.database import migrate, open_engine
 from citybrain_serving.errors import SafetyError, StoreUnavailable
+from citybrain_serving.readings import readings_from_json
 from citybrain_serving.safety import limits
 from citybrain_serving.safety.bundles import read_allow_list, read_bundle
 from citybrain_serving.safety.install import check_binding, guard_loopback
@@ -28,6 +31,8 @@ from citybrain_serving.safety.limits import Buckets, Slots
 from citybrain_serving.safety.roles import Role
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
+
+FORECAST = "/v1/forecasts/congestion"
 
 
 def opened(location: str) -> sa.Engine:
@@ -299,3 +304,52 @@ def test_every_test_that_the_security_walk_names_exists():
     }
     assert len(named) > 20
     assert named <= written
+
+
+@pytest.fixture
+def forecasting(bundles, settings, rows) -> Iterator[Callable[..., Service]]:
+    """A service with other settings that has published a forecast; its cycle does not run by itself."""
+    made = []
+
+    def start(**changes: object) -> Service:
+        made.append(Service(bundles.values(), settings.model_copy(update=changes)))
+        made[0].take(readings_from_json(json.dumps({"observations": rows(30)}).encode()))
+        made[0].step()
+        return made[0]
+
+    yield start
+    for service in made:
+        service.close()
+
+
+def test_an_answer_at_hand_is_given_to_those_alone_who_may_ask(forecasting, settings):
+    viewer = KeyRing(opened(settings.store)).create("screen", Role.VIEWER)[1]
+    app = create_app(forecasting(rate_per_second=0.001, rate_burst=3))
+    client, key = TestClient(app), {"Authorization": f"Bearer {viewer}"}
+    first = client.get(FORECAST, headers=key)
+    again = {**key, "If-None-Match": first.headers["etag"]}
+    assert (first.status_code, client.get(FORECAST, headers=again).status_code) == (200, 304)
+    for other in ("", "Bearer cb_nobody_knows"):
+        refused = client.get(FORECAST, headers={**again, "Authorization": other})
+        assert (refused.status_code, refused.headers.get("etag")) == (401, None)
+    assert client.get(FORECAST, headers=key).headers["cache-control"].startswith("private")
+    assert client.get(FORECAST, headers=again).status_code == 429
+    app.state.ledger.flush()
+    noted = [entry["status"] for _, entry in app.state.ledger.audit.read() if entry["what"] == "asked"]
+    assert {200, 304, 401, 429} == set(noted)
+
+
+def test_an_answer_at_hand_needs_no_slot(forecasting, monkeypatch):
+    client = TestClient(create_app(forecasting()))
+    first = client.get(FORECAST)
+
+    async def none_is_free(_: Slots) -> bool:
+        return False
+
+    monkeypatch.setattr(Slots, "enter", none_is_free)
+    assert client.get(FORECAST).content == first.content
+    assert client.get(FORECAST, headers={"If-None-Match": first.headers["etag"]}).status_code == 304
+    head = client.head(FORECAST)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == first.headers["content-length"]
+    assert client.get(FORECAST, params={"ids": "r0"}).status_code == 503

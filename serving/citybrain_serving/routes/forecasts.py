@@ -91,7 +91,7 @@ def router(service: Service) -> APIRouter:
         answer = Response(body, headers=headers, media_type=media)
         if issued is None:
             lasting = tuple(h for h in answer.raw_headers if h[0] in LASTING)
-            service.shortcuts.keep(request.scope, Answer(published.base, stale, etag, lasting, body))
+            service.shortcuts.keep(request.scope, Answer(published.base, stale, etag.encode(), lasting, body))
         return answer
 
     return routes

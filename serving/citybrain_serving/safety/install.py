@@ -78,6 +78,7 @@ def install(app: FastAPI, service: Service) -> None:
         in_flight=settings.in_flight,
         slots=Slots(settings.at_once),
         seconds=settings.answer_seconds,
+        at_hand=service.shortcuts.reply,
     )
 
 
