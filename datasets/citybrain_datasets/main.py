@@ -28,6 +28,7 @@ SUMMARIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "train-surrogate": ("Train the surrogate of the traffic simulation.", ("torch", "lightning", "mlflow", "scipy")),
     "bench-scoring": ("Measure how fast scenarios are scored.", ("onnxruntime", "onnx")),
     "track-ranking": ("Keep a scoring run in MLflow.", ("mlflow", "lightning")),
+    "tune-surrogate": ("Fine-tune a surrogate on another city.", ("torch", "lightning", "scipy")),
     "bench-scenarios": ("Measure the surrogate against the simulation.", ("torch", "lightning", "scipy")),
     "train": ("Train a network on a city.", ("torch", "lightning", "mlflow")),
     "evaluate": ("Measure a model against what happened.", ("torch", "lightning", "mlflow")),

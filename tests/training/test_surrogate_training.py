@@ -177,6 +177,67 @@ def test_intervals_hold_most_of_what_they_were_fitted_on(trained):
     assert table["delay_veh_h"]["coverage"] >= 0.8
 
 
+def test_margins_hold_their_share_of_fresh_errors_and_leave_out_what_is_known():
+    """Split conformal over many draws: nine in ten new errors lie inside, at every number of scenarios."""
+    random = np.random.default_rng(0)
+    held = []
+    for count in (19, 40, 100):
+        for _ in range(300):
+            width, error = random.uniform(0.5, 2, count + 50), random.standard_t(4, count + 50)
+            width[:5], error[:5] = 0, 0
+            said = frame(np.zeros(count + 50), width)
+            true = frame(width * error, width)
+            margin = judging.margins(said[: count + 5], true[: count + 5])["tpi"]
+            held.append(np.abs(error[count + 5 :]) <= margin)
+    assert np.mean(np.concatenate(held)) == pytest.approx(0.9, abs=0.01)
+    known = frame(np.zeros(4), np.zeros(4))
+    assert judging.margins(known, known)["tpi"] == 0
+
+
+def test_the_last_digits_of_a_sum_are_no_miss():
+    """A measure on exhaust alone is known exactly; its simulation is summed in another order."""
+    true = np.linspace(-3, 0, 20)
+    said = frame(true, np.zeros(20))
+    table = judging.table(said, frame(true * (1 + 1e-5), np.zeros(20)))
+    assert table["tpi"]["coverage"] == 1
+    assert judging.table(said, frame(true * 1.1, np.zeros(20)))["tpi"]["coverage"] < 0.2
+
+
+def frame(change: np.ndarray, width: np.ndarray) -> pd.DataFrame:
+    """The same change and bounds for every outcome."""
+    return pd.DataFrame(
+        {f"{n}{end}": change + side * width for n in OUTCOMES for end, side in (("", 0), ("_low", -1), ("_high", 1))}
+    )
+
+
+def test_a_tuned_surrogate_is_calibrated_on_runs_it_was_not_tuned_on(study, trained, tmp_path, monkeypatch):
+    from citybrain_training.surrogate import tuning
+
+    monkeypatch.setattr(tuning, "EPOCHS", 2)
+    train_surrogate(study, SMALL.model_copy(update={"epochs": 1}), tmp_path)
+    site = town()
+    seen = study_of(replace(site, city=site.city.replace(name="other")), runs(site, 8, first=300))
+    tuned_on: list[set[str]] = []
+    fit = tuning.fit_surrogate
+    monkeypatch.setattr(
+        tuning, "fit_surrogate", lambda t, *rest, **kw: tuned_on.append(ids(t[0])) or fit(t, *rest, **kw)
+    )
+    judged_on: list[set[str]] = []
+    told = tuning.judged
+    monkeypatch.setattr(tuning, "judged", lambda b, kept: judged_on.append(ids(kept)) or told(b, kept))
+    bundle = tuning.tuned(tmp_path, seen)
+    assert all(not one & other for one, other in zip(tuned_on, judged_on, strict=False))
+    assert set().union(*judged_on) == tuned_on[-1] == ids(seen)
+    assert bundle.margins["delay_veh_h"] > 0
+    assert bundle.metrics["tuned_on"] == 8
+    with pytest.raises(SurrogateError, match="fewest"):
+        tuning.tuned(tmp_path, seen.part(np.arange(2)))
+
+
+def ids(study: Study) -> set[str]:
+    return {run.scenario.id for run in study.runs}
+
+
 def test_it_may_be_applied_elsewhere(study, trained):
     """The same network on a town with other roads: a closed road there loses its flow, others do not vanish."""
     site = town()
@@ -203,8 +264,8 @@ def test_what_it_is_measured_by_is_the_mean_over_mornings(study, trained, tmp_pa
     often = [run for i in range(100, 120) for run in runs(town(), 1, first=i, mornings=(0, 1))]
     both = study_of(town(), [*study.runs, *often])
     drawn = parts(both)
-    assert drawn.counts == {"train": 36, "validate": 4, "calibrate": 6, "test": 14}
-    assert len(drawn.test.runs) == 28
+    assert drawn.counts == {"train": 36, "validate": 4, "calibrate": 7, "test": 13}
+    assert len(drawn.test.runs) == 26
     step = judging.bundle_step(trained.bundle)
     each = judging.truth(drawn.test, step)
     halves = judging.halves(drawn.test, each)

@@ -47,7 +47,7 @@ class SurrogateNet(nn.Module):
         self.form: Form = "gather"
         self.driving = [channel for channel in range(levers) if channel != engines]
         self.scale: Tensor
-        self.register_buffer("scale", torch.tensor(list(scale), dtype=torch.float32), persistent=False)
+        self.register_buffer("scale", torch.tensor(list(scale), dtype=torch.float32))
         self.place = nn.Sequential(nn.Linear(context, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.enter = nn.Linear(slots * levers, width, bias=False)
         self.meet = nn.Linear(width, width)

@@ -70,12 +70,24 @@ class After:
             emission = self._cleaner(emission, exhaust.swapaxes(1, 2), speed, travelled)
         return Traffic(speed, flow, emission)
 
-    @staticmethod
-    def _cleaner(emission: np.ndarray, exhaust: np.ndarray, speed: np.ndarray, travelled: np.ndarray) -> np.ndarray:
+    @cached_property
+    def _worn_more(self) -> np.ndarray:
+        """What comes off tyres and brakes in the base over what its mean speed says, ``[slot, segment]``: wear is no
+        linear function of speed, so that the mean of several days is not that of their mean traffic."""
+        if self.base.worn is None:
+            return np.ones((), np.float32)
+        usual = self.traffic(self.unchanged)
+        expected = wear(usual.speed[0], usual.flow[0] * self._length)
+        worn: np.ndarray = np.divide(self.base.worn.T, expected, out=np.ones_like(expected), where=expected > 0)
+        return worn
+
+    def _cleaner(
+        self, emission: np.ndarray, exhaust: np.ndarray, speed: np.ndarray, travelled: np.ndarray
+    ) -> np.ndarray:
         rows = np.flatnonzero((exhaust != 1).any(axis=(1, 2)))
         if not len(rows):
             return emission
         emission = emission.copy()
-        burnt = np.maximum(emission[rows] - wear(speed[rows], travelled[rows]), 0)
+        burnt = np.maximum(emission[rows] - self._worn_more * wear(speed[rows], travelled[rows]), 0)
         emission[rows] -= burnt * (1 - exhaust[rows])
         return emission

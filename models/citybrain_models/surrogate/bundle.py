@@ -26,15 +26,15 @@ from citybrain_models.files import (
 from citybrain_models.surrogate.network import Base, RoadNetwork
 from citybrain_models.surrogate.reach import Reach
 
-FORMAT = "surrogate-1"
+FORMAT = "surrogate-2"
 _CITY_FIELDS = ("name", "timezone", "title", "country", "synthetic", "attribution")
 
 
 @dataclass(frozen=True)
 class SurrogateBundle:
     """``model`` is ONNX; ``city`` has nodes and edges but no signals; ``usual`` is the traffic of a working day in
-    ``window``; ``air`` what the air step needs, by name; ``margins`` the bounds of each outcome's change, in units of
-    the surrogate's own width (see :mod:`scorer`)."""
+    ``window``; ``air`` what the air step needs, by name; ``margins`` how far either way each outcome's change may
+    lie, in units of the surrogate's own width (see :mod:`unsure`)."""
 
     city: City
     window: Window
@@ -43,7 +43,7 @@ class SurrogateBundle:
     model: bytes
     quantiles: tuple[float, ...]
     reach: Reach
-    margins: Mapping[str, tuple[float, float]]
+    margins: Mapping[str, float]
     fingerprint: str
     """SHA-256 of the simulated runs that it was trained on."""
     created: str
@@ -82,7 +82,7 @@ class SurrogateBundle:
             raise BundleError(f"{folder}: verified but malformed: {error!r}") from error
 
     def _files(self) -> dict[str, bytes]:
-        usual = {name: getattr(self.usual, name) for name in ("flow", "vehicles", "emission")}
+        usual = {n: a for n in ("flow", "vehicles", "emission", "worn") if (a := getattr(self.usual, n)) is not None}
         files = {
             "model.onnx": self.model,
             "network.npz": _packed(self.network.arrays()),
@@ -125,7 +125,7 @@ def _from_files(files: dict[str, bytes], digest: str) -> SurrogateBundle:
         model=files["model.onnx"],
         quantiles=tuple(about["quantiles"]),
         reach=Reach.from_arrays(from_npz(files["reach.npz"], "reach.npz")),
-        margins={name: (low, high) for name, (low, high) in about["margins"].items()},
+        margins=about["margins"],
         fingerprint=about["fingerprint"],
         created=about["created"],
         air=from_npz(files["air.npz"], "air.npz"),

@@ -13,6 +13,7 @@ from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityBrainError
 from citybrain_datasets.geo import great_circle_m
 from citybrain_datasets.scenarios.outcomes import Traffic
+from citybrain_datasets.simulation.emissions import wear
 
 ZONES = 16
 """Into so many zones trips are gathered, by where they begin and end."""
@@ -31,25 +32,31 @@ class SurrogateError(CityBrainError):
 @dataclass(frozen=True)
 class Base:
     """Usual traffic of a window: ``flow`` veh/h, ``vehicles`` on the segment and ``emission`` g/h,
-    float32 ``[segment, slot]``."""
+    float32 ``[segment, slot]``. ``worn`` is the part of the emission that comes off tyres and brakes; None where it
+    is what mean speed and distance say, which is not so of the mean of several days."""
 
     flow: np.ndarray
     vehicles: np.ndarray
     emission: np.ndarray
     slot_seconds: int
+    worn: np.ndarray | None = None
 
     @staticmethod
     def of(traffic: Traffic, length_m: np.ndarray, slot_seconds: int) -> Base:
         """From traffic ``[slot, segment]``; vehicles on a segment are flow × length / speed."""
         vehicles = traffic.flow * (length_m / 1000) / np.maximum(traffic.speed, 1e-3)
-        flow, vehicles, emission = (a.T.astype(np.float32) for a in (traffic.flow, vehicles, traffic.emission))
-        return Base(flow, vehicles, emission, slot_seconds)
+        worn = wear(traffic.speed, traffic.flow * (length_m / 1000))
+        flow, vehicles, emission, worn = (
+            a.T.astype(np.float32) for a in (traffic.flow, vehicles, traffic.emission, worn)
+        )
+        return Base(flow, vehicles, emission, slot_seconds, worn)
 
     @staticmethod
     def mean(days: Sequence[Base]) -> Base:
         """The mean traffic of several days."""
-        flow, vehicles, emission = (np.mean([getattr(d, n) for d in days], axis=0) for n in _TRAFFIC)
-        return Base(flow, vehicles, emission, days[0].slot_seconds)
+        names = _TRAFFIC if any(d.worn is None for d in days) else (*_TRAFFIC, "worn")
+        means = {name: np.mean([getattr(d, name) for d in days], axis=0) for name in names}
+        return Base(slot_seconds=days[0].slot_seconds, **means)
 
     @property
     def signals(self) -> np.ndarray:

@@ -19,6 +19,7 @@ from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.inputs import base_inputs, graph_inputs
 from citybrain_models.surrogate.levers import LeverArrays, Levers
 from citybrain_models.surrogate.network import Base, SurrogateError
+from citybrain_models.surrogate.unsure import AIR, units, widths
 
 BATCH = 32
 """Scenarios in one call of the network. Fixed: another batch may round differently in the last digit."""
@@ -76,6 +77,7 @@ class Scorer:
             self.air.setdefault(USUAL_WEATHER, air_of(bundle.air))
         self._breathing: dict[Weather, Breathing] = {}
         self._usual: dict[Weather, tuple[dict[str, np.ndarray], dict[str, list[str]]]] = {}
+        self._units: dict[Weather, dict[str, float]] = {}
 
     def __call__(self, scenarios: Sequence[Scenario]) -> Scores:
         """Scores any number of scenarios, :data:`BATCH` at a time."""
@@ -128,14 +130,15 @@ class Scorer:
         breath = roads.copy()
         for factors in said.sectors.values():
             breath &= (factors == 1).all(axis=1)
-        widths = _widths(changed.width)
+        unsure = widths(changed.width)
         columns: dict[str, np.ndarray] = {}
         for weather, rows in _alike(weathers):
             usual, usual_labels = self._base(weather)
+            unit = self._unit(weather)
             for name in OUTCOMES:
-                rest = (breath if name in _AIR else roads if name == "emission_kg" else still)[rows]
+                rest = (breath if name in AIR else roads if name == "emission_kg" else still)[rows]
                 value = np.where(rest, usual[name], values[name][rows])
-                width = np.where(rest, 0.0, widths[_UNSURE_OF[name]][rows])
+                width = np.where(rest, 0.0, unit[name] * unsure[name][rows])
                 for column, found in self._columns(name, value, value - usual[name], width).items():
                     columns.setdefault(column, np.empty(len(scenarios)))[rows] = found
             for name, rest in (("worst_corridor", still), ("worst_district", breath)):
@@ -165,6 +168,13 @@ class Scorer:
             self._usual[weather] = self._outcomes(self.traffic(self.after.unchanged), {}, [weather])
         return self._usual[weather]
 
+    def _unit(self, weather: Weather) -> dict[str, float]:
+        """What the surrogate's own width is worth in each outcome."""
+        if weather not in self._units:
+            carless, _ = self._air(weather)(np.zeros_like(self.base.emission.T[None]), {})
+            self._units[weather] = units(self.base, self._base(weather)[0], carless)
+        return self._units[weather]
+
     def _air(self, weather: Weather) -> Breathing:
         if weather not in self._breathing:
             if weather not in self.air:
@@ -177,12 +187,12 @@ class Scorer:
         return self._breathing[weather]
 
     def _columns(self, name: str, value: np.ndarray, change: np.ndarray, width: np.ndarray) -> dict[str, np.ndarray]:
-        low, high = self.bundle.margins.get(name, (0.0, 0.0))
+        margin = self.bundle.margins[name] * width
         return {
             name: value,
             f"{name}_change": change,
-            f"{name}_change_low": np.minimum(change + low * width, change),
-            f"{name}_change_high": np.maximum(change + high * width, change),
+            f"{name}_change_low": change - margin,
+            f"{name}_change_high": change + margin,
         }
 
 
@@ -198,21 +208,7 @@ def _told(weather: Weather) -> str:
     return ", ".join(f"{k} {v}" for k, v in weather.model_dump(mode="json", exclude_none=True).items())
 
 
-_AIR = ("pm25_stations", "pm25_people", "exceedance_h", "worst_district_pm25")
-_UNSURE_OF = {name: int(name in _AIR or name == "emission_kg") for name in OUTCOMES}
 _TRAFFIC = frozenset(TRAFFIC_LEVERS)
-
-
-def width_of(name: str, width: np.ndarray) -> np.ndarray:
-    """How unsure the surrogate is of an outcome, up to a factor that calibration finds: the root of the summed squares
-    of its own widths ``[scenario, segment, slot, 2]``, of emission for what is emitted and breathed, else of
-    vehicles."""
-    return _widths(width)[_UNSURE_OF[name]]
-
-
-def _widths(width: np.ndarray) -> np.ndarray:
-    """:func:`width_of` vehicles and of emission, ``[2, scenario]``."""
-    return np.sqrt(np.square(width).sum(axis=(1, 2), dtype=float)).T
 
 
 def air_arrays(step: AirStep) -> dict[str, np.ndarray]:

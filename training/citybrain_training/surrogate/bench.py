@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,13 +11,12 @@ from citybrain_datasets.records import Record, circumstances
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.network import SurrogateError
-from citybrain_training.fitting import load_weights
 from citybrain_training.surrogate import judging, peers
 from citybrain_training.surrogate.config import SurrogateConfig
-from citybrain_training.surrogate.fitting import fingerprint, fit_surrogate
-from citybrain_training.surrogate.module import SurrogateModule, build_network
+from citybrain_training.surrogate.fitting import fingerprint
 from citybrain_training.surrogate.pipeline import judged, make_bundle
 from citybrain_training.surrogate.runs import Parts, Study, parts
+from citybrain_training.surrogate.tuning import trained_network, tuned
 
 FINE_TUNING = 20
 """Runs of another network that a fine-tuned surrogate has seen."""
@@ -57,7 +55,7 @@ def bench(
     note = f"surrogate {bundle.version}; scenarios: {drawn.counts}; {_mornings(test)}"
     records = _records(f"what-if/{study.site.city.name}", tables, note)
     for other in others:
-        records += _elsewhere(other, config, training, drawn)
+        records += _elsewhere(other, training, drawn)
     about = {"command": command, **circumstances()}
     return [{**record, **about} for record in records]
 
@@ -77,27 +75,21 @@ def _records(case: str, tables: Mapping[str, Mapping[str, Mapping[str, float]]],
     ]  # fmt: skip
 
 
-def _elsewhere(other: Study, config: SurrogateConfig, training: Path, drawn: Parts) -> list[Record]:
+def _elsewhere(other: Study, training: Path, drawn: Parts) -> list[Record]:
     """The surrogate on a road network it was not trained on: as it is, and after 20 runs there."""
     often = np.bincount(other.scenario)[other.scenario] > 1
+    config, network = trained_network(training, drawn.train)
     order = np.random.default_rng(config.seed).permutation(np.flatnonzero(~often))
     seen = other.part(np.sort(order[:FINE_TUNING]))
     rest = other.part(np.flatnonzero(often) if often.any() else np.sort(order[FINE_TUNING:]))
     if not len(rest.runs):
         raise SurrogateError(f"{other.site.city.name}: no run left to judge by beside the {FINE_TUNING} to learn from")
-    network = build_network(config, drawn.train)
-    module = SurrogateModule(network, config, [drawn.train])
-    load_weights(module, training / "fit" / "best.ckpt")  # type: ignore[arg-type]  # it needs no more than a module
-    tables: dict[str, dict[str, dict[str, float]]] = {}
-    for subject in ("surrogate, network unseen", f"surrogate, {FINE_TUNING} runs of the network seen"):
-        calibrate = seen if tables else drawn.calibrate
-        bundle = make_bundle(network, config, drawn.train, calibrate, place=other)
-        tables[subject] = judging.table(*judged(bundle, rest))
-        if len(tables) == 1:
-            slow = config.model_copy(update={"learning_rate": config.learning_rate / 5, "epochs": 40, "minutes": 3.0})
-            with tempfile.TemporaryDirectory() as folder:
-                network = fit_surrogate([seen], [seen], slow, Path(folder), start=network).network
-    step = judging.bundle_step(bundle)
+    bundles = {
+        "surrogate, network unseen": make_bundle(network, config, drawn.train, drawn.calibrate, place=other),
+        f"surrogate, {FINE_TUNING} runs of the network seen": tuned(training, seen),
+    }
+    tables = {subject: judging.table(*judged(bundle, rest)) for subject, bundle in bundles.items()}
+    step = judging.bundle_step(bundles["surrogate, network unseen"])
     if (sides := judging.halves(rest, judging.truth(rest, step))) is not None:
         tables["SUMO, other mornings"] = judging.table(*sides)
     return _records(

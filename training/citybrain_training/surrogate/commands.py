@@ -1,4 +1,4 @@
-"""``citybrain train-surrogate`` and ``citybrain bench-scenarios``."""
+"""``citybrain train-surrogate``, ``tune-surrogate`` and ``bench-scenarios``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ console = Console(stderr=True)
 
 RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUNS…", help="folders of simulated interventions")]
 CityOption = Annotated[str, typer.Option(help="the city that was simulated: 'embedded', or its folder")]
+TrainingOption = Annotated[Path, typer.Option(help="folder that train-surrogate left")]
 OtherOption = Annotated[
     list[str] | None, typer.Option("--other", help="RUNS[,RUNS…]=CITY of another road network", metavar="RUNS=CITY")
 ]
@@ -49,10 +50,25 @@ def train_surrogate(
     typer.echo(folder / "bundle")
 
 
+def tune_surrogate(
+    runs: RunsArgument,
+    city: Annotated[Path, typer.Option(help="folder of the city that was simulated")],
+    training: TrainingOption = Path("runs/surrogate-embedded"),
+    out: Annotated[Path | None, typer.Option(help="where it is written [default: CITY/surrogate]")] = None,
+) -> None:
+    """Fine-tune a trained surrogate on another city with few simulated interventions there; about twenty do."""
+    from citybrain_training.surrogate.runs import read_study
+    from citybrain_training.surrogate.tuning import tuned
+
+    target = out or city / "surrogate"
+    tuned(training, read_study(runs, city)).write(target)
+    typer.echo(target)
+
+
 def bench_scenarios(
     runs: RunsArgument,
     city: CityOption = "embedded",
-    training: Annotated[Path, typer.Option(help="folder that train-surrogate left")] = Path("runs/surrogate-embedded"),
+    training: TrainingOption = Path("runs/surrogate-embedded"),
     other: OtherOption = None,
     out: Annotated[Path, typer.Option(help="JSON file of the figures")] = Path("benchmarks/scenarios.json"),
     docs: Annotated[Path, typer.Option(help="page whose chapter on what-if is written")] = Path("docs/benchmarks.md"),

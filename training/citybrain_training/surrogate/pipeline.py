@@ -16,9 +16,9 @@ from citybrain_datasets.scenarios.air import air_step
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
 from citybrain_models.nn.surrogate import SurrogateNet
 from citybrain_models.surrogate.bundle import SurrogateBundle
-from citybrain_models.surrogate.network import Base, RoadNetwork
+from citybrain_models.surrogate.network import RoadNetwork
 from citybrain_models.surrogate.reach import Reach
-from citybrain_models.surrogate.scorer import USUAL_WEATHER, Scorer, air_arrays, width_of
+from citybrain_models.surrogate.scorer import USUAL_WEATHER, air_arrays
 from citybrain_training.surrogate import judging
 from citybrain_training.surrogate.config import SurrogateConfig
 from citybrain_training.surrogate.export import INPUTS, export_surrogate
@@ -74,28 +74,29 @@ def make_bundle(
 
     It is calibrated on the runs of ``calibrate``, where those were simulated.
     """
-    example = {n: calibrate.arrays[n][:4] for n in ("levers", "closed")}
-    example |= {n: calibrate.arrays[n][:1] for n in ("context", "base", "unit")} | calibrate.graph
-    model = export_surrogate(network, {name: example[name] for name in INPUTS})
-    there = _bundle_at(calibrate, model, config, train)
-    said, true = judged(there, calibrate)
-    margins = judging.margins(said, true, judging.expected(calibrate, _widths(there, calibrate)))
-    return replace(_bundle_at(place or train, model, config, train), margins=margins)
+    about = config, Reach.of(train.arrays["levers"]), fingerprint(train)
+    margins = judging.margins(*judged(bundle_at(calibrate, network, *about), calibrate))
+    return replace(bundle_at(place or train, network, *about), margins=margins)
 
 
-def _bundle_at(place: Study, model: bytes, config: SurrogateConfig, train: Study) -> SurrogateBundle:
-    """A bundle for one place, not calibrated yet."""
+def bundle_at(
+    place: Study, network: SurrogateNet, config: SurrogateConfig, reach: Reach, trained_on: str
+) -> SurrogateBundle:
+    """A bundle for one place, not calibrated yet: its bounds are the surrogate's own width away. ``trained_on`` is the
+    fingerprint of the runs."""
+    example = {n: place.arrays[n][:4] for n in ("levers", "closed")}
+    example |= {n: place.arrays[n][:1] for n in ("context", "base", "unit")} | place.graph
     step = air_step(place.site, USUAL_WEATHER, place.window, base_emission=place.usual.emission.T)
     return SurrogateBundle(
         city=place.site.city.replace(signals={}),
         window=place.window,
         network=RoadNetwork.from_arrays(place.network.arrays()),  # as it will be read back
         usual=place.usual,
-        model=model,
+        model=export_surrogate(network, {name: example[name] for name in INPUTS}),
         quantiles=config.quantiles,
-        reach=Reach.of(train.arrays["levers"]),
-        margins={name: (0.0, 0.0) for name in OUTCOMES},
-        fingerprint=fingerprint(train),
+        reach=reach,
+        margins=dict.fromkeys(OUTCOMES, 1.0),
+        fingerprint=trained_on,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         air=air_arrays(step),
     )
@@ -136,17 +137,6 @@ def judged(bundle: SurrogateBundle, study: Study) -> tuple[pd.DataFrame, pd.Data
     step = judging.bundle_step(bundle)
     said, true = judging.judge(bundle)(study, step), judging.truth(study, step)
     return judging.expected(study, said), judging.expected(study, true)
-
-
-def _widths(bundle: SurrogateBundle, study: Study) -> pd.DataFrame:
-    """The surrogate's own width of each outcome for each run, in the order of the runs."""
-    rows = []
-    for run in study.runs:
-        base = Base.of(run.base, study.network.length_m, study.usual.slot_seconds)
-        scorer = Scorer(bundle, base=base)
-        changed = scorer.changed(scorer.levers([run.scenario], base.flow))
-        rows.append({name: float(width_of(name, changed.width)[0]) for name in OUTCOMES})
-    return pd.DataFrame(rows)
 
 
 @contextmanager

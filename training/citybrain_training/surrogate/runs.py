@@ -118,7 +118,7 @@ class Parts:
         return {f.name: len(set(getattr(self, f.name).scenario)) for f in fields(self)}
 
 
-ONCE, OFTEN = (0.9, 0.1), (0.28, 0.72)
+ONCE, OFTEN = (0.9, 0.1), (1 / 3, 2 / 3)
 """Shares of the scenarios: those simulated once train and choose, those simulated on several mornings calibrate and
 test, because it is the expected change that intervals and figures are about."""
 ALL = (0.6, 0.1, 0.1, 0.2)
