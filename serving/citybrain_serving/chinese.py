@@ -138,6 +138,7 @@ DECISIONS: Mapping[str, str] = {
     "weather: only the usual weather is answered here; use `citybrain score` for others": (
         "weather：此处只回答通常天气；其他天气请使用 `citybrain score`"
     ),
+    "the surrogate of {} cannot be read here": "此处无法读取 {0} 的代理模型",
     "the surrogate of {} was trained for other roads than those served here": "{0} 的代理模型所训练的道路与此处不同",
     "there is no scenario job {} of yours": "您没有情景任务 {0}",
     "{} jobs are under way; wait for one or cancel it": "已有 {0} 个任务在进行；请等待或取消其一",

@@ -130,4 +130,5 @@ async def _http(request: Request, error: Exception) -> Response:
 def _allowed(request: Request) -> list[str]:
     """Every method that the address takes; a router alone knows those of the first route that has the address."""
     asked = [{**request.scope, "method": method} for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")]
-    return [s["method"] for s in asked if any(route.matches(s)[0] is Match.FULL for route in request.app.routes)]
+    told = [route for route in request.app.routes if getattr(route, "include_in_schema", True)]
+    return [s["method"] for s in asked if any(route.matches(s)[0] is Match.FULL for route in told)]

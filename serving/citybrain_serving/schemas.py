@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class InputsBody(BaseModel):
@@ -132,6 +132,8 @@ class IngestBody(BaseModel):
 
 
 class ReadingBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     id: str
     signal: str
     time: str = Field(description="end of the interval, ISO 8601 with a zone")
@@ -140,17 +142,21 @@ class ReadingBody(BaseModel):
 
 
 class RowsBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     observations: list[ReadingBody]
 
 
 class ColumnsBody(BaseModel):
     """Columns of equal length; a plain string holds for every row."""
 
+    model_config = ConfigDict(extra="forbid")
+
     id: list[str] | str
     signal: list[str] | str
     time: list[str] | str
     value: list[float]
-    unit: list[str] | str | None = None
+    unit: list[str | None] | str | None = None
 
 
 class ProblemBody(BaseModel):
@@ -365,6 +371,32 @@ class CaseBody(BaseModel):
     over: str | None = Field(description="since when the trouble has passed, while the case is still open")
     problem: dict[str, Any] = Field(description="as it was found")
     notes: list[NoteBody]
+
+
+class RankingBody(BaseModel):
+    """Scenarios, the best first, and the traffic that they are held against."""
+
+    base: Literal["now", "usual"]
+    issued: str | None = Field(None, description="of the forecast that `now` is")
+    reason: str = Field(description="why it is not the base asked for; empty where it is")
+    scenarios: list[dict[str, Any]] = Field(
+        description="rank, score, pareto, id, title, levers, cost; each outcome, its change and the bounds of the"
+        " change (90 %); grade, and why a scenario goes beyond what was learnt (outside)"
+    )
+
+
+class JobBody(BaseModel):
+    """Scenarios that are scored in the background."""
+
+    id: str
+    state: Literal["waiting", "running", "done", "cancelled", "failed"]
+    scenarios: int
+    scored: int
+    problem: str | None = Field(description="why it failed")
+    results: str = Field(description="address of the ranking")
+    base: Literal["now", "usual"]
+    issued: str | None = None
+    reason: str
 
 
 class VersionBody(BaseModel):

@@ -46,6 +46,9 @@ class Settings(SafetySettings, BaseSettings):
     """Observations that arrive within this time of each other are computed together."""
     stale_steps: int = Field(3, ge=1)
     """A forecast whose newest observation is older than this many steps is called stale."""
+    stream_seconds: float = Field(3600, gt=0)
+    """How long a stream lasts. Its listener then connects anew, as browsers do by themselves, and shows its key again:
+    one that was revoked does not listen on for ever."""
     history_days: float = Field(30, gt=0)
     """How long forecasts are kept; their scores stay."""
     patience_minutes: float = Field(60, ge=0)

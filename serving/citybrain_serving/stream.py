@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -22,8 +23,10 @@ class _Listener:
 class Stream:
     """A listener that is slow misses snapshots in between and gets the newest: nothing queues up for it."""
 
-    def __init__(self, most: int = MOST_LISTENERS):
+    def __init__(self, most: int = MOST_LISTENERS, lasting: float = math.inf):
+        """At most ``most`` listeners, each for ``lasting`` seconds."""
         self.most = most
+        self.lasting = lasting
         self._listeners: set[_Listener] = set()
         self._lock = threading.Lock()
         self._newest: Snapshot | None = None
@@ -46,7 +49,8 @@ class Stream:
 
     async def snapshots(self) -> AsyncIterator[Snapshot]:
         """The newest snapshot at once, where there is one, and then each that is published."""
-        listener = _Listener(asyncio.get_running_loop(), asyncio.Event())
+        loop = asyncio.get_running_loop()
+        listener, end = _Listener(loop, asyncio.Event()), loop.time() + self.lasting
         with self._lock:
             self._listeners.add(listener)
         told: Snapshot | None = None
@@ -57,7 +61,11 @@ class Stream:
                     told = newest
                     yield newest
                     continue
-                await listener.wake.wait()
+                try:
+                    async with asyncio.timeout_at(None if math.isinf(end) else end):
+                        await listener.wake.wait()
+                except TimeoutError:
+                    return
                 listener.wake.clear()
         finally:
             with self._lock:

@@ -50,6 +50,13 @@ def test_a_listener_that_comes_back_is_not_told_twice(warm, service):
         assert next(events(response))[2]["task"] == "pm25"
 
 
+def test_a_stream_ends_in_time_so_that_keys_are_shown_again(warm, service):
+    service.stream.lasting = 0.05
+    service.stream.publish(service.snapshot)
+    with warm.stream("GET", "/v1/stream") as response:
+        assert [data["task"] for _, _, data in events(response)] == ["congestion", "pm25"]
+
+
 def test_no_more_listeners_than_agreed(warm, service):
     service.stream.most = 0
     answer = warm.get("/v1/stream")

@@ -24,6 +24,7 @@ TOPICS = {
     "outage": "citybrain_serving.bench.outage",
     "overload": "citybrain_serving.bench.overload",
     "bodies": "citybrain_serving.bench.bad_bodies",
+    "contract": "citybrain_serving.bench.contract",
 }
 """Modules by topic; each has ``measure(book, bundle, folder)``."""
 

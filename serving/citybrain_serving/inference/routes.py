@@ -28,6 +28,7 @@ from citybrain_serving.inference.schemas import (
     ModelReady,
     ServerBody,
 )
+from citybrain_serving.middleware import METHODS
 from citybrain_serving.service import Service
 from citybrain_serving.tracing import span
 
@@ -118,7 +119,7 @@ def router(service: Service) -> APIRouter:
             content, headers = await run_in_threadpool(wire.encode, network.name, network.version, asked, outputs)
         return Response(content, headers=headers)
 
-    @routes.api_route("/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    @routes.api_route("/{rest:path}", methods=[*METHODS, "TRACE"], include_in_schema=False)
     async def nothing(request: Request) -> Response:
         known = (route for route in routes.routes if isinstance(route, APIRoute) and route.name != "nothing")
         allowed = {m for route in known if route.path_regex.match(request.url.path) for m in route.methods or ()}

@@ -11,6 +11,7 @@ from citybrain_serving.here import at, city_value
 from citybrain_serving.indices.catalogue import INDICES
 from citybrain_serving.languages import BASES, preferred_language, spoken
 from citybrain_serving.routes.documentation import problems
+from citybrain_serving.routes.selecting import IndexName
 from citybrain_serving.schemas import AtBody, IndexBody
 from citybrain_serving.service import Service
 
@@ -22,10 +23,11 @@ def router(service: Service) -> APIRouter:
     def here(
         lat: Annotated[float, Query(ge=-90, le=90, allow_inf_nan=False, description="degrees north")],
         lon: Annotated[float, Query(ge=-180, le=180, allow_inf_nan=False, description="degrees east")],
-        index: Annotated[str | None, Query(max_length=40, description="this index alone, of /v1/indices")] = None,
+        index: IndexName = None,
         accept_language: Annotated[str | None, Header()] = None,
     ) -> Response:
-        """The nearest road and air station: now, ahead, warnings and advice, in English or Chinese.
+        """The nearest road and air station: now, ahead, warnings and advice, in English or Chinese; with every index,
+        or the one asked for.
 
         An index is that of the present: of PM2.5 by HJ 633 the mean of the last hour, by the US rule the NowCast of
         the last twelve hours; `basis` says which it is.

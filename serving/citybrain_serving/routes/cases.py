@@ -38,6 +38,12 @@ class Step(BaseModel):
     expected: State | None = Field(None, description="refused where the case is in another state by now")
 
 
+CASE_LINKS = {
+    name: {"operationRef": f"#/paths/~1v1~1cases~1{{number}}{rest}", "parameters": {"number": "$response.body#/number"}}
+    for name, rest in (("case", "/get"), ("step", "~1steps/post"))
+}
+
+
 def router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1/cases", tags=["decisions"], dependencies=[Depends(_say_language)])
     book = service.casebook
@@ -67,7 +73,7 @@ def router(service: Service) -> APIRouter:
         summary="Open a case",
         status_code=201,
         response_model=CaseBody,
-        responses=problems(400, 403, 404, 409, 422, 503),
+        responses={201: {"links": CASE_LINKS}, **problems(400, 403, 404, 409, 422, 503)},
     )
     def open_case(request: Request, new: NewCase) -> dict[str, Any]:
         """For what somebody has seen; what the forecast sees opens cases by itself."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -14,8 +13,8 @@ from citybrain_serving.languages import preferred_language
 from citybrain_serving.negotiation import header, matches, preferred
 from citybrain_serving.publication import ForecastQuery
 from citybrain_serving.routes.documentation import problems, schema
-from citybrain_serving.routes.selecting import Selected
-from citybrain_serving.routes.times import instant
+from citybrain_serving.routes.selecting import Horizon, IndexName, Quantiles, Selected
+from citybrain_serving.routes.times import Moment, instant
 from citybrain_serving.schemas import ForecastBody, ForecastFeatures
 from citybrain_serving.service import Service
 from citybrain_serving.shortcuts import VARY, Answer
@@ -57,12 +56,13 @@ def router(service: Service) -> APIRouter:
         request: Request,
         task: Annotated[str, Path(description="`congestion` or `pm25`")],
         places: Selected,
-        horizon: Annotated[str | None, Query(description="minutes ahead, separated by commas; all by default")] = None,
-        quantiles: Annotated[str | None, Query(description="levels, separated by commas; all by default")] = None,
-        index: Annotated[str | None, Query(description="an index of /v1/indices instead of the signal")] = None,
-        issued: Annotated[datetime | None, Query(description="issue time of an older forecast")] = None,
+        horizon: Horizon = None,
+        quantiles: Quantiles = None,
+        index: IndexName = None,
+        issued: Annotated[Moment | None, Query(description="issue time of an older forecast")] = None,
     ) -> Response:
-        """Quantiles for every node and lead, as columns (JSON), features (GeoJSON) or an Arrow table.
+        """Quantiles for every node and lead, as columns (JSON), features (GeoJSON) or an Arrow table; of the signal,
+        or of an `index` made from it.
 
         The Arrow table has a row for each node, a column `q<level>` of lists over the leads, and the rest
         of the JSON answer in its schema metadata under `citybrain`.

@@ -17,7 +17,7 @@ from citybrain_serving.here import value_of
 from citybrain_serving.indices.catalogue import indices_of
 from citybrain_serving.languages import Language, preferred_language, spoken
 from citybrain_serving.routes.documentation import problems, schema
-from citybrain_serving.routes.selecting import Selected
+from citybrain_serving.routes.selecting import IndexName, Selected
 from citybrain_serving.schemas import PlaceFeatures
 from citybrain_serving.selection import Filter
 from citybrain_serving.service import Service
@@ -27,7 +27,6 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     **problems(404, 422, 503),
 }
 Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="nodes on a page")]
-Wanted = Annotated[str | None, Query(max_length=40, description="an index of /v1/indices, as it is now")]
 Offset = Annotated[int, Query(ge=0, le=100_000_000, description="nodes before the page")]
 
 
@@ -36,16 +35,18 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/roads", summary="Road segments", response_class=Response, responses=ANSWERS)
     def roads(
-        request: Request, places: Selected, limit: Limit = 100, offset: Offset = 0, index: Wanted = None
+        request: Request, places: Selected, limit: Limit = 100, offset: Offset = 0, index: IndexName = None
     ) -> Response:
-        """Where the road segments are, what is known of them, and what was measured last."""
+        """Where the road segments are, what is known of them, what was measured last, and the index asked for as it is
+        now."""
         return _answer(service, "road", request, places, Page(limit, offset), index)
 
     @routes.get("/stations", summary="Air stations", response_class=Response, responses=ANSWERS)
     def stations(
-        request: Request, places: Selected, limit: Limit = 100, offset: Offset = 0, index: Wanted = None
+        request: Request, places: Selected, limit: Limit = 100, offset: Offset = 0, index: IndexName = None
     ) -> Response:
-        """Where the air stations are, what is known of them, and what was measured last."""
+        """Where the air stations are, what is known of them, what was measured last, and the index asked for as it is
+        now."""
         return _answer(service, "air", request, places, Page(limit, offset), index)
 
     return routes

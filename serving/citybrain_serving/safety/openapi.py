@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from citybrain_serving.problem_details import MEDIA
+from citybrain_serving.problem_details import MEDIA, TITLES
 from citybrain_serving.safety.roles import Permission
 from citybrain_serving.safety.rules import permission_for
 
@@ -16,7 +16,13 @@ SCHEME = {
     " this machine without keys takes none.",
 }
 
-REFUSALS = {"401": "Without a key or token that is valid", "403": "Not permitted", "429": "More than agreed"}
+REFUSALS = {
+    "401": "Without a key or token that is valid",
+    "403": "Not permitted",
+    "429": "More than agreed",
+    "503": "More than can be done now",
+}
+OF_BODIES = {"408": "The body did not come in time", "413": "More bytes than are read"}
 
 
 def describe(document: dict[str, Any], free: Collection[Permission] = ()) -> None:
@@ -25,12 +31,31 @@ def describe(document: dict[str, Any], free: Collection[Permission] = ()) -> Non
     for path, operations in document["paths"].items():
         example = path.replace("{", "").replace("}", "")
         for method, operation in operations.items():
+            _told_as_it_is(path, operation["responses"])
             permission = permission_for(method.upper(), example)
             operation["x-permission"] = str(permission)
             if permission is Permission.PROBE:
                 continue
             operation["security"] = [{"bearer": []}, {}] if permission in free else [{"bearer": []}]
-            media, shape = ("application/json", "ErrorBody") if path.startswith("/v2") else (MEDIA, "ProblemBody")
-            content = {media: {"schema": {"$ref": f"#/components/schemas/{shape}"}}}
-            for status, text in REFUSALS.items():
+            content = _errors(path)
+            refusals = {**REFUSALS, **(OF_BODIES if "requestBody" in operation else {})}
+            for status, text in refusals.items():
                 operation["responses"].setdefault(status, {"description": text, "content": content})
+    for shape in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(shape, None)
+
+
+def _told_as_it_is(path: str, responses: dict[str, Any]) -> None:
+    """What is wrong with a parameter leaves as every other error does, and not in the framework's own form."""
+    if "HTTPValidationError" not in str(responses.get("422")):
+        return
+    if path.startswith("/v2"):  # the protocol's word for it is 400
+        del responses["422"]
+    else:
+        responses["422"] = {"description": TITLES[422], "content": _errors(path)}
+
+
+def _errors(path: str) -> dict[str, Any]:
+    """Media type and shape of errors at an address."""
+    media, shape = ("application/json", "ErrorBody") if path.startswith("/v2") else (MEDIA, "ProblemBody")
+    return {media: {"schema": {"$ref": f"#/components/schemas/{shape}"}}}

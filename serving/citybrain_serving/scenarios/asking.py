@@ -11,7 +11,8 @@ from citybrain_datasets.errors import CityBrainError
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.sweeps import Sweep
 from citybrain_serving.errors import BadScenario
-from citybrain_serving.scenarios.ranking import DEFAULT_WEIGHTS, check_weights
+from citybrain_serving.routes.documentation import schema
+from citybrain_serving.scenarios.ranking import DEFAULT_WEIGHTS, check_weights, weighable
 
 MOST = 100_000
 """Scenarios in one request, sweeps counted out."""
@@ -23,8 +24,16 @@ class ScenariosBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scenarios: list[dict[str, Any]] = Field(min_length=1, max_length=MOST)
-    weights: dict[str, float] = Field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+    scenarios: list[dict[str, Any]] = Field(
+        min_length=1,
+        max_length=MOST,
+        json_schema_extra={"items": {"anyOf": [schema(Scenario), schema(Sweep)]}},
+    )
+    weights: dict[str, float] = Field(
+        default_factory=lambda: dict(DEFAULT_WEIGHTS),
+        description="what counts how much; at least one above 0",
+        json_schema_extra={"propertyNames": {"enum": weighable()}, "examples": [dict(DEFAULT_WEIGHTS)]},
+    )
     base: Literal["now", "usual"] = "now"
 
 

@@ -29,9 +29,14 @@ def parse_weights(text: str | None) -> dict[str, float]:
     return weights
 
 
+def weighable() -> list[str]:
+    """What may be given a weight: outcomes that can be better, and the cost."""
+    return [*(name for name, outcome in OUTCOMES.items() if outcome.better), "cost"]
+
+
 def check_weights(weights: Mapping[str, float]) -> None:
     """Raises :class:`ConfigError` unless ``weights`` name outcomes (or ``cost``) and are positive somewhere."""
-    known = [n for n, o in OUTCOMES.items() if o.better] + ["cost"]
+    known = weighable()
     for name, value in weights.items():
         if name not in known:
             raise ConfigError(f"weights: {name!r} is no outcome that can be better; known are {', '.join(known)}")

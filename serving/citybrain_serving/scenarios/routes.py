@@ -11,10 +11,12 @@ import orjson
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import structlog
 from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from citybrain_datasets.errors import CityError
+from citybrain_models.files import BundleError
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.scorer import Scorer
 from citybrain_serving.chinese import translated
@@ -22,7 +24,7 @@ from citybrain_serving.encoding import ARROW, JSON, utc
 from citybrain_serving.errors import BadScenario, NoSurrogate
 from citybrain_serving.languages import asked_language
 from citybrain_serving.negotiation import preferred
-from citybrain_serving.routes.documentation import problems
+from citybrain_serving.routes.documentation import problems, schema
 from citybrain_serving.safety.gate import principal_of
 from citybrain_serving.scenarios.asking import ScenariosBody, read_scenarios_of
 from citybrain_serving.scenarios.jobs import AT_ONCE, Jobs, score
@@ -30,10 +32,36 @@ from citybrain_serving.scenarios.ledger import Job, Ledger
 from citybrain_serving.scenarios.now import base_now
 from citybrain_serving.scenarios.parts import RunError
 from citybrain_serving.scenarios.run import surrogate_for
+from citybrain_serving.schemas import JobBody, RankingBody
 from citybrain_serving.service import Service
+
+log = structlog.get_logger(__name__)
 
 PARQUET = "application/vnd.apache.parquet"
 OFFERED = (JSON, ARROW, PARQUET)
+RANKING: dict[str, Any] = {
+    "description": "The ranking",
+    "content": {
+        JSON: {"schema": schema(RankingBody)},
+        **{media: {"schema": {"type": "string", "format": "binary"}} for media in (ARROW, PARQUET)},
+    },
+}
+JOB: dict[str, Any] = {"description": "A job, and how far it is", "content": {JSON: {"schema": schema(JobBody)}}}
+JOB_LINKS = {
+    name: {"operationRef": f"#/paths/~1v1~1scenarios~1{{job}}{rest}", "parameters": {"job": "$response.body#/id"}}
+    for name, rest in (("status", "/get"), ("results", "~1results/get"), ("cancel", "~1cancel/post"))
+}
+ASKED: dict[int | str, dict[str, Any]] = {
+    200: RANKING,
+    202: {**JOB, "links": JOB_LINKS, "headers": {"Location": {"schema": {"type": "string"}}}},
+    **problems(404, 406, 422, 503),
+}
+RESULTS: dict[int | str, dict[str, Any]] = {
+    200: RANKING,
+    202: {**JOB, "headers": {"Retry-After": {"schema": {"type": "string"}}}},
+    **problems(404, 406, 422, 503),
+}
+
 NEWEST = pd.Timedelta(hours=1)
 """A flow measured longer ago says nothing of now."""
 
@@ -44,7 +72,7 @@ def router(service: Service) -> APIRouter:
     threads = service.settings.threads
     jobs = Jobs(Ledger(service.store.engine), bundle_of, lambda b, base: Scorer(b, base=base, threads=threads))
 
-    @routes.post("", summary="Score measures against the current forecast", responses=problems(406, 422, 429, 503))
+    @routes.post("", summary="Score measures against the current forecast", responses=ASKED)
     async def ask(request: Request, body: ScenariosBody) -> Response:
         """Up to 64 scenarios are answered at once, ranked, as JSON, Arrow or Parquet; for more the answer is 202 with
         a job, whose address is in `Location`. Each outcome comes with its change against the base and the bounds of
@@ -73,11 +101,11 @@ def router(service: Service) -> APIRouter:
         assert table is not None
         return _encoded(table, media, about)
 
-    @routes.get("/{job}", summary="How far a job is", responses=problems(404))
+    @routes.get("/{job}", summary="How far a job is", response_model=JobBody, responses=problems(404, 503))
     def status(request: Request, job: str = Path(description="its id")) -> Response:
         return Response(orjson.dumps(_status(_mine(jobs, request, job))), media_type=JSON)
 
-    @routes.get("/{job}/results", summary="The ranking of a job", responses=problems(404, 406, 422))
+    @routes.get("/{job}/results", summary="The ranking of a job", responses=RESULTS)
     async def results(request: Request, job: str = Path(description="its id")) -> Response:
         """The ranking as JSON, Arrow or Parquet; 202 with the job's state while it is under way."""
         media = preferred(request.headers.get("accept"), OFFERED)
@@ -89,7 +117,9 @@ def router(service: Service) -> APIRouter:
         table = await run_in_threadpool(jobs.ledger.result, found.id)
         return await run_in_threadpool(_encoded, table, media, found.about)
 
-    @routes.post("/{job}/cancel", summary="Stop a job", responses=problems(404))
+    @routes.post(
+        "/{job}/cancel", summary="Stop a job", status_code=202, response_model=JobBody, responses=problems(404, 503)
+    )
     def cancel(request: Request, job: str = Path(description="its id")) -> Response:
         """A job that has ended stays as it is."""
         found = jobs.cancel(_mine(jobs, request, job))
@@ -108,6 +138,9 @@ def _bundle(service: Service) -> SurrogateBundle:
         bundle = SurrogateBundle.read(surrogate_for(city.name))
     except RunError as error:
         raise NoSurrogate(str(error)) from None
+    except BundleError as error:  # whoever asks can do nothing about it; whoever runs the service can
+        log.error("the surrogate cannot be read", error=str(error))
+        raise NoSurrogate(f"the surrogate of {city.name} cannot be read here") from None
     if bundle.city.ids("road") != city.ids("road"):
         raise NoSurrogate(f"the surrogate of {city.name} was trained for other roads than those served here")
     return bundle

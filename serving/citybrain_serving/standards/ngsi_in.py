@@ -70,7 +70,8 @@ def readings_from_ngsi(body: bytes, channels: Mapping[str, Channel], most: int) 
     rows = Rows(channels, most)
     for entity in entities:
         sound = isinstance(entity, dict) and isinstance(entity.get("id"), str)
-        if sound and isinstance(entity.get("type"), (str, list)):
+        kinds = entity.get("type") if sound else None
+        if isinstance(kinds, str) or (isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds)):
             _entity(entity, rows)
         else:
             rows.broken(f"entity {len(rows)}")
@@ -79,9 +80,7 @@ def readings_from_ngsi(body: bytes, channels: Mapping[str, Channel], most: int) 
 
 def _entity(entity: dict[str, Any], rows: Rows) -> None:
     kinds = entity.get("type")
-    kind = next(
-        (k for k in (kinds if isinstance(kinds, list) else [kinds]) if isinstance(k, str) and k in ATTRIBUTES), None
-    )
+    kind = next((k for k in (kinds if isinstance(kinds, list) else [kinds]) if k in ATTRIBUTES), None)
     if kind is None:
         rows.ignored[f"entities of type {str(kinds)[:60]}"] += 1
         return

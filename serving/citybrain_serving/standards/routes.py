@@ -16,7 +16,7 @@ from citybrain_serving.errors import UnsupportedMedia
 from citybrain_serving.languages import asked_language, spoken
 from citybrain_serving.negotiation import matches
 from citybrain_serving.routes.documentation import problems, schema
-from citybrain_serving.routes.selecting import Selected
+from citybrain_serving.routes.selecting import Horizon, Selected
 from citybrain_serving.schemas import IngestBody
 from citybrain_serving.service import Service
 from citybrain_serving.snapshot import Forecast
@@ -30,7 +30,14 @@ JSON = "application/json"
 XML = ("application/xml", "text/xml")
 
 INGEST = problems(400, 413, 415, 422, 503)
-ANSWER = {304: {"description": "What If-None-Match names is still the newest"}, **problems(404, 422, 503)}
+
+
+def _answers(media: str, schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    return {
+        200: {"description": "A page of the forecast", "content": {media: {"schema": schema}}},
+        304: {"description": "What If-None-Match names is still the newest"},
+        **problems(404, 422, 503),
+    }
 
 
 class TranslatedBody(IngestBody):
@@ -45,7 +52,7 @@ class EntityBody(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     id: str
-    type: str
+    type: str | list[str]
 
 
 class NotificationBody(BaseModel):
@@ -55,6 +62,11 @@ class NotificationBody(BaseModel):
 
     type: Literal["Notification"]
     data: list[EntityBody]
+
+
+ENTITIES: dict[str, Any] = {
+    "anyOf": [schema(NotificationBody), schema(EntityBody), {"type": "array", "items": schema(EntityBody)}]
+}
 
 
 def _body(schema: dict[str, Any], *media: str) -> dict[str, Any]:
@@ -69,7 +81,7 @@ def router(service: Service) -> APIRouter:
         summary="NGSI-LD observations in",
         response_model=TranslatedBody,
         responses=INGEST,
-        openapi_extra=_body(schema(NotificationBody), JSON, JSON_LD),
+        openapi_extra=_body(ENTITIES, JSON, JSON_LD),
     )
     async def notify(request: Request) -> Response:
         """A notification (or entities) with `TrafficFlowObserved` and `AirQualityObserved`, in any form."""
@@ -86,12 +98,17 @@ def router(service: Service) -> APIRouter:
         """A DATEX II v3 `MeasuredDataPublication`; a site is the node that has its id."""
         return await _take(service, request, XML, readings_from_datex)
 
-    @routes.get("/ngsi-ld/entities", summary="Forecasts as NGSI-LD entities", response_class=Response, responses=ANSWER)
+    @routes.get(
+        "/ngsi-ld/entities",
+        summary="Forecasts as NGSI-LD entities",
+        response_class=Response,
+        responses=_answers(JSON_LD, {"type": "array", "items": schema(EntityBody)}),
+    )
     def entities(
         request: Request,
         places: Selected,
         kind: Annotated[Literal["AirQualityForecast", "TrafficFlowForecast"], Query(alias="type")],
-        horizon: Annotated[str | None, Query(description="minutes ahead, separated by commas")] = None,
+        horizon: Horizon = None,
         options: Annotated[Literal["normalized", "keyValues"], Query()] = "normalized",
         limit: Annotated[int, Query(ge=1, le=1_000, description="nodes on a page")] = 100,
         offset: Annotated[int, Query(ge=0, le=100_000_000, description="nodes before the page")] = 0,
@@ -113,13 +130,13 @@ def router(service: Service) -> APIRouter:
         "/datex2/forecasts/{task}",
         summary="A forecast as a DATEX II publication",
         response_class=Response,
-        responses=ANSWER,
+        responses=_answers(XML[0], {"type": "string"}),
     )
     def elaborated(
         request: Request,
         task: Annotated[str, Path(description="`congestion` or `pm25`")],
         places: Selected,
-        horizon: Annotated[str | None, Query(description="minutes ahead, separated by commas")] = None,
+        horizon: Horizon = None,
         limit: Annotated[int, Query(ge=1, le=5_000, description="nodes on a page")] = 1_000,
         offset: Annotated[int, Query(ge=0, le=100_000_000, description="nodes before the page")] = 0,
     ) -> Response:
