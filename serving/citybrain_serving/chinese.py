@@ -128,6 +128,8 @@ DECISIONS: Mapping[str, str] = {
     "the trouble has passed": "问题已经过去",
     "{} is not yours to act on": "{0} 不归您处置",
     "no bundle of {} was swapped since the service started": "服务启动以来没有更换过 {0} 的模型包",
+    "where the bundle {} of {} lay is another one by now": "{1} 的模型包 {0} 所在位置现为另一模型包",
+    "was started with another bundle after the swap": "更换之后以另一模型包启动",
     "it cannot be run: {}": "模型包无法运行：{0}",
     "its forecast of this moment could not be published: {}": "其当前的预测不能发布：{0}",
     "{} forecasts {}, not {}": "{0} 预测的是 {1}，而不是 {2}",
@@ -194,6 +196,7 @@ FIELDS: Mapping[str, str] = {
     "List should have at most {} item{} after validation, not {}": "至多应有 {0} 项，现有 {2} 项",
     "Input tag {} found using {} does not match any of the expected tags: {}": "{1} 不能为 {0}，应为 {2} 之一",
     "JSON decode error": "JSON 解析错误",
+    "There was an error parsing the body": "请求体无法解析",
     "Value error, {}": "{0}",
 }
 """As pydantic words what is wrong with a field."""

@@ -41,11 +41,14 @@ def serve(
     logs.configure(settings.log_format)
     allowed = None if settings.bundle_digests is None else read_allow_list(settings.bundle_digests)
     check_binding(settings)
+    read = [read_bundle(folder, allowed) for folder in bundles]
     service = Service(
-        [read_bundle(folder, allowed) for folder in bundles],
+        read,
         settings,
         shadows=[read_bundle(folder, allowed) for folder in shadow or ()],
+        homes={bundle.task.name: folder for bundle, folder in zip(read, bundles, strict=True)},
     )
+    del read  # one that is swapped out is not to be held here
     app = create_app(service)
     if settings.otlp_endpoint:
         tracing.configure(settings.otlp_endpoint, service.fleet.city.name)

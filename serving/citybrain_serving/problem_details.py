@@ -119,7 +119,7 @@ async def _http(request: Request, error: Exception) -> Response:
         404: f"there is nothing at {request.url.path}",
         405: f"{request.method} is not possible at {request.url.path}",
     }
-    slug = {404: "no-such-address", 405: "method-not-allowed"}.get(error.status_code, "error")
+    slug = {400: "malformed-body", 404: "no-such-address", 405: "method-not-allowed"}.get(error.status_code, "error")
     detail = details.get(error.status_code, str(error.detail))
     headers = {**(error.headers or {})}
     if error.status_code == 405:

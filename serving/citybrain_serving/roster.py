@@ -74,6 +74,23 @@ class Roster:
                 raise NotNow(f"no bundle of {task} was swapped since the service started")
             return self._put(kept, note)
 
+    def take_up(self, task: str, digest: str, read: Callable[[], Bundle], note: Note) -> None:
+        """Puts the bundle called ``digest`` to work, which another replica was given: the one before the last swap
+        where that is it, else the one that ``read`` finds; nothing where it is in use by now.
+
+        Raises :class:`UnfitBundle`, and what ``read`` raises; then nothing has changed.
+        """
+        with self._one_at_a_time:
+            if self.fleet.bundles[task].digest == digest:
+                return
+            kept = self._before.get(task)
+            if kept is None or kept.bundle.digest != digest:
+                bundle = read()
+                if bundle.digest != digest:
+                    raise UnfitBundle(f"where the bundle {digest[:12]} of {task} lay is another one by now")
+                kept = ready(self.fleet, self.cycle, self.quality, bundle, self.threads)
+            self._put(kept, note)
+
     def _put(self, model: Model, note: Note) -> Bundle:
         task = model.bundle.task.name
         held = Model(self.fleet.bundles[task], self.cycle.forecasters[task])

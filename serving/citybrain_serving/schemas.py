@@ -415,6 +415,13 @@ class SwapBody(BaseModel):
     previous: VersionBody
 
 
+class ReplicaBody(BaseModel):
+    replica: str
+    digest: str
+    problem: str | None
+    seen: str
+
+
 class ModelsBody(BaseModel):
     """Bundles of one task."""
 
@@ -422,3 +429,5 @@ class ModelsBody(BaseModel):
     bundle: VersionBody
     previous: VersionBody | None
     shadow: VersionBody | None
+    problem: str | None = Field(description="why it is not the bundle that was swapped in, where it is not")
+    replicas: list[ReplicaBody] = Field(description="what each replica answers from; empty for a service alone")

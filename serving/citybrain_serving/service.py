@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -32,10 +33,13 @@ from citybrain_serving.publication import Board, Published
 from citybrain_serving.quality import Learning, Quality
 from citybrain_serving.readings import Readings
 from citybrain_serving.recent import Recent
+from citybrain_serving.replicas.appointments import Appointments
+from citybrain_serving.replicas.following import Following
 from citybrain_serving.replicas.leadership import Alone, Elected, Leadership
 from citybrain_serving.replicas.relay import Relay
 from citybrain_serving.roster import Roster, Shadows
 from citybrain_serving.runner import Runner
+from citybrain_serving.safety.bundles import read_allow_list, read_below
 from citybrain_serving.settings import Settings
 from citybrain_serving.shortcuts import Shortcuts
 from citybrain_serving.snapshot import Forecast, Snapshot
@@ -52,7 +56,7 @@ class Service:
     """A store that observations enter, a cycle that forecasts from it, a board that answers are read from.
 
     ``clock`` and ``forecasters`` take the place of the ones ``settings`` and ``bundles`` name; ``shadows`` are bundles
-    that forecast beside those and are only scored.
+    that forecast beside those and are only scored; ``homes`` are the folders of ``bundles`` by task, to read one again.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Service:
         clock: Clock | None = None,
         forecasters: Mapping[str, FeaturedForecaster] | None = None,
         shadows: Iterable[Bundle] = (),
+        homes: Mapping[str, Path] | None = None,
     ):
         self.settings = settings
         self.fleet = Fleet.of(bundles)
@@ -86,9 +91,19 @@ class Service:
         self.quality = Quality(self.store.engine, self.history, self.trusted, self.board.places, calendar, learning)
         self.roster = Roster(self.fleet, self.cycle, self.quality, settings.threads, self._swapped)
         self.shadows = Shadows(self.fleet, self.cycle, self.quality, shadows, settings.threads)
+        self.homes = dict(homes or {})
+        self.appointments = Appointments(self.store.engine)
         self.leadership: Leadership = Alone()
         if self.store.engine.dialect.name == "postgresql":
             self.leadership = Elected(self.store.engine, lambda signals: self.runner.notify(signals))
+        self.following = Following(
+            self.roster,
+            self.appointments,
+            self.read_bundle,
+            self._below_root(),
+            lambda: isinstance(self.leadership, Elected),
+            self.telemetry.registry,
+        )
         outbox = Outbox(checked_targets(settings.webhook_targets))
         self.webhooks = Webhooks(self.store.engine, outbox, settings.webhook_secret(), lambda: self.leadership.leads)
         self.casebook = Casebook(self.store.engine, outbox)
@@ -135,6 +150,7 @@ class Service:
         """One cycle: computes what is due, publishes it, and does what follows from it; or, where another replica
         computes, publishes what that one did."""
         with span("cycle"):
+            self.following()
             term = self.leadership.term
             if not term:
                 return self._follow()
@@ -146,6 +162,26 @@ class Service:
                 self.board.prepare(snapshot)
                 self.followup(snapshot)
             return snapshot
+
+    def _below_root(self) -> dict[str, str]:
+        """Paths of the start command's bundles below the folder of bundles, by task; only of those that lie there."""
+        if self.settings.bundle_root is None:
+            return {}
+        root = self.settings.bundle_root.resolve()
+        homes = {task: home.resolve() for task, home in self.homes.items()}
+        return {task: str(home.relative_to(root)) for task, home in homes.items() if home.is_relative_to(root)}
+
+    def read_bundle(self, task: str, path: str) -> Bundle:
+        """The bundle at a path below the folder of bundles, or of the start command where that is empty.
+
+        Raises :class:`~citybrain_serving.errors.UnfitBundle` or :class:`~citybrain_serving.errors.Forbidden`.
+        """
+        settings = self.settings
+        allowed = None if settings.bundle_digests is None else read_allow_list(settings.bundle_digests)
+        home = self.homes.get(task)
+        if path or home is None:
+            return read_below(settings.bundle_root, path, allowed)
+        return read_below(home.absolute().parent, home.absolute().name, allowed)
 
     def _recall(self) -> None:
         """Takes up what forecasts of the past have taught."""

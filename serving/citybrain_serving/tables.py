@@ -158,6 +158,27 @@ published_latest = sa.Table(
     sa.Column("values", sa.LargeBinary, nullable=False, comment="float32 by node, packed"),
     comment="newest values of the signals that a published forecast was made from",
 )
+wanted_models = sa.Table(
+    "wanted_models",
+    metadata,
+    sa.Column("task", sa.String(20), primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False, comment="of the bundle"),
+    sa.Column("path", sa.String(400), nullable=False, comment="below bundle_root; empty: of the start command"),
+    sa.Column("started", sa.String(64), nullable=False, comment="digest of the bundle of the start command"),
+    sa.Column("who", sa.String(200), nullable=False, comment="swapped or rolled back"),
+    sa.Column("since", sa.BigInteger, nullable=False, comment="seconds since 1970 UTC"),
+    comment="bundles that were swapped in; a task that never was has none",
+)
+held_models = sa.Table(
+    "held_models",
+    metadata,
+    sa.Column("replica", sa.String(100), primary_key=True),
+    sa.Column("task", sa.String(20), primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False, comment="of the bundle that it answers from"),
+    sa.Column("problem", sa.Text, nullable=False, comment="why that is not the one wanted; empty where it is"),
+    sa.Column("seen", sa.BigInteger, nullable=False, comment="when it said so, seconds since 1970 UTC"),
+    comment="which bundle each replica answers from",
+)
 scenario_jobs = sa.Table(
     "scenario_jobs",
     metadata,

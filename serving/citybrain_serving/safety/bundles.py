@@ -7,7 +7,7 @@ from pathlib import Path
 
 from citybrain_models.bundle import MANIFEST, Bundle, BundleError
 from citybrain_models.files import LARGEST_MANIFEST, read_plain, sha
-from citybrain_serving.errors import SafetyError
+from citybrain_serving.errors import Forbidden, SafetyError, UnfitBundle
 
 
 def read_allow_list(path: Path | str) -> frozenset[str]:
@@ -38,3 +38,23 @@ def read_bundle(folder: Path | str, allowed: frozenset[str] | None = None) -> Bu
         if bundle.digest == digest:  # and it is still the one that was looked at
             return bundle
     raise BundleError(f"{folder}: digest {digest} is not on the list of allowed bundles")
+
+
+def read_below(root: Path | None, name: str, allowed: frozenset[str] | None = None) -> Bundle:
+    """The bundle called ``name`` below the folder ``root``, verified as at the start.
+
+    Raises :class:`Forbidden` where no folder is set, :class:`UnfitBundle` for whatever else.
+    """
+    if root is None:
+        raise Forbidden("no folder is set (bundle_root) that bundles may be loaded from")
+    root = root.resolve()
+    parts = Path(name).parts
+    if "\0" in name or Path(name).is_absolute() or ".." in parts or not parts:
+        raise UnfitBundle("bundle must be a path below the folder of bundles")
+    folder = root.joinpath(*parts)
+    if folder.parent.resolve() != folder.parent:
+        raise UnfitBundle("bundle must be a path without links")
+    try:
+        return read_bundle(folder, allowed)
+    except BundleError as error:
+        raise UnfitBundle(str(error).replace(f"{root}/", "")) from None

@@ -13,6 +13,7 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import Counter
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from citybrain_models.bundle import Bundle
 from citybrain_serving.database import migrate
 from citybrain_serving.errors import SafetyError
 from citybrain_serving.safety.callers import Callers
@@ -69,6 +70,12 @@ def install(app: FastAPI, service: Service) -> None:
 
     app.include_router(APIRouter(lifespan=lifespan))
     app.state.ledger = safety.ledger
+
+    def followed(new: Bundle, old: Bundle) -> None:
+        name = f"replica:{service.appointments.replica}"
+        safety.ledger.record(name, "follows", task=new.task.name, bundle=new.digest, replaces=old.digest)
+
+    service.following.recorded = followed
     app.state.free = safety.callers.stranger.permissions  # told in the documentation
     app.add_middleware(
         Gate,

@@ -54,7 +54,7 @@ JOB_LINKS = {
 ASKED: dict[int | str, dict[str, Any]] = {
     200: RANKING,
     202: {**JOB, "links": JOB_LINKS, "headers": {"Location": {"schema": {"type": "string"}}}},
-    **problems(404, 406, 422, 503),
+    **problems(400, 404, 406, 422, 503),
 }
 RESULTS: dict[int | str, dict[str, Any]] = {
     200: RANKING,
