@@ -12,15 +12,19 @@ SEGMENTS, SLOTS, LEVERS = 9, 4, 10
 QUANTILES = (0.05, 0.5, 0.95)
 
 
-@pytest.fixture(scope="module")
-def network():
+@pytest.fixture(scope="module", params=[1, 3], ids=["one network", "the mean of three"])
+def network(request):
     torch.manual_seed(1)
+    return nn.SurrogateEnsemble(member() for _ in range(request.param)).eval()
+
+
+def member():
     made = nn.SurrogateNet(
         context=6, levers=LEVERS, slots=SLOTS, edge_channels=5, relations=4, quantiles=QUANTILES, width=16, blocks=2
     )
     torch.nn.init.normal_(made.direct.weight)
     torch.nn.init.normal_(made.direct.bias)
-    return made.eval()
+    return made
 
 
 def inputs(batch: int = 3, segments: int = SEGMENTS, seed: int = 0) -> dict:

@@ -34,7 +34,7 @@ from citybrain_training.surrogate.runs import Study, parts, study_of
 
 SIDE = 3
 WINDOW = Window(begin=7 * 60, end=8 * 60)
-SMALL = SurrogateConfig(width=16, blocks=1, hubs=2, epochs=8, batch=8, average=0.0)
+SMALL = SurrogateConfig(members=2, width=16, blocks=1, hubs=2, epochs=8, batch=8, average=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +230,11 @@ def test_a_tuned_surrogate_is_calibrated_on_runs_it_was_not_tuned_on(study, trai
     assert set().union(*judged_on) == tuned_on[-1] == ids(seen)
     assert bundle.margins["delay_veh_h"] > 0
     assert bundle.metrics["tuned_on"] == 8
+    weights = torch.load(tmp_path / "fit" / "best.ckpt", weights_only=True)
+    torch.save({"state_dict": {"network.other": torch.zeros(1)}}, tmp_path / "fit" / "best.ckpt")
+    with pytest.raises(SurrogateError, match="no training of this network"):
+        tuning.tuned(tmp_path, seen)
+    torch.save(weights, tmp_path / "fit" / "best.ckpt")
     with pytest.raises(SurrogateError, match="fewest"):
         tuning.tuned(tmp_path, seen.part(np.arange(2)))
 

@@ -12,6 +12,8 @@ class SurrogateConfig(BaseModel):
 
     seed: int = 0
     quantiles: tuple[float, ...] = (0.05, 0.5, 0.95)
+    members: int = Field(1, ge=1, le=8)
+    """Networks that answer with their mean; scoring costs as many times as much."""
     width: int = Field(64, ge=8)
     blocks: int = Field(3, ge=1)
     hubs: int = Field(8, ge=1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from citybrain_models.nn.surrogate import SurrogateNet
+from citybrain_models.nn.surrogate import SurrogateEnsemble
 from citybrain_models.onnx_forecaster import open_session
 from citybrain_training.export import OPSET, TOLERANCE, ParityError, serialized
 
@@ -27,7 +27,7 @@ _BATCHED, _BASE = ("levers", "closed"), ("context", "base", "unit")
 
 
 class _Positional(nn.Module):
-    def __init__(self, network: SurrogateNet):
+    def __init__(self, network: SurrogateEnsemble):
         super().__init__()
         self.network = network
 
@@ -35,7 +35,7 @@ class _Positional(nn.Module):
         return self.network(dict(zip(INPUTS, tensors, strict=True)))
 
 
-def export_surrogate(network: SurrogateNet, inputs: Mapping[str, np.ndarray]) -> bytes:
+def export_surrogate(network: SurrogateEnsemble, inputs: Mapping[str, np.ndarray]) -> bytes:
     """ONNX bytes with dynamic batch, segment and neighbour counts, every tensor inside.
 
     ``inputs`` are one example. Raises :class:`ParityError` unless ONNX Runtime agrees with torch on it, on other
@@ -59,7 +59,7 @@ def export_surrogate(network: SurrogateNet, inputs: Mapping[str, np.ndarray]) ->
 
 
 @torch.inference_mode()
-def check_parity(network: SurrogateNet, model: bytes, inputs: Mapping[str, Tensor]) -> float:
+def check_parity(network: SurrogateEnsemble, model: bytes, inputs: Mapping[str, Tensor]) -> float:
     """Largest difference from torch, relative to the size of the change. Raises :class:`ParityError` above 1e-4."""
     session = open_session(model)
     worst = 0.0

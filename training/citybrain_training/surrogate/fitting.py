@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from citybrain_datasets.records import write_atomically
-from citybrain_models.nn.surrogate import SurrogateNet
+from citybrain_models.nn.surrogate import SurrogateEnsemble
 from citybrain_training.fitting import load_weights
 from citybrain_training.surrogate.config import SurrogateConfig
 from citybrain_training.surrogate.module import Batch, SurrogateModule, build_network
@@ -41,7 +41,7 @@ class FittedSurrogate:
     """Loss on the validation runs, that of the segments and of the sums."""
 
     @property
-    def network(self) -> SurrogateNet:
+    def network(self) -> SurrogateEnsemble:
         return self.module.network
 
 
@@ -75,7 +75,7 @@ def fit_surrogate(
     config: SurrogateConfig,
     folder: Path,
     *,
-    start: SurrogateNet | None = None,
+    start: SurrogateEnsemble | None = None,
     logger: Logger | None = None,
     progress: bool = False,
 ) -> FittedSurrogate:
@@ -144,7 +144,7 @@ def _claim(folder: Path, about: dict[str, object]) -> Path:
 
 
 @torch.inference_mode()
-def predict(network: SurrogateNet, study: Study, batch: int = 32) -> np.ndarray:
+def predict(network: SurrogateEnsemble, study: Study, batch: int = 32) -> np.ndarray:
     """Quantiles of the change for every run of ``study``, ``[run, segment, slot, signal, quantile]``."""
     network.form = "gather"
     graph = {name: torch.from_numpy(array) for name, array in study.graph.items()}

@@ -1,4 +1,4 @@
-"""The Lightning wrapper of a :class:`SurrogateNet`: its loss and its optimiser."""
+"""The Lightning wrapper of a :class:`SurrogateEnsemble`: its loss and its optimiser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from citybrain_models.nn.exchange import Form
-from citybrain_models.nn.surrogate import SIGNALS, SurrogateNet
+from citybrain_models.nn.surrogate import SIGNALS, SurrogateEnsemble, SurrogateNet
 from citybrain_models.surrogate.inputs import EDGE_CHANNELS, RELATIONS
 from citybrain_models.surrogate.levers import CHANNELS
 from citybrain_training.module import warm_cosine
@@ -23,8 +23,12 @@ Batch = tuple[int, dict[str, Tensor]]
 """Which study, and rows of its arrays."""
 
 
-def build_network(config: SurrogateConfig, study: Study) -> SurrogateNet:
-    """A fresh network, its outputs scaled by the changes of ``study``."""
+def build_network(config: SurrogateConfig, study: Study) -> SurrogateEnsemble:
+    """Fresh networks, their outputs scaled by the changes of ``study``."""
+    return SurrogateEnsemble(_member(config, study) for _ in range(config.members))
+
+
+def _member(config: SurrogateConfig, study: Study) -> SurrogateNet:
     relative = study.arrays["change"] / study.arrays["unit"]
     return SurrogateNet(
         context=study.arrays["context"].shape[-1],
@@ -45,7 +49,7 @@ def build_network(config: SurrogateConfig, study: Study) -> SurrogateNet:
 class SurrogateModule(pl.LightningModule):
     """Trains on the runs of one or several road networks; holds what belongs to each of them."""
 
-    def __init__(self, network: SurrogateNet, config: SurrogateConfig, studies: list[Study]):
+    def __init__(self, network: SurrogateEnsemble, config: SurrogateConfig, studies: list[Study]):
         super().__init__()
         self.network, self.config = network, config
         self.levels: Tensor
@@ -70,6 +74,11 @@ class SurrogateModule(pl.LightningModule):
         self.network.form = self.form
         return self.network({**self.places[study].graph, **rows})
 
+    def each(self, study: int, rows: dict[str, Tensor]) -> list[Tensor]:
+        """What every member says."""
+        self.network.form = self.form
+        return self.network.each({**self.places[study].graph, **rows})
+
     def loss(self, said: Tensor, rows: dict[str, Tensor], place: Place) -> Tensor:
         """Pinball loss of the segments in units of the usual change, and absolute error of the sums."""
         unit = (rows["unit"] * self.network.scale).unsqueeze(-1)
@@ -79,7 +88,8 @@ class SurrogateModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         study, rows = batch
-        loss = self.loss(self(study, rows), rows, self.places[study])
+        # Each learns from its own error and is clipped with the others: their mean would be one large network.
+        loss = torch.stack([self.loss(said, rows, self.places[study]) for said in self.each(study, rows)]).mean()
         self.log("train_loss", loss, prog_bar=True, on_epoch=True, on_step=False, batch_size=len(rows["levers"]))
         return loss
 

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 
 from citybrain_datasets.scenarios.air import air_step
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
-from citybrain_models.nn.surrogate import SurrogateNet
+from citybrain_models.nn.surrogate import SurrogateEnsemble
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.network import RoadNetwork
 from citybrain_models.surrogate.reach import Reach
@@ -68,7 +68,7 @@ def train_surrogate(
 
 
 def make_bundle(
-    network: SurrogateNet, config: SurrogateConfig, train: Study, calibrate: Study, place: Study | None = None
+    network: SurrogateEnsemble, config: SurrogateConfig, train: Study, calibrate: Study, place: Study | None = None
 ) -> SurrogateBundle:
     """The bundle of a trained ``network`` for ``place`` (that of ``train`` by default).
 
@@ -80,7 +80,7 @@ def make_bundle(
 
 
 def bundle_at(
-    place: Study, network: SurrogateNet, config: SurrogateConfig, reach: Reach, trained_on: str
+    place: Study, network: SurrogateEnsemble, config: SurrogateConfig, reach: Reach, trained_on: str
 ) -> SurrogateBundle:
     """A bundle for one place, not calibrated yet: its bounds are the surrogate's own width away. ``trained_on`` is the
     fingerprint of the runs."""
@@ -115,7 +115,7 @@ def card(bundle: SurrogateBundle, fitted: FittedSurrogate) -> str:
             f"# {bundle.city.title or bundle.city.name}: what measures would change",
             "",
             *(["**The city is synthetic. Its figures say nothing about a real one.**", ""] * bundle.city.synthetic),
-            f"SurrogateNet, {parameters:,} parameters, {fitted.epochs} epochs, "
+            f"SurrogateEnsemble, {parameters:,} parameters, {fitted.epochs} epochs, "
             f"{fitted.cpu_seconds / 60:.1f} CPU minutes.",
             f"{number['train']} simulated scenarios to train on, {number['validate']} to choose the epoch by, "
             f"{number['calibrate']} to fit the intervals on, {number['test']} to test on.",

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
-from citybrain_models.nn.surrogate import SurrogateNet
+from citybrain_models.nn.surrogate import SurrogateEnsemble
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.network import SurrogateError
-from citybrain_training.fitting import load_weights
 from citybrain_training.surrogate import judging
 from citybrain_training.surrogate.config import SurrogateConfig
 from citybrain_training.surrogate.fitting import fit_surrogate
@@ -50,15 +50,20 @@ def tuned(training: Path, seen: Study) -> SurrogateBundle:
     return replace(on(seen), margins=margins, metrics=about, card=_card(home, seen))
 
 
-def trained_network(training: Path, place: Study) -> tuple[SurrogateConfig, SurrogateNet]:
-    """The configuration and the network of a finished training, to be run on ``place``."""
+def trained_network(training: Path, place: Study) -> tuple[SurrogateConfig, SurrogateEnsemble]:
+    """The configuration and the network of a finished training, to be run on ``place``. Raises :class:`SurrogateError`
+    where the folder holds none, or weights of another form."""
     config = SurrogateConfig.model_validate_json((training / "config.json").read_text(encoding="utf-8"))
     module = SurrogateModule(build_network(config, place), config, [place])
-    load_weights(module, training / "fit" / "best.ckpt")  # type: ignore[arg-type]  # it needs no more than a module
+    checkpoint = training / "fit" / "best.ckpt"
+    try:
+        module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    except (OSError, RuntimeError) as error:
+        raise SurrogateError(f"{checkpoint}: is no training of this network: {error}") from None
     return config, module.network
 
 
-def _adjusted(network: SurrogateNet, seen: Study, config: SurrogateConfig) -> SurrogateNet:
+def _adjusted(network: SurrogateEnsemble, seen: Study, config: SurrogateConfig) -> SurrogateEnsemble:
     changes = {"learning_rate": config.learning_rate / SLOWER, "epochs": EPOCHS, "minutes": MINUTES}
     with tempfile.TemporaryDirectory() as folder:
         slow = config.model_copy(update=changes)
