@@ -18,6 +18,11 @@ MOST_CONSTANT = 1 << 30
 """Bytes of a graph beyond which it is fed with every window: no protobuf message holds two gigabytes."""
 
 
+SLOW = ["SkipLayerNormFusion"]
+"""Optimisers of ONNX Runtime that are left out: on a CPU, its sum with layer normalisation takes several times as long
+as the two one after the other."""
+
+
 def open_session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
     """An inference session on the CPU with a set number of threads, from bytes: no path, so no file is followed.
 
@@ -28,7 +33,9 @@ def open_session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW
+        )
     except Exception as error:  # noqa: BLE001  # the errors of ONNX Runtime share no class of their own
         raise BundleError(f"model.onnx: ONNX Runtime will not run it: {error}") from None
 

@@ -22,6 +22,7 @@ from citybrain_models.bundle import Bundle
 from citybrain_models.calibration import Calibration, parts_of_day
 from citybrain_models.nn.citynet import CityNet
 from citybrain_models.nn.ensemble import Ensemble
+from citybrain_models.nn.inference import InferenceNet
 from citybrain_models.onnx_forecaster import open_session
 from citybrain_training.evaluation import forecasts
 from citybrain_training.fitting import NetworkForecaster
@@ -44,13 +45,14 @@ class ParityError(CityBrainError):
 class _Positional(nn.Module):
     """A network whose inputs come in a fixed order, as an exported graph has them."""
 
-    def __init__(self, network: CityNet | Ensemble, names: list[str]):
+    def __init__(self, network: nn.Module, names: list[str]):
         super().__init__()
         self.network = network
         self.names = names
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        return self.network(dict(zip(self.names, tensors, strict=True)))
+        answer: Tensor = self.network(dict(zip(self.names, tensors, strict=True)))
+        return answer
 
 
 def export_onnx(network: CityNet | Ensemble, inputs: Mapping[str, Tensor]) -> bytes:
@@ -67,7 +69,7 @@ def export_onnx(network: CityNet | Ensemble, inputs: Mapping[str, Tensor]) -> by
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            _Positional(network, names),
+            _Positional(InferenceNet(network), names),
             example,
             input_names=names,
             output_names=["quantiles"],

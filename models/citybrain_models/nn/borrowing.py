@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from citybrain_models.nn.exchange import Exchange, Form
+from citybrain_models.nn.exchange import UNHEARD, Exchange, Form
 
 
 class Borrowing(Exchange):
@@ -32,15 +32,15 @@ class Borrowing(Exchange):
         message = nn.functional.silu(self.value(self.norm(state)))
         have = known.expand_as(trust)
         payload = torch.cat([message * trust, anchor[..., :2] * trust, trust, anchor[..., 2:] * have, have], dim=-1)
-        total = self.total(payload, self._weights(edge, None), index, form)
+        total = self.total(payload, self.weights(edge, None), index, form)
         width = state.shape[-1]
         heard, last, trusted = total[..., :width], total[..., width : width + 2], total[..., width + 2 : width + 3]
-        usual = total[..., width + 3 : -1] / (total[..., -1:] + 1e-3)
+        usual = total[..., width + 3 : -1] / (total[..., -1:] + UNHEARD)
         # Where nobody near has measured anything of late, the last value is what is usual now.
-        last = (last + 1e-3 * usual[..., :1]) / (trusted + 1e-3)
+        last = (last + UNHEARD * usual[..., :1]) / (trusted + UNHEARD)
         own = torch.maximum((trust > 0).to(trust.dtype), known)
         completed = torch.cat(
             [own * anchor[..., :2] + (1 - own) * last, known * anchor[..., 2:] + (1 - known) * usual], dim=-1
         )
-        taken = self.taken(heard / (trusted + 1e-3))
+        taken = self.taken(heard / (trusted + UNHEARD))
         return state + (1 - trust) * taken + (1 - known) * self.stranger, completed

@@ -10,6 +10,12 @@ from torch_geometric.nn import MessagePassing
 
 Form = Literal["gather", "dense", "sparse"]
 
+UNHEARD = 1e-3
+"""Weight below which what a node's neighbours send fades out instead of being divided by almost nothing."""
+
+FAINT = 1e-4
+"""What a node without data still counts for a hub, whose share is a logarithm of it."""
+
 
 class Exchange(MessagePassing):
     """Confidence-weighted mean of what a node's neighbours send.
@@ -17,9 +23,9 @@ class Exchange(MessagePassing):
     ``out[i] = Σ_j w_ij c_j V x_j / (Σ_j w_ij c_j + ε)``: a sender with no recent data (``c = 0``) drops out instead
     of sending zeros. ``w`` is a network of the edge's attributes and, where ``windy``, of the wind along and across it.
 
-    The forms: ``gather`` over padded neighbour lists exports without scatter operators and is fastest in an
-    inference engine; ``dense`` multiplies by the filled adjacency, fastest to train on a few hundred nodes;
-    ``sparse`` is PyG's edge-list scatter, whose memory follows the edges of large irregular graphs.
+    The forms: ``gather`` over padded neighbour lists needs no scatter and is the fastest forwards; ``dense`` multiplies
+    by the filled adjacency, fastest to train on a few hundred nodes; ``sparse`` is PyG's edge-list scatter, whose
+    memory follows the edges of large irregular graphs.
     """
 
     def __init__(self, width: int, edge_channels: int, *, windy: bool = False, hidden: int = 16):
@@ -42,15 +48,15 @@ class Exchange(MessagePassing):
         ``[batch, receiver, width]``."""
         message = self.value(sender)
         trust = confidence.unsqueeze(-1)
-        total = self.total(torch.cat([message * trust, trust], dim=-1), self._weights(edge, wind), index, form)
-        return total[..., :-1] / (total[..., -1:] + 1e-3)
+        total = self.total(torch.cat([message * trust, trust], dim=-1), self.weights(edge, wind), index, form)
+        return total[..., :-1] / (total[..., -1:] + UNHEARD)
 
     def total(self, payload: Tensor, weight: Tensor, index: Tensor, form: Form) -> Tensor:
         """``out[i] = Σ_j w_ij payload_j``: ``payload [batch, sender, channel]`` → ``[batch, receiver, channel]``."""
         summed: Tensor = getattr(self, f"_{form}")(payload, weight, index)
         return summed
 
-    def _weights(self, edge: Tensor, wind: Tensor | None) -> Tensor:
+    def weights(self, edge: Tensor, wind: Tensor | None) -> Tensor:
         """Non-negative edge weights ``[batch or 1, receiver, neighbour]``, 0 where there is no edge."""
         present = edge[..., 0]
         if not self.windy:
@@ -97,6 +103,6 @@ class Hubs(nn.Module):
 
     def forward(self, nodes: Tensor, confidence: Tensor) -> Tensor:
         """``nodes [batch, node, width]``, ``confidence [batch, node]`` → ``[batch, node, width]``."""
-        share = self.collect(nodes) + torch.log(confidence.unsqueeze(-1) + 1e-4)
+        share = self.collect(nodes) + torch.log(confidence.unsqueeze(-1) + FAINT)
         hubs = torch.softmax(share, dim=1).transpose(1, 2) @ self.value(nodes)
         return torch.softmax(self.consult(nodes), dim=-1) @ hubs

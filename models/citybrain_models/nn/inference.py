@@ -1,0 +1,192 @@
+"""CityNet's forecast in the order of computation that suits an inference engine: what is exported.
+
+The weights and, up to rounding, the answers are those of :class:`~citybrain_models.nn.citynet.CityNet`; the export
+proves it. The arrangement differs, and with it the cost:
+
+- matrices with nothing between them are multiplied beforehand: neighbours and hubs are mixed without their ``value``;
+- windows and nodes are one dimension, so that a matrix, its bias and what is added are one operator;
+- what neighbours count is divided out before their rows are summed: on a number an edge, not on a row a node;
+- only places that lack something borrow;
+- the steps between quantiles are summed by one matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, linear, silu
+
+from citybrain_models.nn.borrowing import Borrowing
+from citybrain_models.nn.citynet import Block, CityNet
+from citybrain_models.nn.ensemble import Ensemble
+from citybrain_models.nn.exchange import FAINT, UNHEARD, Exchange, Hubs
+
+STEEPEST = 80.0
+"""Where the steps between quantiles are cut, in standard deviations of the target: ``exp`` overflows beyond 88."""
+
+
+class InferenceNet(nn.Module):
+    """A trained network, or the mean of several. Inputs and answer are those of :class:`CityNet`."""
+
+    def __init__(self, network: CityNet | Ensemble):
+        super().__init__()
+        nets = network.nets if isinstance(network, Ensemble) else [network]
+        self.members = nn.ModuleList(_Member(net) for net in nets)
+        self.eval()
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        first, *others = (member(inputs) for member in self.members)
+        return torch.stack([first, *others]).mean(dim=0) if others else first
+
+
+class _Member(nn.Module):
+    def __init__(self, net: CityNet):
+        super().__init__()
+        self.net = net
+        self.pulled = bool(net.pull.any())
+        self.outer = [quantile for quantile in range(net.quantiles) if quantile != net.median]
+        # Of an outer quantile, every step between it and the median counts; one below the median, negatively.
+        signs = [
+            [float(net.median < step <= q) - float(q <= step < net.median) for q in range(net.quantiles)]
+            for step in self.outer
+        ]
+        leads = net.std * torch.eye(net.horizon)
+        self.steps: Tensor
+        self.register_buffer("steps", torch.kron(leads, torch.tensor(signs)), persistent=False)
+        self.medians: Tensor
+        self.register_buffer("medians", torch.kron(leads, torch.ones(net.quantiles, 1)), persistent=False)
+        self.level: Tensor
+        self.register_buffer("level", torch.full((net.horizon * net.quantiles,), net.mean), persistent=False)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        net, shape = self.net, inputs["anchor"].shape[:2]
+        state = {node: _begin(net, node, inputs) for node in net.window}
+        anchor = inputs["anchor"].flatten(0, 1)
+        if net.borrowing is not None:
+            state[net.target], anchor = _complete(net.borrowing, state[net.target], anchor, net.target, inputs)
+        for block in net.blocks:
+            assert isinstance(block, Block)
+            state = _exchange(block, state, inputs)
+        answer = self._answer(net.norm(state[net.target]), anchor, inputs[f"x_{net.target}"].flatten(0, 1))
+        answer = answer.unflatten(0, shape).unflatten(2, (net.horizon, net.quantiles))
+        return torch.expm1(answer) if net.logarithmic else answer
+
+    def _answer(self, hidden: Tensor, anchor: Tensor, features: Tensor) -> Tensor:
+        """``[row, width]``, ``[row, 2 + horizon]`` and ``[row, feature]`` → ``[row, horizon · quantile]``."""
+        net, horizon = self.net, self.net.horizon
+        blend, blend_bias = (p.unflatten(0, (horizon, 3)) for p in (net.blend.weight, net.blend.bias))
+        head, head_bias = (p.unflatten(0, (horizon, net.quantiles)) for p in (net.head.weight, net.head.bias))
+        # Softmax of three, against the first of them.
+        weight = torch.cat([blend[:, 1] - blend[:, 0], blend[:, 2] - blend[:, 0], head[:, net.median]])
+        bias = torch.cat(
+            [blend_bias[:, 1] - blend_bias[:, 0], blend_bias[:, 2] - blend_bias[:, 0], head_bias[:, net.median]]
+        )
+        recently, usually, middle = linear(hidden, weight, bias).chunk(3, dim=1)
+        most = torch.relu(torch.maximum(recently, usually))
+        lately, recently, usually = torch.exp(-most), torch.exp(recently - most), torch.exp(usually - most)
+        last, recent, usual = anchor.split((1, 1, horizon), dim=1)
+        drift = (recently * (recent - last) + usually * (usual - last)) / (lately + recently + usually)
+        middle = torch.addmm(middle, features, net.shortcut.weight.t()) + last + drift
+        if self.pulled:
+            middle = middle + net.pull * (usual - middle)
+        raw = linear(hidden, head[:, self.outer].flatten(0, 1), head_bias[:, self.outer].flatten() - 2)
+        steps = torch.log(1 + torch.exp(raw.clamp(max=STEEPEST)))
+        return torch.addmm(linear(middle, self.medians, self.level), steps, self.steps)
+
+
+def _begin(net: CityNet, node: str, inputs: Mapping[str, Tensor]) -> Tensor:
+    """State ``[batch · node, width]`` from window, place and time."""
+    window, place, clock = net.window[node], net.place[node], net.clock(inputs["time"])
+    assert isinstance(window, nn.Linear)
+    here = place(torch.cat([inputs[f"static_{node}"], inputs[f"embedding_{node}"]], dim=-1)) + window.bias
+    context = (here.unsqueeze(0) + clock.unsqueeze(1)).flatten(0, 1)
+    return torch.addmm(context, inputs[f"x_{node}"].flatten(0, 1), window.weight.t())
+
+
+def _exchange(block: Block, state: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """:meth:`Block.forward` on ``state[type] [batch · node, width]``."""
+    normed = {node: norm(state[node]) for node, norm in block.before.items()}
+    wide = {node: rows.unflatten(0, inputs[f"seen_{node}"].shape) for node, rows in normed.items()}
+    after = {}
+    for node in block.receivers:
+        mix, value = block.mix[node], state[node]
+        assert isinstance(mix, nn.Linear)
+        own, *others = mix.weight.split(value.shape[1], dim=1)
+        if node in block.hubs:
+            hub = block.hubs[node]
+            assert isinstance(hub, Hubs)
+            told = _consult(hub, wide[node], inputs[f"seen_{node}"], others.pop(0), mix.bias)
+            mixed = torch.addmm(told.flatten(0, 1), normed[node], own.t())
+        else:
+            mixed = linear(normed[node], own, mix.bias)
+        for kind in (kind for kind in block.kinds if kind.receiver == node):
+            exchange = block.exchange[kind.name]
+            assert isinstance(exchange, Exchange)
+            weight = exchange.weights(inputs[f"{kind.name}_edge"], inputs["wind"] if kind.windy else None)
+            heard = _hear(weight, wide[kind.sender], inputs[f"seen_{kind.sender}"], inputs[f"{kind.name}_index"])
+            mixed = torch.addmm(mixed, heard.flatten(0, 1), (others.pop(0) @ exchange.value.weight).t())
+        gate, new = mixed.chunk(2, dim=-1)
+        value = value + torch.sigmoid(gate) * new
+        after[node] = value + block.feed[node](value)
+    return after
+
+
+def _consult(hub: Hubs, nodes: Tensor, confidence: Tensor, mix: Tensor, bias: Tensor) -> Tensor:
+    """What the hubs' answer comes to after ``mix [mixed, width]`` and its ``bias``, ``[batch, node, mixed]``.
+
+    A bias of ``collect`` would be the same for all nodes and cancel out; ``bias`` is the same for all hubs, and what a
+    node consults sums to one.
+    """
+    share = hub.collect.weight @ nodes.transpose(1, 2) + torch.log(confidence + FAINT).unsqueeze(1)
+    tokens = torch.softmax(share, dim=-1) @ nodes
+    tokens = tokens @ (mix @ hub.value.weight).t() + bias
+    return torch.softmax(hub.consult(nodes), dim=-1) @ tokens
+
+
+def _hear(weight: Tensor, sender: Tensor, confidence: Tensor, index: Tensor) -> Tensor:
+    """Confidence-weighted mean ``[batch, receiver, width]`` of the rows of ``sender [batch, sender, width]``."""
+    weight = weight * confidence.index_select(1, index.flatten()).unflatten(1, index.shape)
+    share = weight / (weight.sum(dim=-1, keepdim=True) + UNHEARD)
+    sent = sender.index_select(1, index.flatten()).unflatten(1, index.shape)
+    return (share.unsqueeze(-2) @ sent).squeeze(-2)
+
+
+def _complete(
+    borrowing: Borrowing, state: Tensor, anchor: Tensor, target: str, inputs: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """:meth:`Borrowing.complete` on ``state [batch · node, width]`` and ``anchor [batch · node, 2 + horizon]``, at the
+    places alone that lack measurements or a sensor."""
+    seen, sensed, index = inputs[f"seen_{target}"], inputs[f"sensed_{target}"], inputs["nearby_index"]
+    width, usual_width = state.shape[1], anchor.shape[1] - 2
+    lacking = (seen < 1) | (sensed < 1)
+    window, place = torch.nonzero(lacking).unbind(1)
+    first = window * sensed.shape[0]
+    row, sender = first + place, embedding(place, index) + first.unsqueeze(1)
+    all_trust, table = seen.flatten().unsqueeze(1), torch.cat([state, anchor], dim=1)
+    trust, known, own = embedding(row, all_trust), embedding(place, sensed.unsqueeze(1)), embedding(row, table)
+    weight = borrowing.weights(inputs["nearby_edge"], None)[0]
+    heard = embedding(place, weight) * embedding(sender, all_trust).squeeze(-1)
+    sensing = embedding(place, weight * embedding(index, sensed.unsqueeze(1)).squeeze(-1))
+    trusted = heard.sum(dim=1, keepdim=True) + UNHEARD
+    share = torch.stack([heard / trusted, sensing / (sensing.sum(dim=1, keepdim=True) + UNHEARD)], dim=1)
+    message = silu(borrowing.value(borrowing.norm(state)))
+    total = (share @ embedding(sender, torch.cat([message, anchor], dim=1))).flatten(1)
+    told, last, _, usual = total.split((width, 2, width + anchor.shape[1], usual_width), dim=1)
+    last = last + UNHEARD * usual[:, :1] / trusted
+    own_state, own_last, own_usual = own.split((width, 2, usual_width), dim=1)
+    measured = torch.maximum((trust > 0).to(trust.dtype), known)
+    completed = torch.cat(
+        [
+            own_state + (1 - trust) * borrowing.taken(told) + (1 - known) * borrowing.stranger,
+            measured * own_last + (1 - measured) * last,
+            known * own_usual + (1 - known) * usual,
+        ],
+        dim=1,
+    )
+    # Every row is read from where it is now: among its like, or behind them among the completed.
+    rows, lacks = torch.arange(state.shape[0], device=state.device), lacking.flatten()
+    there = torch.where(lacks, state.shape[0] - 1 + torch.cumsum(lacks, dim=0), rows)
+    whole = embedding(there, torch.cat([table, completed]))
+    return whole[:, :width], whole[:, width:]
