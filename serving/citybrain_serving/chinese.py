@@ -143,7 +143,8 @@ DECISIONS: Mapping[str, str] = {
     "the surrogate of {} cannot be read here": "此处无法读取 {0} 的代理模型",
     "the surrogate of {} was trained for other roads than those served here": "{0} 的代理模型所训练的道路与此处不同",
     "there is no scenario job {} of yours": "您没有情景任务 {0}",
-    "{} jobs are under way; wait for one or cancel it": "已有 {0} 个任务在进行；请等待或取消其一",
+    "{} jobs are under way; come back later": "已有 {0} 个任务在进行；请稍后再来",
+    "{} jobs of yours are under way; wait for one or cancel it": "您已有 {0} 个任务在进行；请等待或取消其一",
     "no forecast of speed has been published yet": "尚未发布速度预测",
 }
 

@@ -378,6 +378,7 @@ class RankingBody(BaseModel):
 
     base: Literal["now", "usual"]
     issued: str | None = Field(None, description="of the forecast that `now` is")
+    forecast: str | None = Field(None, description="its digest")
     reason: str = Field(description="why it is not the base asked for; empty where it is")
     scenarios: list[dict[str, Any]] = Field(
         description="rank, score, pareto, id, title, levers, cost; each outcome, its change and the bounds of the"
@@ -396,6 +397,7 @@ class JobBody(BaseModel):
     results: str = Field(description="address of the ranking")
     base: Literal["now", "usual"]
     issued: str | None = None
+    forecast: str | None = None
     reason: str
 
 

@@ -14,7 +14,7 @@ from citybrain_serving.database import migrate, open_engine
 from citybrain_serving.errors import TooManyJobs, UnknownJob
 from citybrain_serving.scenarios.asking import ScenariosBody
 from citybrain_serving.scenarios.jobs import Jobs
-from citybrain_serving.scenarios.ledger import KEPT, SILENT_S, WAITING, Job, Ledger
+from citybrain_serving.scenarios.ledger import EACH, KEPT, SILENT_S, WAITING, Job, Ledger
 from citybrain_serving.scenarios.run import SHIPPED
 
 needs_surrogate = pytest.mark.skipif(
@@ -101,10 +101,14 @@ def test_so_many_wait_and_so_many_are_kept(engine):
     clock = Clock()
     ledger = Ledger(engine, clock)
     first = add(ledger)
-    for _ in range(WAITING - 1):
+    for _ in range(EACH - 1):
         add(ledger)
-    with pytest.raises(TooManyJobs):
+    with pytest.raises(TooManyJobs, match="of yours"):
         add(ledger)
+    for _ in range(WAITING - EACH):
+        add(ledger, "bob")
+    with pytest.raises(TooManyJobs, match="come back"):
+        add(ledger, "eve")
     while (errand := ledger.claim()) is not None:
         ledger.end(errand.id, "failed", problem="x")
     for _ in range(KEPT):

@@ -18,12 +18,15 @@ from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.places import Strict
 
 Name = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")]
+Bound = Annotated[float, Field(ge=-1e12, le=1e12)]
+Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
+# Far beyond any measure, and what can be drawn from without overflow.
 
 
 class Uniform(Strict):
     """A number between the two, rounded to ``digits``."""
 
-    uniform: tuple[float, float]
+    uniform: tuple[Bound, Bound]
     digits: Annotated[int, Field(ge=0, le=9)] = 3
 
     def draw(self, rng: np.random.Generator) -> float:
@@ -33,7 +36,7 @@ class Uniform(Strict):
 class Integer(Strict):
     """A whole number from the first to the second, both included."""
 
-    integer: tuple[int, int]
+    integer: tuple[Whole, Whole]
 
     def draw(self, rng: np.random.Generator) -> int:
         return int(rng.integers(self.integer[0], self.integer[1] + 1))

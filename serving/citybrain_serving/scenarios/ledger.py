@@ -29,6 +29,8 @@ KEPT = 32
 """Jobs whose results are kept; the oldest ended ones make room."""
 WAITING = 8
 """Jobs that may be under way or wait."""
+EACH = 4
+"""Of these, those of one owner: nobody keeps everybody else waiting."""
 SILENT_S = 60
 """So long after its last sign of life a worker of another process is taken for dead."""
 
@@ -81,7 +83,7 @@ class Ledger:
     def add(
         self, owner: str, asked: ScenariosBody, count: int, base: Base, surrogate: str, about: Mapping[str, object]
     ) -> Job:
-        """Raises :class:`TooManyJobs` where as many wait as may."""
+        """Raises :class:`TooManyJobs` where as many wait as may, of all owners or of this one."""
         traffic = np.stack([base.flow, base.vehicles, base.emission])
         row = {
             "id": uuid.uuid4().hex, "owner": owner, "state": "waiting", "created": int(self._clock()),
@@ -89,9 +91,11 @@ class Ledger:
             "surrogate": surrogate, "count": count, "scored": 0, "problem": "", "beat": 0,
         }  # fmt: skip
         with transaction(self._engine, write=True) as connection:
-            under_way = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state.not_in(ENDED))
-            if (connection.scalar(under_way) or 0) >= WAITING:
-                raise TooManyJobs(f"{WAITING} jobs are under way; wait for one or cancel it")
+            under_way = connection.scalars(sa.select(jobs.c.owner).where(jobs.c.state.not_in(ENDED))).all()
+            if len(under_way) >= WAITING:
+                raise TooManyJobs(f"{WAITING} jobs are under way; come back later")
+            if under_way.count(owner) >= EACH:
+                raise TooManyJobs(f"{EACH} jobs of yours are under way; wait for one or cancel it")
             kept = sa.select(jobs.c.id).where(jobs.c.state.in_(ENDED)).order_by(jobs.c.created.desc(), jobs.c.id)
             old = connection.scalars(kept.offset(KEPT)).all()
             connection.execute(sa.delete(jobs).where(jobs.c.id.in_(old)))

@@ -79,27 +79,29 @@ def router(service: Service) -> APIRouter:
         the change (90 %); `grade` says where it comes from, and `outside` why a scenario goes beyond what the
         surrogate has learnt."""
         media = preferred(request.headers.get("accept"), OFFERED)
-        scenarios = read_scenarios_of(body)
+        who, ledger = principal_of(request).name, request.app.state.ledger
 
-        def prepare() -> tuple[Scorer, dict[str, object]]:
+        def answer() -> Response:
+            scenarios = read_scenarios_of(body)
             bundle = bundle_of()
-            return _scorer(service, bundle, body.base)
+            scorer, about = _scorer(service, bundle, body.base)
+            weathers = {scenario.weather for scenario in scenarios} - scorer.air.keys()
+            if weathers:
+                raise BadScenario("weather: only the usual weather is answered here; use `citybrain score` for others")
+            noted = {"scenarios": len(scenarios), "surrogate": bundle.digest, **about}
+            if len(scenarios) > AT_ONCE:
+                job = jobs.submit(who, body, len(scenarios), scorer.base, about)
+                ledger.record(who, "asks for scenarios", job=job.id, **noted)
+                return Response(orjson.dumps(_status(job)), 202, {"Location": f"/v1/scenarios/{job.id}"}, JSON)
+            ledger.record(who, "asks for scenarios", **noted)
+            try:
+                table = score(scorer, scenarios, body.weights)
+            except CityError as error:
+                raise BadScenario(str(error)) from None
+            assert table is not None
+            return _encoded(table, media, about)
 
-        scorer, about = await run_in_threadpool(prepare)
-        weathers = {scenario.weather for scenario in scenarios} - scorer.air.keys()
-        if weathers:
-            raise BadScenario("weather: only the usual weather is answered here; use `citybrain score` for others")
-        if len(scenarios) > AT_ONCE:
-            owner = principal_of(request).name
-            job = await run_in_threadpool(jobs.submit, owner, body, len(scenarios), scorer.base, about)
-            address = f"/v1/scenarios/{job.id}"
-            return Response(orjson.dumps(_status(job)), 202, {"Location": address}, JSON)
-        try:
-            table = await run_in_threadpool(score, scorer, scenarios, body.weights)
-        except CityError as error:
-            raise BadScenario(str(error)) from None
-        assert table is not None
-        return _encoded(table, media, about)
+        return await run_in_threadpool(answer)
 
     @routes.get("/{job}", summary="How far a job is", response_model=JobBody, responses=problems(404, 503))
     def status(request: Request, job: str = Path(description="its id")) -> Response:
@@ -122,7 +124,9 @@ def router(service: Service) -> APIRouter:
     )
     def cancel(request: Request, job: str = Path(description="its id")) -> Response:
         """A job that has ended stays as it is."""
-        found = jobs.cancel(_mine(jobs, request, job))
+        found = _mine(jobs, request, job)
+        request.app.state.ledger.record(principal_of(request).name, "cancels a scenario job", job=found.id)
+        found = jobs.cancel(found)
         return Response(orjson.dumps(_status(found)), 202, media_type=JSON)
 
     return routes
@@ -160,7 +164,7 @@ def _scorer(service: Service, bundle: SurrogateBundle, base: str) -> tuple[Score
         if newest is not None and newest >= forecast.issued - NEWEST:
             flow = service.store.read("flow", newest, newest).values[-1]
     scorer = Scorer(bundle, base=base_now(bundle, forecast, flow), threads=service.settings.threads)
-    return scorer, {"base": "now", "issued": utc(forecast.issued), "reason": ""}
+    return scorer, {"base": "now", "issued": utc(forecast.issued), "forecast": forecast.digest, "reason": ""}
 
 
 def _status(job: Job) -> dict[str, Any]:
