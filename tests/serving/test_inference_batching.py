@@ -1,6 +1,7 @@
 """Dynamic batching: who shares a batch, who is refused, and what happens when the model fails."""
 
 import asyncio
+import math
 import threading
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from citybrain_serving.inference import batching
 from citybrain_serving.inference.batching import Batcher, Limits
 from citybrain_serving.inference.errors import Overloaded, RequestTooLarge
 
@@ -135,24 +137,68 @@ def test_a_failing_batch_fails_its_callers_and_nobody_else():
     asyncio.run(run())
 
 
-def test_with_company_a_batch_waits_for_more_up_to_the_delay():
+def test_with_company_a_batch_waits_until_half_of_it_is_back_or_the_delay_is_over():
     async def run() -> list[int]:
         model = Doubling()
-        batcher = Batcher(model, Limits(4, 30.0, 100))  # far longer than the test: only a whole batch ends it
+        batcher = Batcher(model, Limits(4, 30.0, 100))  # far longer than the test: only company ends it
         first = asyncio.create_task(batcher.submit(tensor(1), 1))
         await asyncio.to_thread(model.entered.wait, 10)
         pair = [asyncio.create_task(batcher.submit(tensor(2), 2)) for _ in range(2)]
         await asyncio.sleep(0)
         model.go.set()
         await asyncio.gather(first, *pair)
-        late = [asyncio.create_task(batcher.submit(tensor(2), 2))]
+        late = [asyncio.create_task(batcher.submit(tensor(1), 1))]
         await asyncio.sleep(0)
-        late.append(asyncio.create_task(batcher.submit(tensor(2), 2)))
+        late.append(asyncio.create_task(batcher.submit(tensor(1), 1)))
         await asyncio.gather(*late)
         await batcher.close()
         return model.batches
 
-    assert asyncio.run(run()) == [1, 4, 4]
+    assert asyncio.run(run()) == [1, 4, 2]
+
+
+def test_rows_that_fit_no_cache_together_share_no_batch():
+    model = Doubling()
+    row = tensor(1)["x"].nbytes
+    batcher = Batcher(model, Limits(8, 0.0, 100, size=3 * row))
+    asyncio.run(behind(model, batcher, [(1, False)] * 4 + [(5, False), (1, False)]))
+    assert model.batches == [1, 3, 1, 5, 1]
+
+
+def test_a_caller_alone_is_answered_where_it_stands(monkeypatch):
+    """On the event loop once the model is known to be prompt, and until somebody else asks."""
+    monkeypatch.setattr(batching, "PROMPT_S", math.inf)  # however busy the machine is
+    monkeypatch.setattr(batching, "ALONE_S", 1000.0)
+
+    async def run() -> list[bool]:
+        model, here = Doubling(), []
+        model.go.set()
+        batcher = Batcher(model, Limits())
+        for caller in ("one", "one", "one", "two", "one", "one"):
+            model.threads.clear()
+            answer = await batcher.submit(tensor(2, 3), 2, caller=caller)
+            np.testing.assert_array_equal(answer["y"], np.full((2, 3), 6))
+            here.append(model.threads == {threading.get_ident()})
+        await batcher.close()
+        return here
+
+    assert asyncio.run(run()) == [False, True, True, False, False, False]
+
+
+@pytest.mark.parametrize("caller", [None, "one"])
+def test_a_slow_model_and_an_unknown_caller_keep_nobody_waiting(caller, monkeypatch):
+    async def run() -> set[int]:
+        model = Doubling()
+        model.go.set()
+        batcher = Batcher(model, Limits())
+        for _ in range(3):
+            await batcher.submit(tensor(1), 1, caller=caller)
+        await batcher.close()
+        return model.threads
+
+    if caller:
+        monkeypatch.setattr(batching, "PROMPT_S", 0.0)
+    assert threading.get_ident() not in asyncio.run(run())
 
 
 def test_who_holds_a_batcher_that_is_closed_is_still_answered():

@@ -52,39 +52,13 @@ def router(service: Service) -> APIRouter:
 
     routes = APIRouter(prefix="/v2", tags=["inference"], route_class=ProtocolRoute, lifespan=lifespan, responses=ERRORS)
 
-    @routes.get("", summary="The server", response_model=ServerBody)
-    async def server() -> Response:
-        return _json({"name": "citybrain", "version": __version__, "extensions": ["binary_tensor_data"]})
-
-    @routes.get("/health/live", summary="The process answers")
-    async def live() -> Response:
-        return _json({"live": True})
-
-    @routes.get("/health/ready", summary="Every model answers")
-    async def ready() -> Response:
-        for name in models.names():
-            models.get(name)
-        return _json({"ready": True})
-
-    @routes.get("/models/{model}", summary="A model", response_model=ModelBody)
-    @routes.get("/models/{model}/versions/{version}", summary="One version of a model", response_model=ModelBody)
-    async def metadata(model: str, version: str | None = None) -> Response:
-        network = models.get(model, version).network
-        return _json(network.metadata([network.version]))
-
-    @routes.get("/models/{model}/ready", summary="A model answers", response_model=ModelReady)
-    @routes.get("/models/{model}/versions/{version}/ready", summary="One version answers", response_model=ModelReady)
-    async def model_ready(model: str, version: str | None = None) -> Response:
-        models.get(model, version)
-        return _json({"name": model, "ready": True})
-
-    @routes.post("/models/{model}/infer", summary="Infer", response_model=InferBody, openapi_extra=INFER_BODY)
     @routes.post(
         "/models/{model}/versions/{version}/infer",
         summary="Infer with one version",
         response_model=InferBody,
         openapi_extra=INFER_BODY,
     )
+    @routes.post("/models/{model}/infer", summary="Infer", response_model=InferBody, openapi_extra=INFER_BODY)
     async def infer(request: Request, model: str, version: str | None = None) -> Response:
         """Features in, quantiles out, uncalibrated and not doubted: `/v1/forecasts` is what to act on.
 
@@ -108,7 +82,8 @@ def router(service: Service) -> APIRouter:
             raise InferenceError(f"there is no output {unknown[0][:80]!r}; known are {', '.join(known)}")
         try:
             with span("infer", model=network.name, rows=rows):
-                outputs = await loaded.batcher.submit(asked.inputs, rows, alone=not network.shares_batch(asked.inputs))
+                alone = not network.shares_batch(asked.inputs)
+                outputs = await loaded.batcher.submit(asked.inputs, rows, alone=alone, caller=_connection(request))
         except Overloaded:
             models.metrics.refused.inc()
             raise
@@ -119,8 +94,34 @@ def router(service: Service) -> APIRouter:
             content, headers = await run_in_threadpool(wire.encode, network.name, network.version, asked, outputs)
         return Response(content, headers=headers)
 
+    @routes.get("", summary="The server", response_model=ServerBody)
+    async def server(_: Request) -> Response:
+        return _json({"name": "citybrain", "version": __version__, "extensions": ["binary_tensor_data"]})
+
+    @routes.get("/health/live", summary="The process answers")
+    async def live(_: Request) -> Response:
+        return _json({"live": True})
+
+    @routes.get("/health/ready", summary="Every model answers")
+    async def ready(_: Request) -> Response:
+        for name in models.names():
+            models.get(name)
+        return _json({"ready": True})
+
+    @routes.get("/models/{model}", summary="A model", response_model=ModelBody)
+    @routes.get("/models/{model}/versions/{version}", summary="One version of a model", response_model=ModelBody)
+    async def metadata(_: Request, model: str, version: str | None = None) -> Response:
+        network = models.get(model, version).network
+        return _json(network.metadata([network.version]))
+
+    @routes.get("/models/{model}/ready", summary="A model answers", response_model=ModelReady)
+    @routes.get("/models/{model}/versions/{version}/ready", summary="One version answers", response_model=ModelReady)
+    async def model_ready(_: Request, model: str, version: str | None = None) -> Response:
+        models.get(model, version)
+        return _json({"name": model, "ready": True})
+
     @routes.api_route("/{rest:path}", methods=[*METHODS, "TRACE"], include_in_schema=False)
-    async def nothing(request: Request) -> Response:
+    async def nothing(request: Request, **_: str) -> Response:
         known = (route for route in routes.routes if isinstance(route, APIRoute) and route.name != "nothing")
         allowed = {m for route in known if route.path_regex.match(request.url.path) for m in route.methods or ()}
         if allowed:
@@ -130,15 +131,21 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
+def _connection(request: Request) -> tuple[str, int] | None:
+    """Which connection a request came on; ``None`` where a proxy in front of this server hides that."""
+    return request.scope["client"] if request.scope.get("client") and request.scope["client"][1] else None
+
+
 class ProtocolRoute(APIRoute):
-    """Every error under ``/v2`` leaves in the protocol's form."""
+    """Every error under ``/v2`` leaves in the protocol's form. Endpoints are called with the request and the parts of
+    the address that they name: what FastAPI could do beside that they do themselves."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle: Callable[[Request], Awaitable[Response]] = super().get_route_handler()
+        answer: Callable[..., Awaitable[Response]] = self.endpoint
 
         async def protocol(request: Request) -> Response:
             try:
-                return await handle(request)
+                return await answer(request, **request.path_params)
             except Overloaded as error:
                 return _error(error.status, str(error), {"Retry-After": str(error.retry_after)})
             except NotAllowed as error:
