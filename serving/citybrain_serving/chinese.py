@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from citybrain_serving.languages import Language
+from citybrain_serving.scenarios.chinese import SCENARIOS
 
 TITLES: Mapping[str, str] = {
     "Bad request": "请求有误",
@@ -180,6 +181,12 @@ FIELDS: Mapping[str, str] = {
     "Input should be a valid boolean": "应为 true 或 false",
     "Input should be a valid boolean, unable to interpret input": "应为 true 或 false",
     "Input should be a valid list": "应为列表",
+    "Input should be a valid tuple": "应为列表",
+    "{} or {}": "{0} 或 {1}",
+    "Tuple should have at least {} item{} after validation, not {}": "至少应有 {0} 项，现有 {2} 项",
+    "Tuple should have at most {} item{} after validation, not {}": "至多应有 {0} 项，现有 {2} 项",
+    "Value should have at least {} item{} after validation, not {}": "至少应有 {0} 项，现有 {2} 项",
+    "Value should have at most {} item{} after validation, not {}": "至多应有 {0} 项，现有 {2} 项",
     "Input should be a valid dictionary": "应为对象",
     "Input should be a valid dictionary or object to extract fields from": "应为对象",
     "Input should be greater than or equal to {}": "应不小于 {0}",
@@ -269,7 +276,7 @@ VALUES: Mapping[str, str] = {
 """Words that stand in the holes of messages."""
 
 _EXACT = {**TITLES, **SIGNALS}
-_SKELETONS = {**SELECTIONS, **BODIES, **READINGS, **DOUBTS, **DECISIONS, **SERVICE, **FIELDS}
+_SKELETONS = {**SELECTIONS, **BODIES, **READINGS, **DOUBTS, **DECISIONS, **SCENARIOS, **SERVICE, **FIELDS}
 
 
 def translated(text: str, language: Language) -> str:

@@ -143,6 +143,24 @@ def test_what_makes_no_sense_is_named(asked, body, named):
     assert named in answer.text
 
 
+@pytest.mark.parametrize(
+    ("measure", "told"),
+    [
+        ({"lever": "flying"}, "scenarios.0.measures.0: 'lever' 不能为 'flying'"),
+        ({"lever": "closure", "where": {"segments": ["R999"]}}, "'R999'"),
+        ({"lever": "closure", "where": {"segments": []}}, "至少应有 1 项，现有 0 项"),
+        ({"lever": "speed_limit", "kmh": 30, "factor": 1}, "kmh 与 factor 只能给出其一"),
+    ],
+)
+def test_what_makes_no_sense_is_named_in_chinese_too(asked, measure, told):
+    _, client = asked
+    body = {"scenarios": [{"id": "x", "measures": [measure]}]}
+    answer = client.post("/v1/scenarios", json=body, headers={"Accept-Language": "zh"})
+    assert (answer.status_code, answer.headers["content-language"]) == (422, "zh")
+    assert told in answer.json()["detail"]
+    assert not {"should", "is", "not", "give"} & set(answer.json()["detail"].split())
+
+
 def test_a_job_of_nobody_is_unknown(asked):
     _, client = asked
     for address in ("/v1/scenarios/none", "/v1/scenarios/none/results"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -16,6 +17,9 @@ from citybrain_serving.scenarios.ranking import DEFAULT_WEIGHTS, check_weights, 
 
 MOST = 100_000
 """Scenarios in one request, sweeps counted out."""
+
+
+_CHECKED = re.compile(r"^function-\w+\[.*, (\w+)\]$")
 
 
 class ScenariosBody(BaseModel):
@@ -64,4 +68,6 @@ def read_scenarios_of(body: ScenariosBody) -> list[Scenario]:
 
 def _told(error: ValidationError, number: int) -> Iterator[dict[str, str]]:
     for found in error.errors(include_url=False):
-        yield {"where": ".".join(map(str, ("scenarios", number, *found["loc"]))), "what": found["msg"]}
+        # Where one of several kinds is possible, pydantic names a kind that checks itself by that check.
+        place = [_CHECKED.sub(r"\1", str(part)) for part in found["loc"]]
+        yield {"where": ".".join(("scenarios", str(number), *place)), "what": found["msg"]}

@@ -22,7 +22,7 @@ from citybrain_models.surrogate.scorer import Scorer
 from citybrain_serving.chinese import translated
 from citybrain_serving.encoding import ARROW, JSON, utc
 from citybrain_serving.errors import BadScenario, NoSurrogate
-from citybrain_serving.languages import asked_language
+from citybrain_serving.languages import asked_language, spoken
 from citybrain_serving.negotiation import preferred
 from citybrain_serving.routes.documentation import problems, schema
 from citybrain_serving.safety.gate import principal_of
@@ -92,12 +92,13 @@ def router(service: Service) -> APIRouter:
             if len(scenarios) > AT_ONCE:
                 job = jobs.submit(who, body, len(scenarios), scorer.base, about)
                 ledger.record(who, "asks for scenarios", job=job.id, **noted)
-                return Response(orjson.dumps(_status(job)), 202, {"Location": f"/v1/scenarios/{job.id}"}, JSON)
+                return _told(job, {"Location": f"/v1/scenarios/{job.id}"})
             ledger.record(who, "asks for scenarios", **noted)
             try:
                 table = score(scorer, scenarios, body.weights)
             except CityError as error:
-                raise BadScenario(str(error)) from None
+                told = [{"where": problem.where, "what": problem.what} for problem in error.problems]
+                raise BadScenario(str(error), {"errors": told}) from None
             assert table is not None
             return _encoded(table, media, about)
 
@@ -105,7 +106,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/{job}", summary="How far a job is", response_model=JobBody, responses=problems(404, 503))
     def status(request: Request, job: str = Path(description="its id")) -> Response:
-        return Response(orjson.dumps(_status(_mine(jobs, request, job))), media_type=JSON)
+        return _told(_mine(jobs, request, job), status=200)
 
     @routes.get("/{job}/results", summary="The ranking of a job", responses=RESULTS)
     async def results(request: Request, job: str = Path(description="its id")) -> Response:
@@ -115,7 +116,7 @@ def router(service: Service) -> APIRouter:
         if found.state == "failed":
             raise BadScenario(found.problem)
         if found.state != "done":
-            return Response(orjson.dumps(_status(found)), 202, {"Retry-After": "2"}, JSON)
+            return _told(found, {"Retry-After": "2"})
         table = await run_in_threadpool(jobs.ledger.result, found.id)
         return await run_in_threadpool(_encoded, table, media, found.about)
 
@@ -127,7 +128,7 @@ def router(service: Service) -> APIRouter:
         found = _mine(jobs, request, job)
         request.app.state.ledger.record(principal_of(request).name, "cancels a scenario job", job=found.id)
         found = jobs.cancel(found)
-        return Response(orjson.dumps(_status(found)), 202, media_type=JSON)
+        return _told(found)
 
     return routes
 
@@ -167,22 +168,31 @@ def _scorer(service: Service, bundle: SurrogateBundle, base: str) -> tuple[Score
     return scorer, {"base": "now", "issued": utc(forecast.issued), "forecast": forecast.digest, "reason": ""}
 
 
-def _status(job: Job) -> dict[str, Any]:
-    return {
+def _told(job: Job, headers: Mapping[str, str] | None = None, status: int = 202) -> Response:
+    document = {
         "id": job.id,
         "state": job.state,
         "scenarios": job.count,
         "scored": job.scored,
-        "problem": job.problem or None,
+        "problem": "; ".join(map(_translated, job.problem.splitlines())) or None,
         "results": f"/v1/scenarios/{job.id}/results",
         **job.about,
     }
+    return Response(orjson.dumps(document), status, {**(headers or {}), **spoken(asked_language())}, JSON)
+
+
+def _translated(line: str) -> str:
+    """A line that a job failed with; a place that it begins with stays as it is."""
+    place, colon, what = line.partition(": ")
+    language = asked_language()
+    whole = translated(line, language)
+    return whole if whole != line or not colon else f"{place}: {translated(what, language)}"
 
 
 def _encoded(table: pa.Table, media: str, about: Mapping[str, object]) -> Response:
     if media == JSON:
         rows = [{k: None if v != v else v for k, v in row.items()} for row in table.to_pylist()]
-        return Response(orjson.dumps({**about, "scenarios": rows}), media_type=JSON)
+        return Response(orjson.dumps({**about, "scenarios": rows}), headers=spoken(asked_language()), media_type=JSON)
     table = table.replace_schema_metadata({"citybrain": orjson.dumps(dict(about))})
     sink = pa.BufferOutputStream()
     if media == PARQUET:

@@ -1,0 +1,31 @@
+"""What is wrong with a scenario, in Chinese, as :mod:`citybrain_serving.chinese` has all messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+SCENARIOS: Mapping[str, str] = {
+    "give kmh or factor, and not both": "kmh 与 factor 只能给出其一，且必须给出其一",
+    "signal retiming holds all day; `when` cannot be narrowed": "信号配时全天有效；不能用 `when` 缩小范围",
+    "what is blown in reaches the whole city; `where` cannot be narrowed": "外来输送影响全市；不能用 `where` 缩小范围",
+    "give one of case, season and ensemble": "case、season、ensemble 必须且只能给出一个",
+    "{} is no time of day; write HH:MM": "{0} 不是一天中的时刻；请写作 HH:MM",
+    "begin and end are the same time": "begin 与 end 是同一时刻",
+    "the second number is below the first": "第二个数小于第一个数",
+    "size must rise and be at most {}": "size 必须递增，且不超过 {0}",
+    "give grid or sample, and not both": "grid 与 sample 只能给出其一，且必须给出其一",
+    "${} stands for nothing; known are {}": "${0} 没有定义；已定义的有 {1}",
+    "{} is given values, but ${} stands nowhere": "给出了 {0} 的取值，但没有用到 ${1}",
+    "names refer to each other in a circle": "名称之间循环引用",
+    "a window is whole hours of one day, from begin to a later end": "时段应为同一天内的整点，end 晚于 begin",
+    "city {} knows no {} of its roads": "城市 {0} 的道路没有 {1}",
+    "{} is not in city {}": "城市 {1} 中没有 {0}",
+    "no road of city {} lies there": "城市 {0} 在该处没有道路",
+    "weights: {} is no outcome that can be better; known are {}": "weights：{0} 不是有优劣之分的结果；可用的有 {1}",
+    "weights: {} is {}; a weight is a number from 0 on": "weights：{0} 为 {1}；权重应为不小于 0 的数",
+    "weights: at least one must be above 0": "weights：至少一个应大于 0",
+    "lost: the server stopped, and answers by another surrogate now; ask again": (
+        "已丢失：服务曾停止，现使用另一代理模型；请重新提交"
+    ),
+    "internal error": "内部错误",
+}
