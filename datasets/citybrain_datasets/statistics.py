@@ -60,9 +60,14 @@ class Profile:
 
     def __init__(self, slot_minutes: int, mean: np.ndarray, sums: _Sums | None = None, logarithmic: bool = False):
         self.slot_minutes = slot_minutes
-        self.mean = mean
+        self._mean = mean
         self._sums = sums
         self._logarithmic = logarithmic
+
+    @property
+    def mean(self) -> np.ndarray:
+        """All of it, float32 ``[slot, node]``."""
+        return self._mean
 
     @staticmethod
     def fit(values: np.ndarray, slots: np.ndarray, slot_minutes: int, logarithmic: bool = False) -> Profile:
@@ -81,6 +86,10 @@ class Profile:
             return self.mean[slots]
         mean = self._sums.mean(slots, np.log1p(own) if self._logarithmic else own).astype(np.float32)
         return np.expm1(mean) if self._logarithmic else mean
+
+    def of(self, nodes: np.ndarray | slice) -> np.ndarray:
+        """The whole week at some nodes, float32 ``[slot, node]``."""
+        return self.mean[:, nodes]
 
 
 class _Sums:

@@ -10,6 +10,9 @@ from citybrain_models.baselines import WeeklyProfile
 ENOUGH = 200
 """Recent errors below which the spread is that of the profile over the week, which is wider."""
 
+POOLED = 5_000
+"""Nodes, evenly taken, whose ups and downs over the week stand for those of a larger city."""
+
 
 def weekly_profile(features: Features, window: Window) -> np.ndarray:
     """Quantiles float32 ``[batch, node, horizon, quantile]`` that need no network and no observation.
@@ -22,7 +25,7 @@ def weekly_profile(features: Features, window: Window) -> np.ndarray:
     errors = (window.values[task.target][:, : task.history] - usual).ravel()
     errors = errors[np.isfinite(errors)]
     if len(errors) < ENOUGH:
-        mean = features.statistics.profiles[task.target].mean
+        mean = features.statistics.profiles[task.target].of(slice(None, None, 1 + usual.shape[-1] // POOLED))
         errors = (mean - mean.mean(axis=0)).ravel()
         errors = errors[np.isfinite(errors)]
     spread = np.quantile(errors, task.quantiles) if len(errors) else np.zeros(len(task.quantiles))

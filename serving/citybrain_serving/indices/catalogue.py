@@ -49,7 +49,21 @@ class Index:
     title: Words
     falls: bool
     compute: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    now: Literal["newest", "hour", "nowcast"] = "newest"
+    now: Literal["newest", "hour", "nowcast", "ahead"] = "newest"
+    taken: float | None = None
+    """The one quantile of it that is the index, as a planning time is; None for an index with all its quantiles."""
+
+    def at_level(self, values: np.ndarray, levels: tuple[float, ...], free: np.ndarray) -> np.ndarray:
+        """The quantile ``taken`` of the index, ``[…]``, from quantiles ``[…, quantile]`` of the signal; linear between
+        two of them, NaN beyond the outermost."""
+        assert self.taken is not None
+        wanted = round(1 - self.taken if self.falls else self.taken, 6)
+        if not levels[0] <= wanted <= levels[-1]:
+            return np.full(values.shape[:-1], np.nan)
+        upper = int(np.searchsorted(levels, wanted))
+        lower = upper if levels[upper] == wanted else upper - 1
+        share = 0.0 if lower == upper else (wanted - levels[lower]) / (levels[upper] - levels[lower])
+        return self.compute((1 - share) * values[..., lower] + share * values[..., upper], free)
 
     def level(self, value: float) -> tuple[int, Words] | None:
         """The level of a value and its name; None where the standard names no levels."""
@@ -65,6 +79,7 @@ INDICES: Mapping[str, Index] = {
     for index in (
         Index("tpi", "speed", GBT_33171, INDEX_TITLES["tpi"], True, traffic.performance),
         Index("tti", "speed", FHWA_RELIABILITY, INDEX_TITLES["tti"], True, traffic.travel_time_index),
+        Index("pti", "speed", FHWA_RELIABILITY, INDEX_TITLES["pti"], True, traffic.travel_time_index, "ahead", 0.95),
         Index("los", "speed", HCM6, INDEX_TITLES["los"], True, traffic.service_level),
         Index("aqi", "pm25", HJ_633_2026, INDEX_TITLES["aqi"], False, lambda v, _: air.aqi_cn(v, HJ_633_2026), "hour"),
         Index(
@@ -108,16 +123,25 @@ def free_speeds(city: City, profile: Profile | None) -> np.ndarray:
         stated = table["free_speed_kmh"].to_numpy(float, copy=True)
     unsaid = np.flatnonzero(~(stated > 0))
     if profile is not None and len(unsaid):  # the profile of a large city is not sorted for what its city states
-        stated[unsaid] = np.quantile(profile.mean[:, unsaid], FREE_FLOW_QUANTILE, axis=0)
+        stated[unsaid] = np.quantile(profile.of(unsaid), FREE_FLOW_QUANTILE, axis=0)
     return np.where(stated > 0, stated, np.nan)
 
 
 def applied(index: Index, forecast: Forecast, free: np.ndarray, now: np.ndarray) -> Forecast:
     """The forecast of an index: the same forecast, its values and quantiles those of the index; ``now [node]`` is the
-    present value, as :mod:`citybrain_serving.indices.current` has it."""
-    values = index.compute(forecast.values, free[:, None, None])
+    present value, as :mod:`citybrain_serving.indices.current` has it.
+
+    Raises :class:`~citybrain_serving.errors.BadSelection` where the index is a quantile beyond those of the forecast.
+    """
     task = forecast.task
-    if index.falls:
+    if index.taken is not None:
+        values = index.at_level(forecast.values, task.quantiles, free[:, None])[..., None]
+        if np.isnan(values).all() and np.isfinite(free).any():
+            raise BadSelection(f"{index.id} takes a quantile of {index.taken:g}, which this forecast does not tell")
+        task = task.model_copy(update={"quantiles": (index.taken,)})  # for telling alone: it has no median
+    else:
+        values = index.compute(forecast.values, free[:, None, None])
+    if index.falls and index.taken is None:
         values = values[..., ::-1]
         levels = tuple(round(1 - q, 6) for q in reversed(task.quantiles))
         task = Task.model_validate({**task.model_dump(), "quantiles": levels})

@@ -115,7 +115,7 @@ class Finder:
         bundle = self.fleet.bundles[forecast.task.name]
         profile = bundle.statistics.profiles[forecast.task.target]
         calendar = bundle.features().calendar
-        return profile.mean[week_slots(calendar, pd.DatetimeIndex([forecast.issued]), profile.slot_minutes)[0]]
+        return profile.at(week_slots(calendar, pd.DatetimeIndex([forecast.issued]), profile.slot_minutes))[0]
 
 
 def as_document(problem: Problem, board: Board) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+from citybrain_datasets.packed_profile import packed
 from citybrain_models.bundle import MANIFEST, Bundle, BundleError
 from citybrain_models.files import LARGEST_MANIFEST, read_plain, sha
 from citybrain_serving.errors import Forbidden, SafetyError, UnfitBundle
@@ -31,13 +33,18 @@ def read_bundle(folder: Path | str, allowed: frozenset[str] | None = None) -> Bu
     The digest is compared before anything of the bundle is parsed. Raises :class:`BundleError`.
     """
     if allowed is None:
-        return Bundle.read(folder)
+        return _lean(Bundle.read(folder))
     digest = sha(read_plain(Path(folder) / MANIFEST, LARGEST_MANIFEST))
     if digest in allowed:
         bundle = Bundle.read(folder)
         if bundle.digest == digest:  # and it is still the one that was looked at
-            return bundle
+            return _lean(bundle)
     raise BundleError(f"{folder}: digest {digest} is not on the list of allowed bundles")
+
+
+def _lean(bundle: Bundle) -> Bundle:
+    """A large city's profile is most of what its server would hold, and is kept in half of that."""
+    return replace(bundle, statistics=packed(bundle.statistics))
 
 
 def read_below(root: Path | None, name: str, allowed: frozenset[str] | None = None) -> Bundle:
