@@ -52,6 +52,7 @@ SERVICE_LEVELS: tuple[Words, ...] = ({"en": "unknown", "zh": "未知"}, *_GRADES
 INDEX_TITLES: Mapping[str, Words] = {
     "tpi": {"en": "traffic performance index, 0–10", "zh": "交通运行指数（TPI），0–10"},
     "tti": {"en": "travel-time index, T/T₀", "zh": "行程时间指数（TTI），T/T₀"},
+    "pti": {"en": "planning-time index, T₉₅/T₀", "zh": "计划时间指数（PTI），T₉₅/T₀"},
     "los": {"en": "level of service, 1 = A … 6 = F", "zh": "服务水平，1 = A 级 … 6 = F 级"},
     "aqi": {"en": "air quality index of PM2.5", "zh": "PM2.5 空气质量分指数（IAQI）"},
 }
@@ -59,6 +60,7 @@ INDEX_TITLES: Mapping[str, Words] = {
 BASES: Mapping[str, Words] = {
     "newest": {"en": "the newest reading", "zh": "最新观测值"},
     "hour": {"en": "the mean of the last hour", "zh": "最近 1 小时平均值"},
+    "ahead": {"en": "the forecast of the next step", "zh": "下一时段的预测"},
     "nowcast": {"en": "the last 12 hours weighted (NowCast)", "zh": "最近 12 小时加权值（NowCast）"},
 }
 """What the present value of an index is made from."""

@@ -219,7 +219,7 @@ class IndexValue(StandardBody):
     value: float | None
     basis: Literal["observed", "hour", "nowcast", "forecast"] = Field(
         description="made from the newest reading, the mean of the last hour, the NowCast of the last twelve hours, or"
-        " the median of the next step where nothing was measured"
+        " the next step: its median where nothing was measured, the quantile that an index is"
     )
     level: int | None = None
     name: str | None = None

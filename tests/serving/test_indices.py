@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from citybrain_datasets.task import Task
 from citybrain_serving.indices import air, traffic
-from citybrain_serving.indices.catalogue import INDICES, probability_below
+from citybrain_serving.indices.catalogue import INDICES, applied, probability_below
 from citybrain_serving.indices.current import BASES, current
 from citybrain_serving.indices.standards import HJ_633_2012, HJ_633_2026
 from citybrain_serving.inputs import InputHealth
@@ -122,6 +123,30 @@ def test_probabilities_between_and_beyond_quantiles():
     below = [float(probability_below(quantiles, levels, t)[0]) for t in (5, 15, 20, 25, 31)]
     assert below == pytest.approx([0.05, 0.3, 0.5, 0.7, 0.95])
     assert probability_below(np.full((1, 3), 7.0), levels, 7.0)[0] == pytest.approx(0.05)
+
+
+def test_the_planning_time_is_the_travel_time_that_95_of_100_do_not_exceed():
+    index, levels = INDICES["pti"], (0.05, 0.5, 0.95)
+    speed, free = np.array([[20.0, 40.0, 50.0], [30.0, 60.0, 70.0]]), np.array([60.0, np.nan])
+    np.testing.assert_array_equal(index.at_level(speed, levels, free), [3.0, np.nan])
+    wide = np.array([[10.0, 20.0, 40.0, 50.0]])
+    between = index.at_level(wide, (0.025, 0.075, 0.5, 0.95), np.array([60.0]))
+    assert between == pytest.approx([60 / 15])
+    assert np.isnan(index.at_level(speed, (0.1, 0.5, 0.9), free)).all()
+
+
+def test_a_forecast_of_the_planning_time_is_one_quantile_of_that_of_the_travel_time(forecast_of):
+    task = Task(name="congestion", node="road", target="speed", step_minutes=5, history=6, horizon=2)
+    values = np.tile(np.linspace(10, 70, 7, dtype=np.float32), (2, 2, 1))
+    forecast = replace(forecast_of(observed=[30.0, np.nan], ahead=0.0), task=task, values=values)
+    free, none = np.array([60.0, 60.0]), np.full(2, np.nan)
+    planned, travelled = (applied(INDICES[name], forecast, free, none) for name in ("pti", "tti"))
+    assert planned.task.quantiles == (0.95,)
+    assert travelled.task.quantiles[-1] == 0.95
+    np.testing.assert_array_equal(planned.values[..., 0], travelled.values[..., -1])
+    now = current(INDICES["pti"], forecast, free, lambda: none)
+    assert now.value.tolist() == [6.0, 6.0]
+    assert {BASES[b] for b in now.basis} == {"forecast"}
 
 
 @pytest.mark.parametrize(("index", "basis"), [("aqi", "hour"), ("aqi-2012", "hour"), ("aqi-us", "nowcast")])

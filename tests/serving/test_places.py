@@ -113,15 +113,17 @@ def test_a_forecast_as_an_index_names_its_standard(warm, service):
     np.testing.assert_allclose(body.values, expected, atol=0.0051)
     assert body.quantiles == [0.1, 0.5, 0.9]
     assert warm.get("/v1/forecasts/congestion").json()["index"] is None
+    narrow = warm.get("/v1/forecasts/congestion?index=pti")  # takes what 95 of 100 do not exceed, and knows 90
+    assert (narrow.status_code, "0.95" in narrow.json()["detail"]) == (422, True)
     refused = warm.get("/v1/forecasts/congestion?index=aqi")
     assert refused.status_code == 422
-    assert "tpi, tti, los" in refused.json()["detail"]
+    assert "tpi, tti, pti, los" in refused.json()["detail"]
 
 
 def test_every_index_is_listed_with_its_standard(warm):
     listed = {entry["id"]: entry for entry in warm.get("/v1/indices").json()}
     assert listed["aqi-2012"]["until"] == "2026-02-28"
-    assert set(listed) == {"tpi", "tti", "los", "aqi", "aqi-2012", "aqi-us"}
+    assert set(listed) == {"tpi", "tti", "pti", "los", "aqi", "aqi-2012", "aqi-us"}
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,9 @@ def current(index: Index, forecast: Forecast, free: np.ndarray, hours: Callable[
     if index.now == "nowcast":
         measured = air.nowcast(hours())
         return Current(index.compute(measured, free), np.full(len(measured), BASES.index("nowcast")))
+    if index.taken is not None:  # of what is to come at the next step: what was measured has no quantiles
+        ahead = index.at_level(forecast.values[:, 0], forecast.task.quantiles, free)
+        return Current(ahead.astype(float), np.full(len(ahead), BASES.index("forecast")))
     measured, basis = newest(forecast)
     if index.now == "hour":
         hour = hours()[-1]
