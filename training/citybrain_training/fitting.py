@@ -83,7 +83,7 @@ def fit(
             **config.trainer,
         },
         logger=logger or False,
-        callbacks=_callbacks(preparation, [best, latest], progress),
+        callbacks=[*_callbacks(preparation, [best, latest], progress), *callbacks],
         default_root_dir=folder,
     )
     last = folder / "last.ckpt"

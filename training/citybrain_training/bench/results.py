@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from citybrain_datasets.records import Record, read_records, write_atomically
+from citybrain_training.bench.learning import YARDSTICK, races
 from citybrain_training.bench.significance import averaged, paired_difference
 from citybrain_training.peers.registry import OURS, SUBJECTS
 
@@ -18,8 +19,9 @@ PER_RUN = ("case", "subject", "seed", "threads", "command", "commit", "machine",
 
 
 def flat_records(runs: Sequence[Record]) -> list[Record]:
-    """Every number of the runs, then ours against each case's best peer."""
-    return [record for run in runs for record in _of_run(run)] + _differences(runs)
+    """Every number of the runs, then how soon ours reached Graph WaveNet's error, then ours against each case's best
+    peer."""
+    return [record for run in runs for record in _of_run(run)] + list(_races(runs)) + _differences(runs)
 
 
 def _of_run(run: Record) -> list[Record]:
@@ -62,6 +64,16 @@ def _note(run: Record) -> str:
     minutes, kind = run["budget_minutes"], "CPU minutes" if run["device"] == "cpu" else f"minutes on {run['device']}"
     budget = "trained in full" if minutes is None else f"budget {minutes:g} {kind}"
     return "; ".join(part for part in (budget, run["note"]) if part)
+
+
+def _races(runs: Sequence[Record]) -> Iterator[Record]:
+    """1 where a run of ours came to the yardstick's validation error, and in what part of its seconds."""
+    for run, result in races(runs):
+        common = {key: run[key] for key in PER_RUN} | {"note": _note(run), "unit": "1", "horizon": "mean"}
+        yield {**common, "metric": f"reached_{YARDSTICK}", "value": float(result.other is not None)}
+        if result.other is not None:
+            share = round(result.other / result.yardstick, 6)
+            yield {**common, "metric": f"seconds_over_{YARDSTICK}", "value": share}
 
 
 def best_peer(runs: Sequence[Record]) -> str | None:

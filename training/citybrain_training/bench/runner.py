@@ -122,7 +122,7 @@ def run_one(
         "leads": [task.lead_label(step - 1) for step in case.leads if step <= task.horizon],
         "block_days": max(1, -(-task.horizon * task.step // pd.Timedelta(days=1))),
         "windows": {part: len(issues) for part, issues in vars(preparation.split).items()},
-        "cost": vars(cost),
+        "cost": {**vars(cost), "curve": [list(point) for point in cost.curve]},
         "note": peer.note,
         "online": online,
         "command": command,

@@ -11,6 +11,7 @@ import numpy as np
 
 from citybrain_datasets.records import Record, write_chapter
 from citybrain_training.bench.cases import CASES
+from citybrain_training.bench.learning import YARDSTICK
 from citybrain_training.peers.registry import OURS, SUBJECTS
 
 COLUMNS = ("RMSE", "MAPE %", "pinball", "coverage", "width", "training min", "epochs", "parameters", "seeds", "note")
@@ -78,7 +79,7 @@ def _case(case: str, records: Sequence[Record], plots: Mapping[str, str]) -> tup
         lines += [*_head(head, 1), *map(row, foreseen)]
     lines += ["", "Notes: " + "; ".join(f"({number}) {note}" for note, number in notes.items()) + "."]
     difference, ratio = _against_best(records, values)
-    lines += [*difference, *_groups(values), *_events(values, order)]
+    lines += [*difference, *_learning(values), *_groups(values), *_events(values, order)]
     for name, link in plots.items():
         lines += ["", f"![{name}]({link})"]
     return lines, ratio
@@ -119,6 +120,23 @@ def _ratios(values: dict[str, Values]) -> str:
         best = min(float(np.mean(values[name][key])) for name in peers)
         parts.append(f"{label} {np.mean(values[OURS][key]) / best:.3f}")
     return f"Ours over the best peer at each: {', '.join(parts)}."
+
+
+def _learning(values: dict[str, Values]) -> list[str]:
+    """How soon each of ours had the validation error that Graph WaveNet ended with."""
+    parts = []
+    for name, own in values.items():
+        reached = own.get((f"reached_{YARDSTICK}", "mean"))
+        if not reached:
+            continue
+        shares = own.get((f"seconds_over_{YARDSTICK}", "mean"))
+        title = SUBJECTS[name].title if name in SUBJECTS else name
+        often = "" if np.mean(reached) == 1 else f", in {sum(reached):.0f} of {len(reached)} runs"
+        parts.append(f"{title} {np.mean(shares):.3f}{often}" if shares else f"{title} never")
+    if not parts:
+        return []
+    theirs = f"the training time in which {SUBJECTS[YARDSTICK].title} came to its least validation error"
+    return ["", f"Share of {theirs} after which ours had as little: {', '.join(parts)}."]
 
 
 def _groups(values: dict[str, Values]) -> list[str]:

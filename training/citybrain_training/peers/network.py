@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,13 +78,15 @@ class NetworkPeer(ABC):
         self.network = self.build(self.inputs, *graph).to(self.device)
         issues = preparation.split.validate[:: max(1, len(preparation.split.validate) // VALIDATION_WINDOWS)]
         epochs, per_epoch = self._plan(budget, issues, clock)
-        done, best = self._train(epochs, per_epoch, issues)
+        curve = self._train(epochs, per_epoch, issues, lambda: clock() - began)
         truth = self.inputs.scaler.scale(self.inputs.answer(issues))
         self.spread = residual_spread(preparation.task, truth - self._points(issues))
         spent = clock() - began
         count = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
         share = per_epoch / self._steps
-        return Cost(spent, done * share, count, {"validation_mae": best, "epochs_planned": epochs * share})
+        best = min((error for _, error in curve), default=float("inf"))
+        details = {"validation_mae": best, "epochs_planned": epochs * share}
+        return Cost(spent, len(curve) * share, count, details, curve)
 
     def forecast(self, window: Window) -> np.ndarray:
         """Quantiles at every node; those never measured in training get the weekly profile, which is not scored."""
@@ -122,25 +124,28 @@ class NetworkPeer(ABC):
         epochs = int(np.clip(left / (per_epoch * step + validation), 1, self.recipe.epochs))
         return epochs, per_epoch
 
-    def _train(self, epochs: int, per_epoch: int, issues: pd.DatetimeIndex) -> tuple[int, float]:
-        """Epochs done and the least validation error, whose weights are kept."""
+    def _train(
+        self, epochs: int, per_epoch: int, issues: pd.DatetimeIndex, spent: Callable[[], float]
+    ) -> tuple[tuple[float, float], ...]:
+        """Seconds spent and validation error after each epoch; the weights with the least error are kept."""
         optimizer = self._optimizer()
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * per_epoch)
         truth = self.inputs.answer(issues)
-        best, kept, since, done = float("inf"), copy.deepcopy(self.network.state_dict()), 0, 0
+        best, kept, since = float("inf"), copy.deepcopy(self.network.state_dict()), 0
+        curve = []
         for _ in range(epochs):
             for inputs, answer in self._batches(per_epoch):
                 self._step(optimizer, inputs, answer)
                 schedule.step()
-            done += 1
             error = float(np.nanmean(np.abs(self.inputs.scaler.unscale(self._points(issues)) - truth)))
+            curve.append((spent(), error))
             since += 1
             if error < best:
                 best, kept, since = error, copy.deepcopy(self.network.state_dict()), 0
             if since >= self.recipe.patience:
                 break
         self.network.load_state_dict(kept)
-        return done, best
+        return tuple(curve)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         recipe = self.recipe

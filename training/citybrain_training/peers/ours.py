@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from citybrain_datasets.features import Window
 from citybrain_datasets.windows import WindowSource
@@ -23,6 +26,17 @@ from citybrain_training.preparation import Preparation
 
 PROBE_STEPS = 4
 """Training steps timed to learn how many epochs the budget holds; the first is warm-up and not counted."""
+
+
+class _Curve(Callback):
+    """Seconds spent and validation error after each epoch."""
+
+    def __init__(self, spent: Callable[[], float]):
+        self.spent = spent
+        self.points: list[tuple[float, float]] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.points.append((self.spent(), float(trainer.callback_metrics["val_mae"])))
 
 
 class CityNetPeer:
@@ -42,12 +56,13 @@ class CityNetPeer:
             changes["fit"] = self._plan(preparation, budget)
         planned = dataclasses.replace(preparation, config=preparation.config.merged(changes))
         with tempfile.TemporaryDirectory() as folder:
-            fitted = fit(planned, Path(folder), progress=False)
+            curve = _Curve(lambda: clock() - began)
+            fitted = fit(planned, Path(folder), callbacks=[curve], progress=False)
         self.model = OnnxForecaster(make_bundle(fitted.module.cpu(), planned), budget.threads)
         epoch = planned.config.fit.windows_per_epoch or len(planned.split.train)
         epochs = fitted.epochs * min(1.0, epoch / len(planned.split.train))
         details = {"validation_mae": fitted.best_validation_mae, "epochs_planned": float(planned.config.fit.epochs)}
-        return Cost(clock() - began, epochs, fitted.parameters, details)
+        return Cost(clock() - began, epochs, fitted.parameters, details, tuple(curve.points))
 
     def forecast(self, window: Window) -> np.ndarray:
         return self.model.forecast(window)

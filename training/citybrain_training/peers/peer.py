@@ -38,12 +38,17 @@ class Budget:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a fit took. ``seconds`` counts as :class:`Budget` does, validation and probing included."""
+    """What a fit took. ``seconds`` counts as :class:`Budget` does, validation and probing included.
+
+    ``curve`` are the seconds spent, and the mean absolute error on the validation windows in the target's unit, at the
+    end of every epoch; empty for what does not learn in epochs.
+    """
 
     seconds: float
     epochs: float
     parameters: int
     details: dict[str, float] = field(default_factory=dict)
+    curve: tuple[tuple[float, float], ...] = ()
 
 
 @runtime_checkable
