@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,14 +130,25 @@ def test_a_road_the_city_does_not_have_is_named(scorer):
 
 
 def test_the_ranking_is_the_same_for_any_number_of_workers(work, tmp_path):
-    one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
+    one, two, ahead = (tmp_path / f"{name}.parquet" for name in ("one", "two", "ahead"))
     score_to(work, one, EVEN, LocalEngine(1))
     score_to(work, two, EVEN, LocalEngine(2))
-    assert one.read_bytes() == two.read_bytes()
+    score_to(work, ahead, EVEN, LocalEngine(1, cores=2))
+    assert one.read_bytes() == two.read_bytes() == ahead.read_bytes()
     table = pq.read_table(one)
     assert table.num_rows == 71
     assert table["rank"].to_pylist() == list(range(1, 72))
     assert not two.with_name("two.parquet.parts").exists()
+
+
+def test_a_worker_of_one_core_keeps_to_one_thread(work, monkeypatch):
+    started: list[threading.Thread] = []
+    begin = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda self: started.append(self) or begin(self))
+    work.score(0, cores=1)
+    assert not started
+    work.score(0, cores=2)
+    assert len(started) == 1
 
 
 class Failing(LocalEngine):

@@ -84,9 +84,15 @@ class Scorer:
         batches = (scenarios[first : first + BATCH] for first in range(0, len(scenarios), BATCH))
         return Scores.joined([scores for _, scores in self.stream(batches)])
 
-    def stream(self, batches: Iterable[Sequence[Scenario]]) -> Iterator[tuple[Sequence[Scenario], Scores]]:
+    def stream(
+        self, batches: Iterable[Sequence[Scenario]], overlap: bool = True
+    ) -> Iterator[tuple[Sequence[Scenario], Scores]]:
         """Each batch with its scores. The network runs one batch in a thread of its own, while this one makes and
-        compiles the next and sums up the one before."""
+        compiles the next and sums up the one before; without ``overlap`` one after the other, on one core."""
+        if not overlap:
+            for batch in batches:
+                yield batch, self.score(batch)
+            return
         ahead: tuple[Sequence[Scenario], LeverArrays, Future[np.ndarray]] | None = None
         with ThreadPoolExecutor(1) as network:
             for batch in batches:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.mixed import random_scenario
 from citybrain_datasets.scenarios.reading import read_scenarios
@@ -55,7 +57,8 @@ class Bench:
         ]
         whole, network = [], []
         for _ in range(REPEATS):
-            whole.append(_timed(lambda: scorer(scenarios)))
+            with threadpool_limits(1, "blas"):  # as every worker scores
+                whole.append(_timed(lambda: scorer(scenarios)))
             network.append(_timed(lambda: [scorer.session.run(None, feed) for feed in feeds]))
         note = f"{count} mixed scenarios; {self.about}; median of {REPEATS}"
         for subject, seconds in (("scoring", whole), ("ONNX Runtime alone", network)):
@@ -88,7 +91,7 @@ class Bench:
         self._add(subject, "peak memory", memory.peak / 2**20, "MiB", note + "; resident, all processes together")
 
     def engines(self, count: int) -> None:
-        """The same run by one and by two workers of Ray, workers warm."""
+        """The same run by one and by two workers of Ray of one core each, workers warm."""
         rates = {workers: self._engine(RayEngine(None, workers), count) for workers in (1, 2)}
         for workers, rate in rates.items():
             note = f"a sweep of {count} scenarios; {self.about}"

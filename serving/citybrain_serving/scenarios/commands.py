@@ -42,6 +42,9 @@ def score(
     engine: Annotated[EngineName, typer.Option(help="processes of this machine, or a Ray cluster")] = EngineName.local,
     address: Annotated[str | None, typer.Option(help="address of the Ray cluster")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="processes [default: one a core]")] = None,
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="cores of each worker [default: a local one's share; on Ray one]")
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="throw away what a broken-off run has scored")] = False,
     report: Annotated[bool, typer.Option(help="write an HTML report beside the ranking")] = True,
 ) -> None:
@@ -50,10 +53,11 @@ def score(
     work = Work(read_scenarios(*scenarios), surrogate_for(city, surrogate).absolute(), city)
     chosen: Engine
     if engine is EngineName.ray:
-        chosen = RayEngine(address, workers)
+        chosen = RayEngine(address, workers, cores or 1)
     else:
-        count = workers or len(os.sched_getaffinity(0))
-        chosen = LocalEngine(min(count, work.chunks))
+        there = len(os.sched_getaffinity(0))
+        count = max(1, min(workers or there // (cores or 1), work.chunks))
+        chosen = LocalEngine(count, cores or max(1, there // count))
     try:
         with _progress() as bar:
             task = bar.add_task("scoring", total=len(work.scenarios))

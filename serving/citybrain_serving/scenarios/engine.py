@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from citybrain_datasets.scenarios.air import AirStep, air_step
 from citybrain_datasets.scenarios.language import Weather
@@ -46,13 +47,16 @@ class Work:
     def chunks(self) -> int:
         return -(-len(self.scenarios) // self.chunk)
 
-    def score(self, number: int) -> pa.Table:
-        """Rows of piece ``number``; the same on every machine of one kind."""
+    def score(self, number: int, cores: int = 1) -> pa.Table:
+        """Rows of piece ``number``; the same on every machine of one kind, and whatever the ``cores``: with more than
+        one the network runs while the next batch is made."""
         first = number * self.chunk
         starts = range(first, min(first + self.chunk, len(self.scenarios)), BATCH)
         batches = (self.scenarios[start : min(start + BATCH, first + self.chunk)] for start in starts)
-        scored = scorer_of(self.surrogate, self.city).stream(batches)
-        rows = [rows_of(batch, scores, start) for start, (batch, scores) in zip(starts, scored, strict=True)]
+        # The matrices are small: more threads of BLAS would but spin, on cores that are other workers'.
+        with threadpool_limits(1, "blas"):
+            scored = scorer_of(self.surrogate, self.city).stream(batches, overlap=cores > 1)
+            rows = [rows_of(batch, scores, start) for start, (batch, scores) in zip(starts, scored, strict=True)]
         return pa.concat_tables(rows).combine_chunks()
 
 
@@ -63,16 +67,16 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """``workers`` processes of this machine; with one, the work is done right here. A worker that dies is replaced and
-    its piece done again."""
+    """``workers`` processes of this machine, of ``cores`` each; with one, the work is done right here. A worker that
+    dies is replaced and its piece done again."""
 
-    def __init__(self, workers: int = 1):
-        self.workers = workers
+    def __init__(self, workers: int = 1, cores: int = 1):
+        self.workers, self.cores = workers, cores
 
     def run(self, work: Work, numbers: Iterable[int]) -> Iterator[tuple[int, pa.Table]]:
         if self.workers == 1:
             for number in numbers:
-                yield number, work.score(number)
+                yield number, work.score(number, self.cores)
             return
         todo, falls = list(numbers), 0
         while todo:
@@ -89,7 +93,7 @@ class LocalEngine:
 
     def _pool(self, work: Work, numbers: list[int]) -> Iterator[tuple[int, pa.Table]]:
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(self.workers, context, initializer=_employ, initargs=(work,))
+        pool = ProcessPoolExecutor(self.workers, context, initializer=_employ, initargs=(work, self.cores))
         try:
             queue, running = iter(numbers), dict[Future[pa.Table], int]()
             while True:
@@ -107,29 +111,28 @@ class LocalEngine:
 
 
 class RayEngine:
-    """The workers of a Ray cluster; those of this machine where no ``address`` is given. Each node needs this package
-    and, at the same path, the surrogate and the city."""
+    """The workers of a Ray cluster, of ``cores`` each; those of this machine where no ``address`` is given. Each node
+    needs this package and, at the same path, the surrogate and the city."""
 
-    def __init__(self, address: str | None = None, workers: int | None = None):
+    def __init__(self, address: str | None = None, workers: int | None = None, cores: int = 1):
         try:
             import ray
         except ImportError:
             raise RunError("`--engine ray` needs the package ray: pip install 'citybrain[ray]'") from None
-        self.ray = ray
+        self.ray, self.cores = ray, cores
         if not ray.is_initialized():
-            ray.init(
-                address=address, num_cpus=None if address else workers, log_to_driver=False, logging_level=logging.ERROR
-            )
+            count = None if address or workers is None else workers * cores
+            ray.init(address=address, num_cpus=count, log_to_driver=False, logging_level=logging.ERROR)
 
     def run(self, work: Work, numbers: Iterable[int]) -> Iterator[tuple[int, pa.Table]]:
         ray = self.ray
         # A node that is lost takes its pieces with it; Ray does them again elsewhere.
-        task = ray.remote(num_cpus=1, max_retries=-1)(_ray_piece)
+        task = ray.remote(num_cpus=self.cores, max_retries=-1)(_ray_piece)
         shared, queue, running = [ray.put(work)], iter(numbers), {}
         while True:
-            most = max(1, int(ray.cluster_resources().get("CPU", 1))) * _AHEAD
+            most = max(1, int(ray.cluster_resources().get("CPU", 1)) // self.cores) * _AHEAD
             for number in queue:
-                running[task.remote(shared, number)] = number
+                running[task.remote(shared, number, self.cores)] = number
                 if len(running) >= most:
                     break
             if not running:
@@ -151,23 +154,24 @@ def scorer_of(surrogate: Path, city: str) -> Scorer:
     return Scorer(bundle, weather=step)
 
 
-_work: Work | None = None
+_employed: tuple[Work, int] | None = None
 
 
-def _employ(work: Work) -> None:
-    global _work
-    _work = work
+def _employ(work: Work, cores: int) -> None:
+    global _employed
+    _employed = work, cores
 
 
 def _piece(number: int) -> pa.Table:
-    assert _work is not None
-    return _work.score(number)
+    assert _employed is not None
+    work, cores = _employed
+    return work.score(number, cores)
 
 
 _held: dict[object, Work] = {}
 
 
-def _ray_piece(shared: list[Any], number: int) -> pa.Table:
+def _ray_piece(shared: list[Any], number: int, cores: int) -> pa.Table:
     """``shared`` holds a reference, so that a worker unpacks the work once and not for each piece."""
     import ray
 
@@ -175,4 +179,4 @@ def _ray_piece(shared: list[Any], number: int) -> pa.Table:
     if reference not in _held:
         _held.clear()
         _held[reference] = ray.get(reference)
-    return _held[reference].score(number)
+    return _held[reference].score(number, cores)
