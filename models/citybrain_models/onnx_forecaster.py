@@ -22,6 +22,10 @@ SLOW = ["SkipLayerNormFusion"]
 """Optimisers of ONNX Runtime that are left out: on a CPU, its sum with layer normalisation takes several times as long
 as the two one after the other."""
 
+LARGE = 10_000
+"""Nodes of a city from which on working memory is given back after each run: of 100,000 it is gigabytes, which a
+forecast every few minutes needs for a second."""
+
 
 def open_session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
     """An inference session on the CPU with a set number of threads, from bytes: no path, so no file is followed.
@@ -52,6 +56,7 @@ class OnnxForecaster:
         self.features: Features = bundle.features()
         self.calibration: Calibration = bundle.calibration
         self.threads = threads
+        self._options = _giving_back() if len(bundle.city.ids(bundle.task.node)) >= LARGE else None
         self.inputs = [*bundle.graph, *(name for name in self._reads if name not in bundle.graph)]
 
     @cached_property
@@ -86,8 +91,15 @@ class OnnxForecaster:
     def run(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """The network alone, on feature arrays; the bundle's graph is added."""
         graph = self.bundle.graph
-        return self._here.run(None, {name: graph[name] if name in graph else arrays[name] for name in self._reads})[0]
+        feed = {name: graph[name] if name in graph else arrays[name] for name in self._reads}
+        return self._here.run(None, feed, self._options)[0]
 
     def forecast(self, window: Window) -> np.ndarray:
         part = parts_of_day(self.task, self.features.calendar, window.issue)
         return self.calibration.apply(self.raw(window), part)
+
+
+def _giving_back() -> onnxruntime.RunOptions:
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -16,6 +14,7 @@ from citybrain_serving.cycle import Cycle, FeaturedForecaster
 from citybrain_serving.errors import FleetError, NotNow, UnfitBundle
 from citybrain_serving.fleet import Fleet
 from citybrain_serving.inference.network import unmeasured
+from citybrain_serving.memory import give_back
 from citybrain_serving.quality import Quality
 from citybrain_serving.snapshot import Forecast
 
@@ -97,7 +96,7 @@ class Roster:
         note(model.bundle, held.bundle)
         self.cycle.swap(model.bundle, model.forecaster)
         self._before[task] = held
-        _give_back()
+        give_back()
         log.info("bundle swapped", task=task, bundle=model.bundle.version, before=held.bundle.version)
         self.swapped(model.bundle)
         return held.bundle
@@ -160,10 +159,3 @@ def ready(fleet: Fleet, cycle: Cycle, quality: Quality, bundle: Bundle, threads:
     if rehearsed.source == "fallback" and rehearsed.inputs.newest is not None:
         raise UnfitBundle(f"its forecast of this moment could not be published: {rehearsed.reason}")
     return Model(bundle, forecaster)
-
-
-def _give_back() -> None:
-    """Lets the system have what the bundle before the last left free: each thread that loads one takes memory of its
-    own, and glibc keeps it. Other C libraries give it back by themselves, or not at all."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

@@ -27,6 +27,7 @@ from citybrain_serving.history import History
 from citybrain_serving.indices.catalogue import Index
 from citybrain_serving.indices.current import Current
 from citybrain_serving.ingest import Ingest
+from citybrain_serving.memory import give_back
 from citybrain_serving.outcome import Outcome
 from citybrain_serving.problems.finding import Finder, Problem, as_document
 from citybrain_serving.publication import Board, Published
@@ -161,6 +162,7 @@ class Service:
             if snapshot is not None:
                 self.board.prepare(snapshot)
                 self.followup(snapshot)
+                give_back()  # windows and features, of a large city a gigabyte
             return snapshot
 
     def _below_root(self) -> dict[str, str]:

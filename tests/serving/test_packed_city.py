@@ -10,7 +10,10 @@ import pytest
 
 from citybrain_datasets import packed_profile
 from citybrain_datasets.packed_profile import PackedProfile, packed
+from citybrain_models import onnx_forecaster
+from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_serving.encoding import DECIMALS
+from citybrain_serving.inference.network import unmeasured
 from citybrain_serving.readings import readings_from_json
 from citybrain_serving.safety.bundles import read_bundle
 from citybrain_serving.service import Service
@@ -42,3 +45,12 @@ def test_a_large_profile_is_packed_as_it_is_read(tmp_path, bundles, monkeypatch)
     found = read_bundle(folder)
     assert isinstance(found.statistics.profiles["speed"], PackedProfile)
     assert found.digest == bundle.digest
+
+
+def test_a_large_network_gives_its_memory_back_and_says_the_same(bundles, monkeypatch):
+    plain = OnnxForecaster(bundles["congestion"])
+    monkeypatch.setattr(onnx_forecaster, "LARGE", 1)
+    large = OnnxForecaster(bundles["congestion"])
+    window = unmeasured(plain.features, plain.bundle)
+    for _ in range(2):
+        np.testing.assert_array_equal(large.raw(window), plain.raw(window))
