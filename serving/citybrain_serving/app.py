@@ -11,6 +11,7 @@ from fastapi_offline import FastAPIOffline
 from citybrain_datasets import __version__
 from citybrain_serving import problem_details
 from citybrain_serving.compression import Heading, Packing
+from citybrain_serving.errors import NotModified
 from citybrain_serving.inference import routes as inference
 from citybrain_serving.middleware import RequestScope
 from citybrain_serving.routes import (
@@ -26,6 +27,7 @@ from citybrain_serving.routes import (
     problems,
     stream,
 )
+from citybrain_serving.routes.conditional import not_modified
 from citybrain_serving.routes.documentation import complete
 from citybrain_serving.safety.install import install as install_safety
 from citybrain_serving.scenarios import routes as scenarios
@@ -85,6 +87,7 @@ def create_app(service: Service) -> FastAPI:
     ):
         app.include_router(subject.router(service))
     problem_details.install(app)
+    app.add_exception_handler(NotModified, not_modified)
     complete(app)
     app.add_middleware(Packing)
     app.add_middleware(Heading, but=("/v1/stream",))

@@ -101,6 +101,14 @@ class Deposed(StoreUnavailable):
     """Another replica computes by now: what this one wanted to publish is not written."""
 
 
+class NotModified(Exception):
+    """No error: the caller has the answer already. ``headers`` are those of the answer."""
+
+    def __init__(self, headers: Mapping[str, str]):
+        super().__init__("not modified")
+        self.headers = dict(headers)
+
+
 class SafetyError(ServingError):
     """A key, a token or a setting of safety that cannot be as it is."""
 

@@ -177,3 +177,19 @@ def test_the_index_of_the_whole_network_is_weighted(warm, service):
     assert told["tpi"]["value"] == pytest.approx((each * lengths).sum() / lengths.sum(), abs=0.006)
     assert told["tpi"]["name"] in ("畅通", "基本畅通")
     assert told["aqi"] is None
+
+
+@pytest.mark.parametrize(
+    "address", ["/v1/roads?index=tpi", "/v1/at?lat=31.21&lon=121.51", "/v1/city", "/v1/indices", "/v1/problems"]
+)
+def test_what_holds_until_the_next_forecast_is_not_made_again(warm, service, address):
+    first = warm.get(address)
+    tag = first.headers["etag"]
+    assert first.headers["cache-control"] == "no-cache"  # a replay; else until the next cycle
+    again = warm.get(address, headers={"If-None-Match": tag})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert warm.get(address, headers={"If-None-Match": tag, "Accept-Language": "zh"}).status_code == 200
+    late = {"id": "r0", "signal": "speed", "time": "2026-03-17T00:05:00Z", "value": 3}
+    warm.post("/v1/observations", json={"observations": [late]})
+    service.step()
+    assert warm.get(address, headers={"If-None-Match": tag}).status_code == 200

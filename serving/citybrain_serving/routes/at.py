@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from citybrain_serving.here import at, city_value
 from citybrain_serving.indices.catalogue import INDICES
-from citybrain_serving.languages import BASES, preferred_language, spoken
+from citybrain_serving.languages import BASES, preferred_language
+from citybrain_serving.routes.conditional import UNCHANGED, lasting
 from citybrain_serving.routes.documentation import problems
 from citybrain_serving.routes.selecting import IndexName
 from citybrain_serving.schemas import AtBody, IndexBody
@@ -19,8 +20,14 @@ from citybrain_serving.service import Service
 def router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["city"])
 
-    @routes.get("/at", summary="This place, this hour", response_model=AtBody, responses=problems(404, 422, 503))
+    @routes.get(
+        "/at",
+        summary="This place, this hour",
+        response_model=AtBody,
+        responses={**UNCHANGED, **problems(404, 422, 503)},
+    )
     def here(
+        request: Request,
         lat: Annotated[float, Query(ge=-90, le=90, allow_inf_nan=False, description="degrees north")],
         lon: Annotated[float, Query(ge=-180, le=180, allow_inf_nan=False, description="degrees east")],
         index: IndexName = None,
@@ -33,14 +40,17 @@ def router(service: Service) -> APIRouter:
         the last twelve hours; `basis` says which it is.
         """
         language = preferred_language(accept_language)
-        return JSONResponse(at(service, lat, lon, language, index), headers=spoken(language))
+        headers = lasting(service, request, language)
+        return JSONResponse(at(service, lat, lon, language, index), headers=headers)
 
-    @routes.get("/indices", summary="Indices and their standards", response_model=list[IndexBody])
-    def indices(response: Response, accept_language: Annotated[str | None, Header()] = None) -> list[dict[str, Any]]:
+    @routes.get("/indices", summary="Indices and their standards", response_model=list[IndexBody], responses=UNCHANGED)
+    def indices(
+        request: Request, response: Response, accept_language: Annotated[str | None, Header()] = None
+    ) -> list[dict[str, Any]]:
         """`now` says what the present value at a place is made from; ahead, an index is that of each step's mean.
         `city` is the value of the whole network now, of indices that have one."""
         language = preferred_language(accept_language)
-        response.headers.update(spoken(language))
+        response.headers.update(lasting(service, request, language))
         return [
             {
                 "id": index.id,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Request, Response
 
 from citybrain_models.bundle import Bundle
 from citybrain_serving.chinese import translated, unit_name
 from citybrain_serving.encoding import utc
-from citybrain_serving.languages import preferred_language, spoken
+from citybrain_serving.languages import preferred_language
+from citybrain_serving.routes.conditional import UNCHANGED, lasting
 from citybrain_serving.schemas import CityBody
 from citybrain_serving.service import Service
 
@@ -17,10 +18,12 @@ from citybrain_serving.service import Service
 def router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["city"])
 
-    @routes.get("/city", summary="The city, its signals and forecasts", response_model=CityBody)
-    def city(response: Response, accept_language: Annotated[str | None, Header()] = None) -> dict[str, Any]:
+    @routes.get("/city", summary="The city, its signals and forecasts", response_model=CityBody, responses=UNCHANGED)
+    def city(
+        request: Request, response: Response, accept_language: Annotated[str | None, Header()] = None
+    ) -> dict[str, Any]:
         language = preferred_language(accept_language)
-        response.headers.update(spoken(language))
+        response.headers.update(lasting(service, request, language))
         town, fleet = service.fleet.city, service.fleet
         return {
             **{k: getattr(town, k) for k in ("name", "title", "timezone", "country", "synthetic", "attribution")},

@@ -15,7 +15,8 @@ from citybrain_serving.errors import NotReady
 from citybrain_serving.features import LARGEST_PAGE, Page, feature_page, plain
 from citybrain_serving.here import value_of
 from citybrain_serving.indices.catalogue import indices_of
-from citybrain_serving.languages import Language, preferred_language, spoken
+from citybrain_serving.languages import Language, preferred_language
+from citybrain_serving.routes.conditional import UNCHANGED, lasting
 from citybrain_serving.routes.documentation import problems, schema
 from citybrain_serving.routes.selecting import IndexName, Selected
 from citybrain_serving.schemas import PlaceFeatures
@@ -24,6 +25,7 @@ from citybrain_serving.service import Service
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "A page of nodes", "content": {GEOJSON: {"schema": schema(PlaceFeatures)}}},
+    **UNCHANGED,
     **problems(404, 422, 503),
 }
 Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="nodes on a page")]
@@ -55,9 +57,10 @@ def router(service: Service) -> APIRouter:
 def _answer(
     service: Service, node: NodeType, request: Request, asked: Filter, page: Page, index: str | None
 ) -> Response:
+    language = preferred_language(request.headers.get("accept-language"))
+    headers = lasting(service, request, language)
     places = service.board.places[node]
     rows = asked.rows(places)
-    language = preferred_language(request.headers.get("accept-language"))
     body = feature_page(
         places,
         np.arange(len(places)) if rows is None else rows,
@@ -67,7 +70,7 @@ def _answer(
         _told(service, node, index, language),
         service.clock.now() or pd.Timestamp.now("UTC"),
     )
-    return Response(body, media_type=GEOJSON, headers=spoken(language))
+    return Response(body, media_type=GEOJSON, headers=headers)
 
 
 def _told(service: Service, node: NodeType, index: str | None, language: Language) -> Callable[[int], dict[str, Any]]:

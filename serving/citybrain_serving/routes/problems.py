@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from citybrain_serving.chinese import unit_name
-from citybrain_serving.languages import CAUSES, Language, preferred_language, spoken, summary
+from citybrain_serving.languages import CAUSES, Language, preferred_language, summary
 from citybrain_serving.problems.finding import Problem
+from citybrain_serving.routes.conditional import UNCHANGED, lasting
 from citybrain_serving.routes.documentation import problems as errors
 from citybrain_serving.routes.selecting import Selected
 from citybrain_serving.schemas import ProblemsBody
@@ -23,9 +24,10 @@ def router(service: Service) -> APIRouter:
         "/problems",
         summary="Hot spots, now and ahead",
         response_model=ProblemsBody,
-        responses=errors(404, 422, 503),
+        responses={**UNCHANGED, **errors(404, 422, 503)},
     )
     def problems(
+        request: Request,
         response: Response,
         places: Selected,
         task: Annotated[str | None, Query(description="`congestion` or `pm25`; both by default")] = None,
@@ -39,7 +41,7 @@ def router(service: Service) -> APIRouter:
         limit. A probability is that of the worst step; `now` says that the newest observation passes the limit.
         """
         language = preferred_language(accept_language)
-        response.headers.update(spoken(language))
+        response.headers.update(lasting(service, request, language))
         if task is not None:
             service.board.known(task)
         published = service.board.of(service.snapshot)
