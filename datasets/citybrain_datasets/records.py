@@ -42,13 +42,13 @@ def merge_records(path: Path, records: list[Record]) -> None:
     write_atomically(path, json.dumps(kept + records, indent=1, ensure_ascii=False) + "\n")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes the whole file or leaves what was there."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes the whole file, text as UTF-8, or leaves what was there; it is on disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with draft.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)

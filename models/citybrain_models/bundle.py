@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.city import City
@@ -18,11 +17,11 @@ from citybrain_datasets.signals import Ticks
 from citybrain_datasets.statistics import Profile, Scaler, Statistics
 from citybrain_datasets.task import Task
 from citybrain_models.calibration import PARTS, Calibration
+from citybrain_models.city_files import city_from, facts_of, tables_of
 from citybrain_models.files import (
     MANIFEST,
     BundleError,
     from_npz,
-    from_parquet,
     read_folder,
     refuse_external_data,
     to_json,
@@ -92,13 +91,17 @@ class Bundle:
             raise BundleError(f"{folder}: verified but malformed: {error!r}") from error
 
     def _files(self) -> dict[str, bytes]:
-        city = {key: getattr(self.city, key) for key in _CITY_FIELDS}
         clocks = {name: vars(ticks) for name, ticks in self.clocks.items()}
-        files = {
+        return {
             "model.onnx": self.model,
             "task.json": to_json(self.task.model_dump(mode="json")),
             "city.json": to_json(
-                {**city, "placing": dict(self.placing), "clocks": clocks, "fingerprint": self.fingerprint}
+                {
+                    **facts_of(self.city),
+                    "placing": dict(self.placing),
+                    "clocks": clocks,
+                    "fingerprint": self.fingerprint,
+                }
             ),
             "scalers.json": to_json({name: vars(scaler) for name, scaler in self.statistics.scalers.items()}),
             "profiles.npz": to_npz({f"{n}.{p.slot_minutes}": p.mean for n, p in self.statistics.profiles.items()}),
@@ -112,23 +115,14 @@ class Bundle:
             ),
             "metrics.json": to_json({"created": self.created, **self.metrics}),
             "card.md": self.card.encode(),
+            **tables_of(self.city),
         }
-        for kind, tables in (("nodes", self.city.nodes), ("edges", self.city.edges)):
-            for name, table in tables.items():
-                files[f"{kind}.{name}.parquet"] = table.to_parquet(compression="zstd")
-        return files
 
     @staticmethod
     def _from_files(files: dict[str, bytes], digest: str) -> Bundle:
         refuse_external_data(files["model.onnx"])
         task = Task.model_validate_json(files["task.json"])
         about = json.loads(files["city.json"])
-        tables: dict[str, dict[Any, pd.DataFrame]] = {"nodes": {}, "edges": {}}
-        for name, data in files.items():
-            if name.endswith(".parquet"):
-                kind, key, _ = name.split(".")
-                tables[kind][key] = from_parquet(data, name)
-        city = City(nodes=tables["nodes"], edges=tables["edges"], **{key: about[key] for key in _CITY_FIELDS})
         profiles = {}
         for key, mean in from_npz(files["profiles.npz"], "profiles.npz").items():
             name, slot_minutes = key.rsplit(".", 1)
@@ -137,7 +131,7 @@ class Bundle:
         metrics = json.loads(files["metrics.json"])
         return Bundle(
             task=task,
-            city=city,
+            city=city_from(files, about),
             placing=about["placing"],
             statistics=Statistics(scalers, profiles),
             graph=from_npz(files["graph.npz"], "graph.npz"),
@@ -160,6 +154,3 @@ def _calibration(data: bytes, task: Task) -> Calibration:
     if len(parts) not in (0, PARTS):
         raise BundleError(f"calibration.json: holds {len(parts)} parts of the day, expected {PARTS} or none")
     return Calibration(tuple(found["quantiles"]), shift, parts.reshape(-1, *shift.shape))
-
-
-_CITY_FIELDS = ("name", "timezone", "title", "country", "synthetic", "attribution")

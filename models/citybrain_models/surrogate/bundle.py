@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from citybrain_datasets.city import City
 from citybrain_datasets.scenarios.actions import Window
+from citybrain_models.city_files import city_from, facts_of, tables_of
 from citybrain_models.files import (
     BundleError,
     from_npz,
-    from_parquet,
     read_folder,
     refuse_external_data,
     to_json,
@@ -27,7 +26,6 @@ from citybrain_models.surrogate.network import Base, RoadNetwork
 from citybrain_models.surrogate.reach import Reach
 
 FORMAT = "surrogate-2"
-_CITY_FIELDS = ("name", "timezone", "title", "country", "synthetic", "attribution")
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class SurrogateBundle:
 
     def _files(self) -> dict[str, bytes]:
         usual = {n: a for n in ("flow", "vehicles", "emission", "worn") if (a := getattr(self.usual, n)) is not None}
-        files = {
+        return {
             "model.onnx": self.model,
             "network.npz": _packed(self.network.arrays()),
             "usual.npz": _packed(usual),
@@ -91,7 +89,7 @@ class SurrogateBundle:
             "air.npz": _packed(self.air),
             "surrogate.json": to_json(
                 {
-                    "city": {key: getattr(self.city, key) for key in _CITY_FIELDS},
+                    "city": facts_of(self.city),
                     "window": self.window.model_dump(mode="json"),
                     "slot_seconds": self.usual.slot_seconds,
                     "quantiles": self.quantiles,
@@ -102,23 +100,15 @@ class SurrogateBundle:
             ),
             "metrics.json": to_json(dict(self.metrics)),
             "card.md": self.card.encode(),
+            **tables_of(self.city),
         }
-        for kind, tables in (("nodes", self.city.nodes), ("edges", self.city.edges)):
-            for name, table in tables.items():
-                files[f"{kind}.{name}.parquet"] = table.to_parquet(compression="zstd")
-        return files
 
 
 def _from_files(files: dict[str, bytes], digest: str) -> SurrogateBundle:
     refuse_external_data(files["model.onnx"])
     about = json.loads(files["surrogate.json"])
-    tables: dict[str, dict[Any, pd.DataFrame]] = {"nodes": {}, "edges": {}}
-    for name, data in files.items():
-        if name.endswith(".parquet"):
-            kind, key, _ = name.split(".")
-            tables[kind][key] = from_parquet(data, name)
     return SurrogateBundle(
-        city=City(nodes=tables["nodes"], edges=tables["edges"], **about["city"]),
+        city=city_from(files, about["city"]),
         window=Window.model_validate(about["window"]),
         network=RoadNetwork.from_arrays(from_npz(files["network.npz"], "network.npz")),
         usual=Base(**from_npz(files["usual.npz"], "usual.npz"), slot_seconds=about["slot_seconds"]),

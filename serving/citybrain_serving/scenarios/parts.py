@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from citybrain_datasets.errors import CityBrainError
+from citybrain_datasets.records import write_atomically
 
 
 class RunError(CityBrainError):
@@ -34,7 +34,7 @@ class Parts:
         said = json.dumps(about, sort_keys=True, ensure_ascii=False, indent=1)
         if claim.exists() and claim.read_text(encoding="utf-8") != said:
             raise RunError(f"{self.folder}: holds another run, broken off; finish it, or start anew with --restart")
-        write_whole(claim, said.encode())
+        write_atomically(claim, said)
 
     def path(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}.parquet"
@@ -45,7 +45,7 @@ class Parts:
     def save(self, number: int, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        write_whole(self.path(number), sink.getvalue().to_pybytes())
+        write_atomically(self.path(number), sink.getvalue().to_pybytes())
 
     def read(self, count: int) -> Iterator[pa.Table]:
         """The first ``count`` parts, in order."""
@@ -56,22 +56,8 @@ class Parts:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all, and on disk when it returns."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def write_table(table: pa.Table, path: Path) -> None:
     """Writes a Parquet file whole or not at all: the same bytes for the same table."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, sink.getvalue().to_pybytes())
+    write_atomically(path, sink.getvalue().to_pybytes())

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from citybrain_datasets.records import write_atomically
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
 from citybrain_datasets.scenarios.places import clock
@@ -16,7 +17,6 @@ from citybrain_datasets.scenarios.resolve import districts
 from citybrain_models.surrogate.scorer import Scorer
 from citybrain_serving.scenarios.drawing import bars, courses, map_of_change, scatter
 from citybrain_serving.scenarios.engine import Work, scorer_of
-from citybrain_serving.scenarios.parts import write_whole
 
 SHOWN = 20
 """Rows of the table."""
@@ -47,7 +47,7 @@ def write_report(
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n'
         f"<body><h1>{title}</h1>\n{body}\n</body></html>\n"
     )
-    write_whole(target, page.encode())
+    write_atomically(target, page)
 
 
 def _body(
