@@ -14,6 +14,8 @@ from pydantic import ValidationError
 
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError
+from citybrain_datasets.scenarios.actions import Window
+from citybrain_datasets.scenarios.checking import check_places, check_weather
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.mixed import random_scenario
 from citybrain_datasets.scenarios.places import When, Where
@@ -148,6 +150,13 @@ def test_a_time_over_midnight_and_kinds_of_day() -> None:
     assert not night.covers(60 * 23, True)
 
 
+def test_a_time_that_no_day_has_is_told_as_it_was_written() -> None:
+    for written in ("25:00", 1500):
+        with pytest.raises(ValidationError, match="25:00 is no time of day"):
+            When.model_validate({"begin": written, "end": "09:00"})
+    assert When.model_validate({"begin": "20:00", "end": "24:00"}).covers(23 * 60, off=False)
+
+
 def test_places_meet(city: City) -> None:
     roads = city.nodes["road"]
     town = resolve(Where(district=(OLD_TOWN,)), city)
@@ -167,6 +176,37 @@ def test_what_a_city_does_not_have_is_named(city: City) -> None:
     assert "measures.0.where.owner: 'Nobody'" in str(raised.value)
     with pytest.raises(CityError, match="no road of city embedded lies there"):
         resolve(Where(polygon=((0, 0), (1, 0), (0, 1))), city)
+
+
+def test_places_the_city_does_not_have_are_told_with_file_line_and_field(city: City, tmp_path: Path) -> None:
+    """All of them at once, before anything is computed; a sweep by its first scenario."""
+    text = """version: 1
+scenarios:
+- id: nowhere
+  measures:
+  - {lever: closure, where: {segments: [R001]}}
+  - lever: closure
+    where:
+      segments: [R999]
+- id: atlantis
+  grid: {v: [30, 40]}
+  measures: [{lever: speed_limit, kmh: $v, where: {district: Atlantis}}]
+"""
+    with pytest.raises(CityError) as raised:
+        check_places(read_scenarios(write(tmp_path, text)), city)
+    first, second = str(raised.value).splitlines()
+    path = tmp_path / "s.yaml"
+    assert first == f"{path}, line 8, measures.1.where.segments: 'R999' is not in city embedded (scenario nowhere)"
+    assert second.startswith(f"{path}, line 11, measures.0.where.district: 'Atlantis' is not")
+    check_places(read_scenarios(write(tmp_path, GOOD)), city)
+
+
+def test_weather_that_is_not_on_record_is_told_with_file_line_and_field(city: City, tmp_path: Path) -> None:
+    asked = read_scenarios(write(tmp_path, GOOD.replace("case: 2025-03-20", "case: 2031-01-01")))
+    with pytest.raises(CityError, match=r"s.yaml, line \d+, weather: 2031-01-01 is not on record; .*scenario "):
+        check_weather(asked, city, Window())
+    check_weather(read_scenarios(write(tmp_path, GOOD)), city, Window())
+    check_weather(asked, city.replace(signals={}), Window())
 
 
 @settings(deadline=None, max_examples=50)

@@ -121,7 +121,7 @@ def test_what_was_never_learnt_is_marked(scorer):
         scorer.levers([scenario(), scenario({"lever": "demand", "factor": 3.0})], scorer.base.flow).levers
     )
     assert inside == ""
-    assert "cancelled" in outside
+    assert "trips taken away or added" in outside
 
 
 def test_a_road_the_city_does_not_have_is_named(scorer):
@@ -236,6 +236,15 @@ def test_another_run_in_the_way_is_refused_and_may_be_thrown_away(work, file, tm
     with pytest.raises(RunError, match="another run"):
         score_to(other, out, EVEN, LocalEngine(1))
     assert score_to(other, out, EVEN, LocalEngine(1), restart=True).found == 0
+
+
+def test_a_run_that_scored_nothing_stands_in_nobodys_way(work, file, tmp_path):
+    out = tmp_path / "out.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        score_to(work, out, EVEN, Failing(0))
+    file.write_text(SWEEP.replace("seed: 3", "seed: 4"), encoding="utf-8")
+    other = Work(read_scenarios(file), work.surrogate, "embedded", chunk=8)
+    assert score_to(other, out, EVEN, LocalEngine(1)).found == 0
 
 
 def test_no_scenario_is_an_error(work, tmp_path):

@@ -14,6 +14,7 @@ from rich.table import Table
 from citybrain_datasets.errors import ConfigError
 from citybrain_datasets.scenarios.actions import Window, compile_actions
 from citybrain_datasets.scenarios.air import read_assumptions
+from citybrain_datasets.scenarios.checking import check_places, check_weather
 from citybrain_datasets.scenarios.dataset import generate
 from citybrain_datasets.scenarios.own_network import open_network
 from citybrain_datasets.scenarios.reading import read_scenarios
@@ -60,9 +61,12 @@ def simulate(
         return
     if not scenarios:
         raise ConfigError("simulate: name a file of scenarios, or --mixed N")
-    chosen = list(read_scenarios(*scenarios))
+    asked = read_scenarios(*scenarios)
+    check_places(asked, site.city)
+    check_weather(asked, site.city, window)
+    chosen = list(asked)
     for scenario in chosen:
-        compile_actions(scenario, site.city, window)  # so that a wrong place is told before hours of simulation
+        compile_actions(scenario, site.city, window)  # so that a sweep's wrong place is told before hours of simulation
     simulator = Simulator(site, cache or out / "cache", window, replications, read_assumptions(air))
     with bar:
         task = bar.add_task("Windows simulated", total=None)

@@ -24,7 +24,9 @@ def _clock(value: object) -> object:
         hours, colon, minutes = value.partition(":")
         if not colon or not (hours.isdigit() and minutes.isdigit() and len(minutes) == 2) or int(minutes) > 59:
             raise ValueError(f"{value!r} is no time of day; write HH:MM")
-        return int(hours) * 60 + int(minutes)
+        value = int(hours) * 60 + int(minutes)
+    if isinstance(value, int) and not 0 <= value <= DAY_MINUTES:
+        raise ValueError(f"{clock(value)} is no time of day; a day ends at 24:00")
     return value
 
 

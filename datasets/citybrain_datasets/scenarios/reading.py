@@ -22,7 +22,10 @@ from citybrain_datasets.scenarios.language import AIR_LEVERS, TRAFFIC_LEVERS, VE
 from citybrain_datasets.scenarios.sweeps import Sweep
 
 _TAGS = {*AIR_LEVERS, *TRAFFIC_LEVERS, "Uniform", "Integer", "Choice", "Subset"}
-_MOST_PROBLEMS = 200
+MOST_PROBLEMS = 200
+"""After so many a file is not read on."""
+Lines = dict[tuple[str | int, ...], int]
+"""Line of each value, by the keys and positions that lead to it; of a JSON line, of the whole alone."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,18 @@ class Source:
 
     entry: Scenario | Sweep
     path: Path
-    line: int
+    lines: Lines
+
+    @property
+    def line(self) -> int:
+        return self.lines.get((), 1)
 
     def __len__(self) -> int:
         return len(self.entry) if isinstance(self.entry, Sweep) else 1
+
+    def problem(self, at: tuple[str | int, ...], what: str) -> Problem:
+        """What is wrong with the field ``at``, by file, line and field."""
+        return _problem(self.path, _line(self.lines, at), what, ".".join(map(str, at)))
 
 
 class Scenarios(Sequence[Scenario]):
@@ -81,7 +92,7 @@ def read_scenarios(*paths: Path | str) -> Scenarios:
         parse = _json_lines if path.suffix in (".jsonl", ".ndjson") else _yaml
         for document, lines in parse(path, text, problems):
             _take(path, document, lines, sources, problems)
-            if len(problems) > _MOST_PROBLEMS:
+            if len(problems) > MOST_PROBLEMS:
                 raise CityError(problems)
     seen: dict[str, Source] = {}
     for source in sources:
@@ -91,10 +102,6 @@ def read_scenarios(*paths: Path | str) -> Scenarios:
     if problems:
         raise CityError(problems)
     return Scenarios(sources)
-
-
-Lines = dict[tuple[str | int, ...], int]
-"""Line of each value, by the keys and positions that lead to it; of a JSON line, of the whole alone."""
 
 
 def _json_lines(path: Path, text: str, problems: list[Problem]) -> Iterator[tuple[Any, Lines]]:
@@ -166,17 +173,21 @@ def _take(path: Path, document: Any, lines: Lines, sources: list[Source], proble
         except ValueError as error:
             problems.append(_problem(path, first, str(error)))
             return
-    sources.append(Source(entry, path, first))
+    sources.append(Source(entry, path, lines))
 
 
 def _problems(path: Path, error: ValidationError, lines: Lines, note: str = "") -> Iterator[Problem]:
     for found in error.errors(include_url=False):
         # pydantic names the member of a union it tried; that is no key of the file.
         at = tuple(key for key in found["loc"] if key not in _TAGS)
-        near = at
-        while near and near not in lines:
-            near = near[:-1]
-        yield _problem(path, lines.get(near, 1), note + _said(found["msg"]), ".".join(map(str, at)))
+        yield _problem(path, _line(lines, at), note + _said(found["msg"]), ".".join(map(str, at)))
+
+
+def _line(lines: Lines, at: tuple[str | int, ...]) -> int:
+    """The line of a field, or of the innermost that holds it and has one."""
+    while at and at not in lines:
+        at = at[:-1]
+    return lines.get(at, 1)
 
 
 def _problem(path: Path, line: int, what: str, field: str = "") -> Problem:

@@ -54,6 +54,11 @@ def weather_hours(city: City, weather: Weather, window: Window, fallback: Hours 
     return Hours(**column, times=np.stack([b.index.to_numpy(dtype="datetime64[ns]") for b in blocks]))
 
 
+def has_weather(city: City) -> bool:
+    """Whether the city has any record that :func:`weather_hours` can choose from."""
+    return all(name in city.signals for name in _NEEDED)
+
+
 def _choose(days: pd.Index, weather: Weather, city: City) -> list[object]:
     if weather.case is not None:
         chosen = [d for d in days if d == weather.case]
@@ -72,7 +77,7 @@ def _choose(days: pd.Index, weather: Weather, city: City) -> list[object]:
 
 def _record(city: City) -> pd.DataFrame | None:
     """Hourly weather by UTC end of the hour; of several stations their mean."""
-    if any(n not in city.signals for n in _NEEDED):
+    if not has_weather(city):
         return None
     columns = {}
     for name in (*_NEEDED, "precipitation"):

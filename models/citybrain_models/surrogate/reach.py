@@ -13,7 +13,12 @@ from citybrain_models.surrogate.levers import CHANNELS, summary
 MARGIN = 1.1
 """So much beyond the strongest that was learnt is still taken for inside."""
 QUANTILE = 0.99
-_NAMES = [f"{kind} {channel}" for kind in ("weakest", "strongest", "total") for channel in CHANNELS]
+_WORDS = {
+    "lanes_closed": "lanes closed", "closed": "roads closed", "limit": "speed limits", "retiming": "signals retimed",
+    "cancelled": "trips taken away or added", "cancelled_share": "trips taken away or added", "cleaner": "less exhaust",
+    "barred": "vehicles barred", "diverted": "traffic diverted", "informed": "drivers informed",
+}  # fmt: skip
+_NAMES = [_WORDS[channel] for _ in ("weakest", "strongest", "total") for channel in CHANNELS]
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,14 @@ class Reach:
         return self.judge(summary(levers))
 
     def judge(self, said: np.ndarray) -> list[str]:
-        """For each scenario, by its :func:`summary`, why it lies outside: the channels stronger than any learnt, or
-        ``combination`` where no scenario like it was; an empty string inside."""
+        """For each scenario, by its :func:`summary`, why it lies outside: of what there is more than was ever learnt,
+        or ``combination`` where no scenario like it was; an empty string inside."""
         lowest, highest, seen = self._bounds
         beyond = (said > highest) | (said < lowest)
         far = _distances(said / self.size, seen).min(axis=1) > self.gap * MARGIN + 1e-6
         found = ["combination" if away else "" for away in far]
         for row in np.flatnonzero(beyond.any(axis=1)):
-            found[row] = "; ".join(_NAMES[i] for i in np.flatnonzero(beyond[row]))
+            found[row] = "; ".join(dict.fromkeys(_NAMES[i] for i in np.flatnonzero(beyond[row])))
         return found
 
     @cached_property

@@ -20,7 +20,7 @@ from citybrain_serving.scenarios.engine import Engine, LocalEngine, RayEngine, W
 from citybrain_serving.scenarios.parts import write_table
 from citybrain_serving.scenarios.ranking import parse_weights
 from citybrain_serving.scenarios.report import write_report
-from citybrain_serving.scenarios.run import Outcome, score_to, surrogate_for
+from citybrain_serving.scenarios.run import Outcome, check_scenarios, score_to, surrogate_for
 
 console = Console(stderr=True)
 
@@ -51,6 +51,7 @@ def score(
     """Score scenarios by the surrogate and rank them; a run broken off goes on with the same command."""
     weighed = parse_weights(weights)
     work = Work(read_scenarios(*scenarios), surrogate_for(city, surrogate).absolute(), city)
+    check_scenarios(work)
     chosen: Engine
     if engine is EngineName.ray:
         chosen = RayEngine(address, workers, cores or 1)

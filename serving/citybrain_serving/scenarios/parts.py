@@ -32,7 +32,8 @@ class Parts:
         self.folder.mkdir(parents=True, exist_ok=True)
         claim = self.folder / "run.json"
         said = json.dumps(about, sort_keys=True, ensure_ascii=False, indent=1)
-        if claim.exists() and claim.read_text(encoding="utf-8") != said:
+        scored = any(self.folder.glob("part-*.parquet"))
+        if scored and claim.exists() and claim.read_text(encoding="utf-8") != said:
             raise RunError(f"{self.folder}: holds another run, broken off; finish it, or start anew with --restart")
         write_atomically(claim, said)
 

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from citybrain_datasets.scenarios.checking import check_places, check_weather
 from citybrain_datasets.scenarios.reading import Scenarios
+from citybrain_datasets.scenarios.site import open_site
 from citybrain_models.surrogate.bundle import SurrogateBundle
+from citybrain_models.surrogate.scorer import USUAL_WEATHER
 from citybrain_serving.scenarios.engine import Engine, Work
 from citybrain_serving.scenarios.parts import Parts, RunError, write_table
 from citybrain_serving.scenarios.ranking import rank
@@ -40,6 +43,15 @@ def surrogate_for(city: str, given: Path | None = None) -> Path:
         f"there is no surrogate for {city}: name one (--surrogate), train one (`citybrain train-surrogate`), "
         "or apply another city's (`citybrain apply-surrogate`)"
     )
+
+
+def check_scenarios(work: Work) -> None:
+    """Raises :class:`CityError` with file, line and field of each place or weather that the city does not have."""
+    bundle = SurrogateBundle.read(work.surrogate)
+    check_places(work.scenarios, bundle.city)
+    asked = (source.entry.weather for source in work.scenarios.sources)
+    if any(weather not in (None, USUAL_WEATHER) for weather in asked):  # the bundle holds no other
+        check_weather(work.scenarios, open_site(work.city).city, bundle.window)
 
 
 def score_to(
