@@ -10,6 +10,7 @@ from citybrain_serving.app import create_app
 from citybrain_serving.bench import contract
 from citybrain_serving.bench.bad_bodies import bad_bodies
 from citybrain_serving.bench.contract import examine
+from citybrain_serving.bench.records import Notebook
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
 
@@ -28,6 +29,16 @@ def test_every_operation_answers_as_it_is_documented(bundles, tmp_path):
     found = examine(list(bundles.values()), tmp_path, examples=2)
     assert (found.failures, found.errors) == ([], []), (tmp_path / "schemathesis.log").read_text()[-4_000:]
     assert found.operations == found.known >= 39
+
+
+def test_what_is_found_becomes_a_record(bundles, tmp_path, monkeypatch):
+    found = contract.Findings(39, 38, 3_000, ["Server error: GET /v1/at"], [])
+    monkeypatch.setattr(contract, "examine", lambda *_, **__: found)
+    book = Notebook(tmp_path / "records.json", "a test", tell=lambda _: None)
+    contract.measure(book, bundles["pm25"], tmp_path)
+    told = {record["metric"]: record["value"] for record in book.records}
+    assert told == {"operations": 39, "operations_tested": 38, "requests": 3_000, "failures": 1, "errors": 0}
+    assert any("GET /v1/at" in record["note"] for record in book.records)
 
 
 def test_an_answer_that_the_document_does_not_know_is_found(bundles, tmp_path, monkeypatch):

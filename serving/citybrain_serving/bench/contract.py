@@ -84,7 +84,7 @@ class Findings:
     errors: list[str]
 
 
-def measure(book: Notebook, bundle: Bundle, folder: Path, *, examples: int = 100) -> None:
+def measure(book: Notebook, bundle: Bundle, folder: Path, *, examples: int = 50) -> None:
     found = examine([bundle], folder / "contract", examples=examples)
     case, note = "contract", f"schemathesis, all checks, at most {examples} examples an operation; {PHASES}"
     book.add(case, "citybrain", "operations", found.known, "1", note="of the OpenAPI document")

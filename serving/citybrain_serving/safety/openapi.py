@@ -31,7 +31,7 @@ def describe(document: dict[str, Any], free: Collection[Permission] = ()) -> Non
     for path, operations in document["paths"].items():
         example = path.replace("{", "").replace("}", "")
         for method, operation in operations.items():
-            _told_as_it_is(path, operation["responses"])
+            _told_as_it_is(path, operation)
             permission = permission_for(method.upper(), example)
             operation["x-permission"] = str(permission)
             if permission is Permission.PROBE:
@@ -45,8 +45,12 @@ def describe(document: dict[str, Any], free: Collection[Permission] = ()) -> Non
         document["components"]["schemas"].pop(shape, None)
 
 
-def _told_as_it_is(path: str, responses: dict[str, Any]) -> None:
-    """What is wrong with a parameter leaves as every other error does, and not in the framework's own form."""
+def _told_as_it_is(path: str, operation: dict[str, Any]) -> None:
+    """What is wrong with a parameter leaves as every other error does, and not in the framework's own form. Under
+    ``/v2`` there is no query: where an address names no version, the one in use is meant."""
+    responses = operation["responses"]
+    if path.startswith("/v2") and "parameters" in operation:
+        operation["parameters"] = [told for told in operation["parameters"] if told["in"] != "query"]
     if "HTTPValidationError" not in str(responses.get("422")):
         return
     if path.startswith("/v2"):  # the protocol's word for it is 400
