@@ -88,7 +88,7 @@ def problem(
         document["detail"] = "; ".join(f"{e['where']}: {e['what']}" for e in document["errors"][:TOLD])
     out = {**(headers or {}), **spoken(language)}
     if status in RETRY_AFTER:
-        out["Retry-After"] = RETRY_AFTER[status]
+        out.setdefault("Retry-After", RETRY_AFTER[status])
     if status == 413:
         out["Connection"] = "close"  # the rest of the body was not read
     return Response(orjson.dumps(document), status, out, MEDIA)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
@@ -21,9 +23,12 @@ from citybrain_serving.shortcuts import VARY, Answer
 
 OFFERED = (JSON, GEOJSON, ARROW)
 LASTING = (b"content-type", b"content-length", b"content-encoding", b"content-language")
-AT_ONCE = 5_000
-"""Nodes up to which an answer is encoded where it stands; more go to a thread, so that others are
-answered."""
+AT_ONCE = 1_000
+"""Nodes of a city up to which an answer is encoded where it stands; more go to a thread, so that others are answered,
+and refused, meanwhile."""
+
+ENCODERS = 2
+"""Threads that encode at a time: more would only take the interpreter from each other, and from the event loop."""
 
 EXAMPLE: dict[str, Any] = {
     "city": "lantan", "synthetic": True, "task": "congestion", "signal": "speed", "unit": "km/h", "index": None,
@@ -50,6 +55,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 
 def router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["forecasts"])
+    encoders = CapacityLimiter(ENCODERS)
 
     @routes.get("/forecasts/{task}", summary="The newest forecast", response_class=Response, responses=ANSWERS)
     async def forecast(
@@ -85,7 +91,10 @@ def router(service: Service) -> APIRouter:
         if matches(request.headers.get("if-none-match"), etag):
             return Response(status_code=304, headers=headers)
         small = places.ids is not None or len(published.answers.places) <= AT_ONCE
-        body = published.get(query, coding) if small else await run_in_threadpool(published.get, query, coding)
+        if small:
+            body = published.get(query, coding)
+        else:
+            body = await run_sync(published.get, query, coding, limiter=encoders)
         if coding != "identity":
             headers["Content-Encoding"] = coding
         answer = Response(body, headers=headers, media_type=media)

@@ -28,7 +28,7 @@ class SafetySettings(BaseModel):
     rate_burst: float = Field(500, ge=1)
     in_flight: int = Field(256, ge=1)
     """Requests under way, of all callers; beyond them the answer is 503. Probes always get through."""
-    at_once: int = Field(8, ge=1)
+    at_once: int = Field(4, ge=1)
     """Requests worked on at the same time, their bodies being read; others wait a moment, then the answer is 503.
     Inference has a queue of its own (``infer_queue_rows``)."""
     answer_seconds: float = Field(30, gt=0)
