@@ -34,7 +34,7 @@ from citybrain_training.surrogate.runs import Study, parts, study_of
 
 SIDE = 3
 WINDOW = Window(begin=7 * 60, end=8 * 60)
-SMALL = SurrogateConfig(members=2, width=16, blocks=1, hubs=2, epochs=8, batch=8, average=0.0)
+SMALL = SurrogateConfig(width=16, blocks=1, hubs=2, epochs=8, batch=8, average=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,8 @@ def test_a_tuned_surrogate_is_calibrated_on_runs_it_was_not_tuned_on(study, trai
     from citybrain_training.surrogate import tuning
 
     monkeypatch.setattr(tuning, "EPOCHS", 2)
-    train_surrogate(study, SMALL.model_copy(update={"epochs": 1}), tmp_path)
+    monkeypatch.setattr(tuning, "FOLDS", 2)
+    train_surrogate(study, SMALL.model_copy(update={"members": 2, "epochs": 1}), tmp_path)
     site = town()
     seen = study_of(replace(site, city=site.city.replace(name="other")), runs(site, 8, first=300))
     tuned_on: list[set[str]] = []
@@ -236,7 +237,7 @@ def test_a_tuned_surrogate_is_calibrated_on_runs_it_was_not_tuned_on(study, trai
         tuning.tuned(tmp_path, seen)
     torch.save(weights, tmp_path / "fit" / "best.ckpt")
     with pytest.raises(SurrogateError, match="fewest"):
-        tuning.tuned(tmp_path, seen.part(np.arange(2)))
+        tuning.tuned(tmp_path, seen.part(np.arange(1)))
 
 
 def ids(study: Study) -> set[str]:

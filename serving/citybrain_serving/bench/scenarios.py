@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.mixed import random_scenario
+from citybrain_datasets.scenarios.outcomes import OUTCOMES
 from citybrain_datasets.scenarios.reading import read_scenarios
 from citybrain_datasets.scenarios.site import open_site
 from citybrain_datasets.scenarios.truth import simulate
@@ -28,6 +29,7 @@ from citybrain_serving.scenarios.engine import Engine, LocalEngine, RayEngine, W
 from citybrain_serving.scenarios.parts import RunError
 from citybrain_serving.scenarios.ranking import DEFAULT_WEIGHTS
 from citybrain_serving.scenarios.run import score_to, surrogate_for
+from citybrain_serving.scenarios.verify import REPLICATIONS, verify
 
 REPEATS = 5
 """Times that either side of a ratio is measured, in turn; medians are told."""
@@ -75,6 +77,21 @@ class Bench:
         seconds = [_timed(lambda s=s: simulate(site, s, 0, self.bundle.window))[0] for s in scenarios]  # type: ignore[misc]  # mypy sees no type in a bound default
         note = f"median of {count} mixed scenarios, the base's run apart; {self.about}"
         self._add("SUMO", "seconds per scenario", _median(seconds), "s", note, threads=1)
+
+    def verified(self, file: Path) -> None:
+        """The scenarios of ``file``, each through SUMO as well: how far off the surrogate was, and which intervals
+        held."""
+        work = Work(read_scenarios(file), self.folder, self.city)
+        with tempfile.TemporaryDirectory() as folder:
+            ranked = score_to(work, Path(folder) / "ranking.parquet", DEFAULT_WEIGHTS, LocalEngine()).table
+        rows = verify(work, ranked, ranked.num_rows).to_pylist()
+        note = f"{ranked.num_rows} scenarios of {file.name} on {REPLICATIONS} mornings; {self.about}"
+        subject = "citybrain score --verify"
+        for name in DEFAULT_WEIGHTS:
+            off = [abs(row["off_by"]) for row in rows if row["outcome"] == name]
+            self._add(subject, f"{name} change, median error", _median(off), OUTCOMES[name].unit, note)
+        held = sum(row["held"] for row in rows) / len(rows)
+        self._add(subject, "intervals that held, all outcomes", held, "1", note)
 
     def run(self, count: int, workers: int) -> None:
         """``citybrain score`` of ``count`` scenarios out of a sweep, from the file to the ranking on disk."""

@@ -11,7 +11,7 @@ from citybrain_datasets.errors import ConfigError
 from citybrain_serving.bench.records import Notebook
 from citybrain_serving.bench.scenarios import Bench
 
-PARTS = ("batches", "simulation", "run", "engines", "kills")
+PARTS = ("batches", "simulation", "run", "engines", "kills", "verified")
 
 
 def bench_scoring(
@@ -23,8 +23,11 @@ def bench_scoring(
     sample: Annotated[int, typer.Option(min=1, help="scenarios where rates are compared")] = 2_000,
     times: Annotated[int, typer.Option(min=1, help="kills")] = 10,
     out: Annotated[Path, typer.Option(help="JSON file of the records")] = Path("benchmarks/scenarios-speed.json"),
+    scenarios: Annotated[Path, typer.Option(help="file of the scenarios that are verified")] = Path(
+        "docs/scenarios-example.yaml"
+    ),
 ) -> None:
-    """Measure how fast scenarios are scored."""
+    """Measure how fast scenarios are scored, and how well the best of them hold before SUMO."""
     chosen = parts.split(",")
     if unknown := [name for name in chosen if name not in PARTS]:
         raise ConfigError(f"unknown part {unknown[0]!r}; known are {', '.join(PARTS)}")
@@ -36,6 +39,7 @@ def bench_scoring(
         "run": lambda: bench.run(count, workers),
         "engines": lambda: bench.engines(sample),
         "kills": lambda: bench.kills(times, sample),
+        "verified": lambda: bench.verified(scenarios),
     }
     for name in chosen:
         measures[name]()

@@ -74,25 +74,28 @@ def make_bundle(
 
     It is calibrated on the runs of ``calibrate``, where those were simulated.
     """
-    about = config, Reach.of(train.arrays["levers"]), fingerprint(train)
-    margins = judging.margins(*judged(bundle_at(calibrate, network, *about), calibrate))
-    return replace(bundle_at(place or train, network, *about), margins=margins)
+    about = exported(network, calibrate), config, Reach.of(train.arrays["levers"]), fingerprint(train)
+    margins = judging.margins(*judged(bundle_at(calibrate, *about), calibrate))
+    return replace(bundle_at(place or train, *about), margins=margins)
 
 
-def bundle_at(
-    place: Study, network: SurrogateEnsemble, config: SurrogateConfig, reach: Reach, trained_on: str
-) -> SurrogateBundle:
+def exported(network: SurrogateEnsemble, study: Study) -> bytes:
+    """ONNX of a network, with runs of ``study`` as the example."""
+    example = {n: study.arrays[n][:4] for n in ("levers", "closed")}
+    example |= {n: study.arrays[n][:1] for n in ("context", "base", "unit")} | study.graph
+    return export_surrogate(network, {name: example[name] for name in INPUTS})
+
+
+def bundle_at(place: Study, model: bytes, config: SurrogateConfig, reach: Reach, trained_on: str) -> SurrogateBundle:
     """A bundle for one place, not calibrated yet: its bounds are the surrogate's own width away. ``trained_on`` is the
     fingerprint of the runs."""
-    example = {n: place.arrays[n][:4] for n in ("levers", "closed")}
-    example |= {n: place.arrays[n][:1] for n in ("context", "base", "unit")} | place.graph
     step = air_step(place.site, USUAL_WEATHER, place.window, base_emission=place.usual.emission.T)
     return SurrogateBundle(
         city=place.site.city.replace(signals={}),
         window=place.window,
         network=RoadNetwork.from_arrays(place.network.arrays()),  # as it will be read back
         usual=place.usual,
-        model=export_surrogate(network, {name: example[name] for name in INPUTS}),
+        model=model,
         quantiles=config.quantiles,
         reach=reach,
         margins=dict.fromkeys(OUTCOMES, 1.0),

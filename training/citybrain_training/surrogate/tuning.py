@@ -19,7 +19,7 @@ from citybrain_training.surrogate import judging
 from citybrain_training.surrogate.config import SurrogateConfig
 from citybrain_training.surrogate.fitting import fit_surrogate
 from citybrain_training.surrogate.module import SurrogateModule, build_network
-from citybrain_training.surrogate.pipeline import bundle_at, judged
+from citybrain_training.surrogate.pipeline import bundle_at, exported, judged
 from citybrain_training.surrogate.runs import Study
 
 EPOCHS, SLOWER, MINUTES = 40, 5.0, 3.0
@@ -42,7 +42,8 @@ def tuned(training: Path, seen: Study) -> SurrogateBundle:
     config, network = trained_network(training, seen)
 
     def on(some: Study) -> SurrogateBundle:
-        return bundle_at(seen, _adjusted(network, some, config), config, home.reach, home.fingerprint)
+        model = exported(_adjusted(network, some, config), some)
+        return bundle_at(seen, model, config, home.reach, home.fingerprint)
 
     told = [judged(on(rest), kept) for rest, kept in _folds(seen, config.seed)]
     margins = judging.margins(*(pd.concat(frames, ignore_index=True) for frames in zip(*told, strict=True)))
