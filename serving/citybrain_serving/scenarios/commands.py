@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -78,6 +79,7 @@ def score(
             task = bar.add_task("simulating", total=min(verify, done.table.num_rows))
             checked = simulate_best(work, done.table, verify, progress=lambda n: bar.update(task, completed=n))
         write_table(checked, verified_path(out))
+        _show_verified(checked, weighed)
         typer.echo(verified_path(out))
     if report:
         page = out.with_suffix(".html")
@@ -116,16 +118,31 @@ def _progress() -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
+def _show_verified(checked: pa.Table, weights: dict[str, float]) -> None:
+    """What the surrogate said of the mornings that were simulated, and what SUMO says of them."""
+    shown = Table(title="the best through SUMO; change on the mornings simulated")
+    for column in ("rank", "scenario", "outcome", "surrogate, 90 % interval", "SUMO", "held"):
+        shown.add_column(column, justify="right" if column in ("rank", "SUMO") else "left")
+    for row in checked.to_pylist():
+        if weights.get(row["outcome"], 0) > 0:
+            said = f"{row['surrogate']:+.3g} ({row['surrogate_low']:+.3g} … {row['surrogate_high']:+.3g})"
+            cells = (row["outcome"], said, f"{row['simulated']:+.3g}", "yes" if row["held"] else "no")
+            shown.add_row(str(row["rank"]), row["id"], *cells)
+    console.print(shown)
+
+
 def _show(done: Outcome, weights: dict[str, float]) -> None:
     """The ten best, and how many there were."""
     named = [name for name, weight in weights.items() if weight > 0 and name in OUTCOMES]
+    dear = ["cost"] if done.table["cost"].drop_null().length() else []
     shown = Table(title=f"best of {done.table.num_rows:,} scenarios; change against the base, 90 % interval")
-    for column in ("rank", "scenario", *(f"{n}, {OUTCOMES[n].unit}" for n in named), "grade", "outside"):
+    for column in ("rank", "scenario", *(f"{n}, {OUTCOMES[n].unit}" for n in named), *dear, "grade", "outside"):
         shown.add_column(column, justify="left" if column in ("scenario", "grade", "outside") else "right")
     for row in done.table.slice(0, 10).to_pylist():
         cells = [
             f"{row[f'{n}_change']:+.3g} ({row[f'{n}_change_low']:+.3g} … {row[f'{n}_change_high']:+.3g})" for n in named
         ]
+        cells += ["" if row["cost"] is None else f"{row['cost']:g}" for _ in dear]
         shown.add_row(str(row["rank"]), row["id"], *cells, row["grade"], row["outside"])
     console.print(shown)
     if done.found:
