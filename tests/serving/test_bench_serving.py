@@ -22,7 +22,7 @@ from citybrain_serving.inference.wire import decode
 
 TINY: dict[str, Callable[[Notebook, Bundle, Path], None]] = {
     "reads": lambda *a: reads.measure(*a, segments=8, callers=2, seconds=0.5, repetitions=1, questions=3),
-    "inference": lambda *a: inference.measure(*a, sizes=(8,), seconds=1, repetitions=1, peers=()),
+    "inference": lambda *a: inference.measure(*a, sizes=(8,), beside=8, seconds=1, repetitions=1, peers=()),
     "city": lambda *a: large.measure(*a, sizes=(6, 12), steps=1, threads=1),
     "ingest": lambda *a: ingesting.measure(*a, segments=8, bodies=2, repetitions=1),
     "swaps": lambda *a: swaps.measure(*a, swaps=3),
@@ -32,8 +32,8 @@ TINY: dict[str, Callable[[Notebook, Bundle, Path], None]] = {
 }
 EXPECTED = {
     "reads": {"p99_ratio", "throughput_ratio"},
-    "inference": {"single_stream_ratio", "batching_ratio"},
-    "city": {"cycle", "arrow_first", "resident", "cycle_exponent"},
+    "inference": {"single_stream_ratio", "single_stream_ratio_inside", "batching_ratio"},
+    "city": {"cycle", "arrow_first", "resident", "resident_peak", "cycle_exponent"},
     "ingest": {"readings_per_second_arrow", "readings_per_second_json"},
     "swaps": {"swaps", "requests_failed", "memory_growth"},
     "kills": {"readings_acknowledged", "readings_lost", "audit_chains_broken"},

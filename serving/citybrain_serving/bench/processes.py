@@ -39,8 +39,15 @@ class Server:
 
     def resident(self) -> int:
         """Bytes of memory that it holds now, by the kernel's count (Linux)."""
+        return self._status("VmRSS")
+
+    def peak(self) -> int:
+        """Bytes of memory that it ever held."""
+        return self._status("VmHWM")
+
+    def _status(self, field: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        found = re.search(rf"{field}:\s+(\d+) kB", status)
         return int(found.group(1)) * 1024 if found else 0
 
     def kill(self) -> None:

@@ -28,7 +28,7 @@ def measure(
     *,
     segments: int = 500,
     callers: int = 8,
-    seconds: float = 4,
+    seconds: float = 3,
     repetitions: int = 5,
     questions: int = 2_000,
 ) -> None:
