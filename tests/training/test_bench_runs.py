@@ -110,6 +110,15 @@ def test_tuning_our_network_leaves_the_peers_runs_valid(small_city: City) -> Non
     assert len({digest("stid", plain), digest("stid", plain, 2), digest("stid", plain, 1, 2)}) == 3
 
 
+def test_what_is_finished_is_told_without_running_the_rest(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    (done,), _ = run_plan(plan("persistence"))
+    monkeypatch.setattr(runner, "run_one", Mock(side_effect=AssertionError("nothing is run")))
+    told: list[str] = []
+    chosen = dataclasses.replace(plan("persistence", "weekly-profile", "dcrnn"), finished=True)
+    assert run_plan(chosen, told.append) == ([done], [])
+    assert sum("is not finished" in line for line in told) == 2
+
+
 def test_stopping_loses_the_run_in_progress_alone(
     plan: MakePlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

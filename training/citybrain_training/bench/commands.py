@@ -30,6 +30,9 @@ def bench(
     out: Annotated[Path, typer.Option(help="folder of the records and the plots")] = Path("benchmarks"),
     name: Annotated[str, typer.Option(help="of the file of records, without .json")] = "accuracy",
     docs: Annotated[Path, typer.Option(help="page whose accuracy chapter is written")] = Path("docs/benchmarks.md"),
+    finished: Annotated[
+        bool, typer.Option("--finished", help="write the table of what is finished and run nothing")
+    ] = False,
     again: Annotated[str, typer.Option(help="subjects to run anew though finished, after their code changed")] = "",
 ) -> None:
     """Run our models and others on the same windows, and write the table of what came out.
@@ -42,6 +45,8 @@ def bench(
     from citybrain_training.bench.table import write_table
     from citybrain_training.peers.peer import Budget
 
+    if finished and again:
+        raise ConfigError("--finished runs nothing; --again asks for runs")
     plan = Plan(
         cases=chosen_cases(_names(cases)),
         subjects=chosen(_names(subjects)),
@@ -50,6 +55,7 @@ def bench(
         cities=cities,
         work=work,
         again=frozenset(chosen(_names(again))),
+        finished=finished,
     )
     try:
         runs, failures = run_plan(plan, console.print)

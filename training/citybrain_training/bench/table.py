@@ -16,6 +16,8 @@ from citybrain_training.peers.registry import OURS, SUBJECTS
 
 COLUMNS = ("RMSE", "MAPE %", "pinball", "coverage", "width", "training min", "epochs", "parameters", "seeds", "note")
 
+PINBALL = "pinball loss"
+
 Values = dict[tuple[str, str], list[float]]
 """Values over the seeds by metric and horizon."""
 
@@ -36,9 +38,10 @@ def markdown(records: Sequence[Record], plots: Mapping[str, str] | None = None) 
         "",
         "Every model saw the same windows, masks, scalers and splits, and was scored once on the test windows, over "
         "all measured values pooled. Mean over seeds, ± their standard deviation. Intervals run from the 5 % to "
-        "the 95 % quantile; point forecasts got theirs by split conformal prediction from validation errors.",
+        "the 95 % quantile; point forecasts got theirs by split conformal prediction from validation errors. "
+        "Pinball loss is the mean over all quantiles; twice that approximates the CRPS.",
     ]
-    ratios: dict[str, list[float]] = defaultdict(list)
+    ratios: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for case in [*(c for c in CASES if c in by_case), *sorted(set(by_case) - set(CASES))]:
         lines, ratio = _case(
             case, by_case[case], {name: link for name, link in (plots or {}).items() if name.startswith(f"{case}-")}
@@ -48,11 +51,14 @@ def markdown(records: Sequence[Record], plots: Mapping[str, str] | None = None) 
             ratios[CASES[case].task].append(ratio)
     for task, found in ratios.items():
         over = f"Mean over the {task} sets ({len(found)})"
-        parts += ["", f"{over}: our mean MAE is {np.mean(found):.3f} of the best peer's."]
+        mae, pinball = np.mean(found, axis=0)
+        parts += ["", f"{over}: our mean MAE is {mae:.3f} of the best peer's, our pinball loss {pinball:.3f}."]
     return "\n".join(parts)
 
 
-def _case(case: str, records: Sequence[Record], plots: Mapping[str, str]) -> tuple[list[str], float | None]:
+def _case(
+    case: str, records: Sequence[Record], plots: Mapping[str, str]
+) -> tuple[list[str], tuple[float, float] | None]:
     runs = [r for r in records if r["seed"] is not None]
     values: dict[str, Values] = defaultdict(lambda: defaultdict(list))
     for record in runs:
@@ -96,7 +102,8 @@ def _scores(name: str, own: Values, leads: Sequence[str]) -> list[str]:
     return [*cells, f"{np.mean(own['parameters', 'mean']):,.0f}", str(len(own["mae", "mean"]))]
 
 
-def _against_best(records: Sequence[Record], values: dict[str, Values]) -> tuple[list[str], float | None]:
+def _against_best(records: Sequence[Record], values: dict[str, Values]) -> tuple[list[str], tuple[float, float] | None]:
+    """What is told of ours against the best peer, and our mean error and pinball loss over the least of a peer."""
     found = {r["metric"]: r for r in records if r["metric"].startswith("mae_difference")}
     if not found or OURS not in values:
         return [], None
@@ -108,18 +115,19 @@ def _against_best(records: Sequence[Record], values: dict[str, Values]) -> tuple
         f"Ours is {ours / theirs:.3f} of the best peer's mean MAE ({SUBJECTS[peer].title}): {main['value']:+.3f} "
         f"{main['unit']}, 95 % interval {low:+.3f} to {high:+.3f}."
     )
-    return ["", line, "", _ratios(values)], ours / theirs
+    each = _ratios(values)
+    told = ", ".join(f"{label} {ratio:.3f}" for label, ratio in each.items())
+    return ["", line, "", f"Ours over the best peer at each: {told}."], (ours / theirs, each[PINBALL])
 
 
-def _ratios(values: dict[str, Values]) -> str:
+def _ratios(values: dict[str, Values]) -> dict[str, float]:
     """Ours over the best peer's, each lead and the pinball loss against whoever is best at it."""
     peers = [name for name in values if name in SUBJECTS and not (SUBJECTS[name].ours or SUBJECTS[name].foresight)]
     leads = [horizon for metric, horizon in values[OURS] if metric == "mae" and horizon != "mean"]
-    parts = []
-    for label, key in [*((lead, ("mae", lead)) for lead in leads), ("pinball loss", ("pinball", "mean"))]:
-        best = min(float(np.mean(values[name][key])) for name in peers)
-        parts.append(f"{label} {np.mean(values[OURS][key]) / best:.3f}")
-    return f"Ours over the best peer at each: {', '.join(parts)}."
+    return {
+        label: float(np.mean(values[OURS][key])) / min(float(np.mean(values[name][key])) for name in peers)
+        for label, key in [*((lead, ("mae", lead)) for lead in leads), (PINBALL, ("pinball", "mean"))]
+    }
 
 
 def _learning(values: dict[str, Values]) -> list[str]:
