@@ -24,7 +24,7 @@ def check_places(scenarios: Scenarios, city: City) -> None:
                 places(measure.where)
             except CityError as error:
                 for problem in error.problems:
-                    at = ("measures", number, *problem.where.split("."))
+                    at: tuple[str | int, ...] = ("measures", number, *problem.where.split("."))
                     problems.append(source.problem(at, f"{problem.what} (scenario {first.id})"))
         if len(problems) > MOST_PROBLEMS:
             break
