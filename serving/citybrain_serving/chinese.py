@@ -38,6 +38,7 @@ SELECTIONS: Mapping[str, str] = {
     "bbox {} must be four numbers, west,south,east,north in degrees": "bbox {0} 必须是四个数：西,南,东,北（度）",
     "bbox {} must lie within ±180° and ±90°, south not above north": "bbox {0} 必须在 ±180° 与 ±90° 之内，且南不高于北",
     "{} {} must be among {} ({})": "{0} {1} 必须取自 {2}（{3}）",
+    "{} nodes have no index here": "此处的{0}节点没有指数",
     "{} nodes have no {} here": "此处的{0}节点没有 {1}",
     "{} takes a quantile of {}, which this forecast does not tell": "{0} 取 {1} 分位数，此预测未给出该分位数",
     "{} has no index {}, only {}": "{0} 没有指数 {1}，只有 {2}",

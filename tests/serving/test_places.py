@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import httpx
 import numpy as np
 import pytest
 
 from citybrain_serving.indices import air, traffic
 from citybrain_serving.languages import preferred_language
 from citybrain_serving.schemas import AtBody, ForecastBody, PlaceFeatures
+from citybrain_serving.service import Service
+from citybrain_serving.settings import Settings
 
 
 def test_pages_follow_one_another_and_hold_every_road_once(warm):
@@ -193,3 +196,15 @@ def test_what_holds_until_the_next_forecast_is_not_made_again(warm, service, add
     warm.post("/v1/observations", json={"observations": [late]})
     service.step()
     assert warm.get(address, headers={"If-None-Match": tag}).status_code == 200
+
+
+def test_where_nothing_of_the_air_is_forecast_it_has_no_index(tmp_path, bundles, rows, live):
+    service = Service([bundles["congestion"]], Settings(store=str(tmp_path / "s.sqlite"), clock="observations"))
+    with live(service, lifespan="off") as base, httpx.Client(base_url=base, timeout=30) as client:
+        assert client.get("/v1/roads?index=tpi").status_code == 503  # nothing was observed so far
+        client.post("/v1/observations", json={"observations": rows(2, signals=("speed",))}).raise_for_status()
+        service.step()
+        refused = client.get("/v1/stations?index=aqi", headers={"Accept-Language": "zh"})
+        assert (refused.status_code, refused.json()["detail"]) == (422, "此处的空气站节点没有指数")
+        assert client.get("/v1/stations").status_code == 200
+    service.close()

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.encoding import GEOJSON
-from citybrain_serving.errors import NotReady
+from citybrain_serving.errors import BadSelection, NotReady
 from citybrain_serving.features import LARGEST_PAGE, Page, feature_page, plain
 from citybrain_serving.here import value_of
 from citybrain_serving.indices.catalogue import indices_of
@@ -79,6 +79,8 @@ def _told(service: Service, node: NodeType, index: str | None, language: Languag
     forecasts = snapshot.forecasts.values() if snapshot else ()
     forecast = next((f for f in forecasts if f.task.node == node), None)
     if forecast is None:
+        if index is not None and snapshot is not None:
+            raise BadSelection(f"{node} nodes have no index here", {"parameter": "index"})
         if index is not None:
             raise NotReady("no forecast has been computed yet; it takes observations, and a moment")
         return lambda row: {}
