@@ -77,11 +77,13 @@ class Models:
     def _load(self, forecaster: OnnxForecaster) -> Loaded:
         network, metrics = Network(forecaster), self.metrics
         labels = (network.name, network.version)
+        requests_run, rows_run = metrics.requests.labels(*labels), metrics.rows.labels(*labels)
+        batches = metrics.batch.labels(*labels)
 
         def ran(requests: int, rows: int) -> None:
-            metrics.requests.labels(*labels).inc(requests)
-            metrics.rows.labels(*labels).inc(rows)
-            metrics.batch.labels(*labels).observe(rows)
+            requests_run.inc(requests)
+            rows_run.inc(rows)
+            batches.observe(rows)
 
         batcher = Batcher(network, self.limits, ran)
         metrics.waiting.labels(network.name).set_function(lambda: batcher.queued_rows)
