@@ -234,5 +234,5 @@ def test_a_place_the_city_does_not_have_is_told_before_anything_runs(
     with pytest.raises(SystemExit) as left:
         main(["simulate", str(scenarios), "--out", str(tmp_path / "out")])
     assert left.value.code == 2
-    assert "scenario a, measures.0.where.segments: 'R999' is not in city embedded" in capfd.readouterr().err
+    assert f"{scenarios}, line 4, measures.0.where.segments: 'R999' is not in city embedded" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
