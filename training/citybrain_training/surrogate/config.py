@@ -23,7 +23,8 @@ class SurrogateConfig(BaseModel):
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
     total_weight: float = Field(1.0, ge=0)
-    """How much the error of sums (of delay and emission, by zone and over the city) counts beside that of segments."""
+    """How much the error of sums (of delay, distance and emission by zone and over the city, of PM2.5 at stations and
+    for people) counts beside that of segments."""
     average: float = Field(0.99, ge=0, lt=1)
     """Decay of the running mean of the weights, 0 for none."""
     minutes: float = Field(15.0, gt=0)

@@ -11,10 +11,13 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from citybrain_datasets.scenarios.air import air_step
+from citybrain_datasets.scenarios.geography import place_of
 from citybrain_models.nn.exchange import Form
 from citybrain_models.nn.surrogate import SIGNALS, SurrogateEnsemble, SurrogateNet
 from citybrain_models.surrogate.inputs import EDGE_CHANNELS, RELATIONS
 from citybrain_models.surrogate.levers import CHANNELS
+from citybrain_models.surrogate.scorer import USUAL_WEATHER
 from citybrain_training.module import warm_cosine
 from citybrain_training.surrogate.config import SurrogateConfig
 from citybrain_training.surrogate.runs import Study
@@ -114,7 +117,8 @@ class SurrogateModule(pl.LightningModule):
 
 
 class Place:
-    """What belongs to one study: its graph, and how changes add up to delay, distance and emission by zone."""
+    """What belongs to one study: its graph, and how changes add up to delay, distance and emission by zone, and to
+    PM2.5 at its stations and for its people."""
 
     def __init__(self, study: Study):
         self.graph = {name: torch.from_numpy(array) for name, array in study.graph.items()}
@@ -125,8 +129,9 @@ class Place:
         self._distance = torch.from_numpy((study.network.length_m / 1000 * hours).astype(np.float32))[:, None]
         zone = (study.network.starts + study.network.ends).argmax(axis=0)
         self._member = torch.eye(len(study.network.starts))[torch.from_numpy(zone)]
+        self._breathed = torch.from_numpy(_breathed(study))
         change = torch.from_numpy(study.arrays["change"])
-        self._scales = {name: _usual_size(part) for name, part in self._sums(change).items()}
+        self._scales = {n: _usual_size(part) for n, part in self._sums(change).items() if part.numel()}
 
     def sums_error(self, said: Tensor, true: Tensor) -> Tensor:
         """Mean absolute error of the sums on a scale that is linear up to their usual size and logarithmic beyond, so
@@ -139,14 +144,27 @@ class Place:
         return _apart(self._sums(said)["delay"], self._sums(true)["delay"], self._scales["delay"])
 
     def _sums(self, change: Tensor) -> dict[str, Tensor]:
-        """Of ``[run, segment, slot, signal]``: over the city ``[run]``, and by zone and slot."""
+        """Of ``[run, segment, slot, signal]``: over the city ``[run]``, by zone and slot, and of PM2.5."""
         parts = {
             "delay": (change * self._delay).sum(dim=-1),
             "distance": change[..., 0] * self._distance,
             "emission": change[..., 2],
         }
         zones = {f"{n} by zone": torch.einsum("bst,sz->bzt", part, self._member) for n, part in parts.items()}
-        return {**zones, **{n: part.sum(dim=(1, 2)) for n, part in parts.items()}, "course": parts["delay"].sum(dim=1)}
+        over = {n: part.sum(dim=(1, 2)) for n, part in parts.items()}
+        air = parts["emission"].mean(dim=2) @ self._breathed
+        return {**zones, **over, "course": parts["delay"].sum(dim=1), "stations": air[:, :-1], "people": air[:, -1]}
+
+
+def _breathed(study: Study) -> np.ndarray:
+    """What one g/h of each segment comes to in usual weather, µg/m³ at each station and, in the last column, for the
+    mean of all people: float32 ``[segment, station + 1]``."""
+    step = air_step(study.site, USUAL_WEATHER, study.window, base_emission=study.usual.emission.T)
+    place = place_of(study.site.city)
+    matrix = step.matrix.mean(axis=(0, 1))
+    stations, cells = np.split(matrix, [len(place.stations)])
+    people = place.population @ cells / place.population.sum()
+    return np.concatenate([stations, people[None]]).T.astype(np.float32)
 
 
 def _usual_size(change: Tensor) -> float:
