@@ -11,6 +11,7 @@ import pytest
 import citybrain_datasets
 import citybrain_serving
 from citybrain_datasets.signals import KINDS
+from citybrain_models.surrogate import reach
 from citybrain_serving import errors
 from citybrain_serving.chinese import SIGNALS, TITLES, UNITS, skeletons, translated
 from citybrain_serving.problem_details import TITLES as STATUS_TITLES
@@ -75,6 +76,7 @@ def test_every_message_is_known_in_chinese():
     told = [*said(), *said_of_scenarios()]  # NAME=NUMBER is how weights are written on a command line
     missing = [(file, text) for file, text in told if text not in skeletons() and "NAME=NUMBER" not in text]
     assert not missing
+    assert {"combination", *reach._NAMES} <= skeletons()
 
 
 def test_titles_signals_and_units_are_known_in_chinese():

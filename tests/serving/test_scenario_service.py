@@ -161,6 +161,17 @@ def test_what_makes_no_sense_is_named_in_chinese_too(asked, measure, told):
     assert not {"should", "is", "not", "give"} & set(answer.json()["detail"].split())
 
 
+def test_why_a_scenario_lies_outside_is_told_in_chinese_too(asked):
+    _, client = asked
+    body = {"scenarios": [{"id": "x", "measures": [{"lever": "demand", "factor": 3}]}], "base": "usual"}
+    (english,) = client.post("/v1/scenarios", json=body).json()["scenarios"]
+    (chinese,) = client.post("/v1/scenarios", json=body, headers={"Accept-Language": "zh"}).json()["scenarios"]
+    assert english["outside"].isascii()
+    assert english["outside"]
+    assert not chinese["outside"].isascii()
+    assert {**chinese, "outside": ""} == {**english, "outside": ""}
+
+
 def test_a_job_of_nobody_is_unknown(asked):
     _, client = asked
     for address in ("/v1/scenarios/none", "/v1/scenarios/none/results"):

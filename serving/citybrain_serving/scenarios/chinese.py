@@ -10,6 +10,7 @@ SCENARIOS: Mapping[str, str] = {
     "what is blown in reaches the whole city; `where` cannot be narrowed": "外来输送影响全市；不能用 `where` 缩小范围",
     "give one of case, season and ensemble": "case、season、ensemble 必须且只能给出一个",
     "{} is no time of day; write HH:MM": "{0} 不是一天中的时刻；请写作 HH:MM",
+    "{} is no time of day; a day ends at 24:00": "{0} 不是一天中的时刻；一天止于 24:00",
     "begin and end are the same time": "begin 与 end 是同一时刻",
     "the second number is below the first": "第二个数小于第一个数",
     "size must rise and be at most {}": "size 必须递增，且不超过 {0}",
@@ -28,4 +29,14 @@ SCENARIOS: Mapping[str, str] = {
         "已丢失：服务曾停止，现使用另一代理模型；请重新提交"
     ),
     "internal error": "内部错误",
+    "combination": "未学过的组合",
+    "lanes closed": "封闭车道",
+    "roads closed": "封闭道路",
+    "speed limits": "限速",
+    "signals retimed": "信号配时",
+    "trips taken away or added": "减少或增加的出行",
+    "less exhaust": "减排",
+    "vehicles barred": "禁行车辆",
+    "traffic diverted": "绕行交通",
+    "drivers informed": "获得诱导的驾驶员",
 }
