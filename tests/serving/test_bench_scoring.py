@@ -26,6 +26,17 @@ def test_rates_and_a_whole_run_become_records(tmp_path: Path) -> None:
     assert records["citybrain score, 1 worker", "peak memory"]["value"] > 50
 
 
+@pytest.mark.timeout(240)
+def test_what_physics_demands_holds_of_the_surrogate_that_ships(tmp_path: Path) -> None:
+    out = tmp_path / "speed.json"
+    bench_scoring("embedded", None, "physics", out=out)
+    records = {r["metric"]: r["value"] for r in json.loads(out.read_text(encoding="utf-8"))}
+    assert len(records) == 3
+    assert records["physics: closed segments whose own flow rises"] == 0
+    assert records["physics: largest change of any outcome without measures"] == 0
+    assert max(records.values()) < 1e-9
+
+
 def test_an_unknown_part_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown part 'luck'"):
         bench_scoring("embedded", None, "luck", 1, 1, 1, 1, tmp_path / "x.json")

@@ -24,6 +24,7 @@ from citybrain_datasets.scenarios.site import open_site
 from citybrain_datasets.scenarios.truth import simulate
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.scorer import BATCH, Scorer
+from citybrain_serving.bench.physics import checks
 from citybrain_serving.bench.records import Notebook
 from citybrain_serving.scenarios.engine import Engine, LocalEngine, RayEngine, Work
 from citybrain_serving.scenarios.parts import RunError
@@ -77,6 +78,11 @@ class Bench:
         seconds = [_timed(lambda s=s: simulate(site, s, 0, self.bundle.window))[0] for s in scenarios]  # type: ignore[misc]  # mypy sees no type in a bound default
         note = f"median of {count} mixed scenarios, the base's run apart; {self.about}"
         self._add("SUMO", "seconds per scenario", _median(seconds), "s", note, threads=1)
+
+    def physics(self) -> None:
+        """What must hold whatever was learnt."""
+        for name, value, unit in checks(Scorer(self.bundle)):
+            self._add("surrogate", f"physics: {name}", value, unit, self.about)
 
     def verified(self, file: Path) -> None:
         """The scenarios of ``file``, each through SUMO as well: how far off the surrogate was, and which intervals

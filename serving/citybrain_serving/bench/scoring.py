@@ -11,7 +11,7 @@ from citybrain_datasets.errors import ConfigError
 from citybrain_serving.bench.records import Notebook
 from citybrain_serving.bench.scenarios import Bench
 
-PARTS = ("batches", "simulation", "run", "engines", "kills", "verified")
+PARTS = ("batches", "simulation", "run", "engines", "kills", "physics", "verified")
 
 
 def bench_scoring(
@@ -39,6 +39,7 @@ def bench_scoring(
         "run": lambda: bench.run(count, workers),
         "engines": lambda: bench.engines(sample),
         "kills": lambda: bench.kills(times, sample),
+        "physics": bench.physics,
         "verified": lambda: bench.verified(scenarios),
     }
     for name in chosen:
