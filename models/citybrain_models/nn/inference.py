@@ -113,7 +113,8 @@ def _exchange(block: Block, state: Mapping[str, Tensor], inputs: Mapping[str, Te
     for node in block.receivers:
         mix, value = block.mix[node], state[node]
         assert isinstance(mix, nn.Linear)
-        own, *others = mix.weight.split(value.shape[1], dim=1)
+        width = value.shape[1]
+        own, *others = (mix.weight[:, i : i + width] for i in range(0, mix.weight.shape[1], width))
         if node in block.hubs:
             hub = block.hubs[node]
             assert isinstance(hub, Hubs)
