@@ -43,6 +43,8 @@ def test_a_search_goes_on_where_it_stopped_and_never_cuts_a_test_window(
     assert len(runs) == 2
     assert runs["metrics.best_val_mae"].min() == pytest.approx(found.validation_mae)
     study = optuna.load_study(study_name="smallville-congestion", storage=f"sqlite:///{tmp_path / 'tuning.db'}")
+    tried = [trial.params for trial in study.trials]
+    assert tried[0] != tried[1], "the second call tries something new"
     told_by_epoch = [list(trial.intermediate_values) for trial in study.trials]
     assert told_by_epoch == [[0], [0]], "a trial that falls behind is stopped by what it tells after every epoch"
 

@@ -72,9 +72,11 @@ def search(
         storage=storage or f"sqlite:///{home.resolve() / 'tuning.db'}",
         load_if_exists=True,
         direction="minimize",
-        sampler=optuna.samplers.TPESampler(seed=config.seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),
     )
+
+    # Another seed for a call that goes on: the same one would try again what the first call tried.
+    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.get_trials(deepcopy=False)))
 
     def objective(trial: optuna.Trial) -> float:
         tried = suggest(trial, config)
