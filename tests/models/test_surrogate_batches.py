@@ -20,6 +20,7 @@ from citybrain_datasets.scenarios.mixed import random_scenario
 from citybrain_datasets.scenarios.outcomes import OUTCOMES, air_outcomes, traffic_outcomes
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.levers import CHANNELS, summary
+from citybrain_models.surrogate.network import EMISSION_RATE
 from citybrain_models.surrogate.scorer import BATCH, USUAL_WEATHER, Scorer
 from citybrain_models.surrogate.spared import EXHAUST
 
@@ -116,6 +117,45 @@ def test_trips_not_made_are_those_of_every_class_by_itself(seed: int) -> None:
 
 
 OLD_TOWN = {"district": "Old Town district · 老城区"}
+
+
+@few
+@given(st.sampled_from(["heavy_ban", "low_emission_zone"]), st.sampled_from([("07:00", "08:00"), ("07:30", "09:00")]))
+def test_who_is_barred_is_on_the_way_through_and_counted_once(lever: str, hours: tuple[str, str]) -> None:
+    """The bans' levers, once more as they are defined: pair of zones by pair of zones."""
+    one, network = scorer(), scorer().network
+    when = {"begin": hours[0], "end": hours[1]}
+    ban = Scenario.model_validate({"id": "b", "measures": [{"lever": lever, "where": OLD_TOWN, "when": when}]})
+    actions = compile_actions(ban, one.bundle.city, one.bundle.window)
+    kinds = [k for k, (_, kind) in enumerate(network.classes) if kind in actions.barred]
+    where = next(iter(actions.barred.values()))[WARM_UP:]
+    place = where.any(axis=0)
+    exhaust = np.array([EXHAUST.get(kind, 0.0) for _, kind in network.classes])
+    usual = np.maximum(network.demand.sum(axis=0), 1e-6)
+    share = one.base.flow.T / usual * where
+    here, burnt, leaving, leaving_burnt = np.zeros((4, *where.shape))
+    for a, b in np.ndindex(network.route.shape[:2]):
+        outside = (1 - network.starts[a] @ place) * (1 - network.ends[b] @ place)
+        trips = network.trips[kinds, a, b] * outside
+        used = network.route[a, b] * place
+        meets = used.max() / max(used.sum(), 1e-9)
+        here += np.outer(trips.sum(axis=0), used)
+        burnt += np.outer(exhaust[kinds] @ trips, used)
+        leaving += np.outer(trips.sum(axis=0), used * meets)
+        leaving_burnt += np.outer(exhaust[kinds] @ trips, used * meets)
+    capacity = network.capacity_veh_h
+    elsewhere = np.where(here * share > 0, 0, 1)
+    expected = {
+        "barred": here * share / capacity,
+        "barred_exhaust": burnt * share / capacity / EMISSION_RATE,
+        "diverted": elsewhere * ((leaving * share) @ network.diversion) / capacity,
+        "diverted_exhaust": elsewhere * ((leaving_burnt * share) @ network.diversion) / capacity / EMISSION_RATE,
+    }
+    said = one.levers([ban], one.base.flow)
+    assert (expected["barred"] > 0).any()
+    for name, values in expected.items():
+        found = said.levers[0, ..., CHANNELS.index(name)].T
+        assert np.allclose(found, values, rtol=1e-3, atol=1e-5), name
 
 
 @settings(deadline=None, max_examples=25)

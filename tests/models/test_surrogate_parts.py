@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("scipy", reason="the extra `scenarios` is not installed here")
 
+from citybrain_models.surrogate.levers import CHANNELS
 from citybrain_models.surrogate.reach import Reach
 from citybrain_models.surrogate.routes import Streets, grow, load, relations
 
@@ -65,7 +66,7 @@ def test_traffic_is_conserved_at_every_street(seed):
 
 def test_reach_knows_what_is_stronger_and_what_is_far():
     draw = np.random.default_rng(0)
-    learnt = np.zeros((60, 5, 4, 10), np.float32)
+    learnt = np.zeros((60, 5, 4, len(CHANNELS)), np.float32)
     learnt[:, 0, :, 2] = draw.uniform(-1, 0, (60, 1))
     reach = Reach.of(learnt)
     mild, strong = learnt[:1].copy(), learnt[:1].copy()

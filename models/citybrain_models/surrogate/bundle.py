@@ -25,7 +25,7 @@ from citybrain_models.files import (
 from citybrain_models.surrogate.network import Base, RoadNetwork
 from citybrain_models.surrogate.reach import Reach
 
-FORMAT = "surrogate-2"
+FORMAT = "surrogate-3"
 
 
 @dataclass(frozen=True)

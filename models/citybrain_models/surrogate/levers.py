@@ -10,7 +10,7 @@ import numpy as np
 from citybrain_datasets.city import City
 from citybrain_datasets.scenarios.actions import WARM_UP, Actions, Compiler, Window
 from citybrain_datasets.scenarios.language import Scenario
-from citybrain_models.surrogate.network import RoadNetwork
+from citybrain_models.surrogate.network import EMISSION_RATE, RoadNetwork
 from citybrain_models.surrogate.spared import Spared
 
 CHANNELS = (
@@ -21,8 +21,10 @@ CHANNELS = (
     "cancelled",  # trips on their usual routes that are not made, part of the capacity; negative where there are more
     "cancelled_share",  # the same as a part of the usual flow
     "cleaner",  # part of the usual exhaust of those trips that is not made or made by an electric vehicle
-    "barred",  # vehicles that may not pass here, part of the capacity
+    "barred",  # vehicles on their way through that may not pass here, part of the capacity
+    "barred_exhaust",  # their exhaust, part of what traffic at capacity emits
     "diverted",  # vehicles that come here because their way is closed or barred, part of the capacity
+    "diverted_exhaust",  # their exhaust, part of what traffic at capacity emits
     "informed",  # share of drivers here who newly choose their way by current travel times
 )
 
@@ -54,8 +56,8 @@ class Levers:
         self.city, self.network, self.window = city, network, window
         self._compilers: dict[bool, Compiler] = {}
         self._spared = Spared(network)
-        self._diversion = (network.diversion.T / network.capacity_veh_h[:, None]).astype(np.float32)
-        self._capacity = network.capacity_veh_h.astype(np.float32)[:, None]
+        self._capacity = network.capacity_veh_h.astype(np.float32)
+        self._diversion = (network.diversion / self._capacity).astype(np.float32)
 
     def __call__(self, scenarios: Sequence[Scenario], flow: np.ndarray, off: bool | None = None) -> LeverArrays:
         """``flow`` veh/h ``[segment, slot]`` is the traffic that the measures meet; ``off`` a day off, as the window
@@ -95,15 +97,22 @@ class Levers:
             out.put("retiming", rows, np.broadcast_to(1 - together.signals[rows, None], shut[rows].shape))
 
     def _turned_away(self, every: Sequence[Actions], flow: np.ndarray, out: _Channels) -> None:
-        """Vehicles that may not pass here, and where they go instead."""
-        barred = {row: share for row, a in enumerate(every) if (share := self._spared.barred(a)) is not None}
+        """Vehicles that may not pass here, where they go instead, and what they burn."""
+        barred = {row: found for row, a in enumerate(every) if (found := self._spared.turned_away(a)) is not None}
         rows = np.union1d(_acting(out.closed), list(barred)).astype(int)
         if not len(rows):
             return
-        there = np.stack([barred[r] * flow if r in barred else np.zeros_like(flow) for r in rows])
-        away = np.minimum(out.closed[rows] * flow + there, flow)
-        out.put("barred", rows, (there / self._capacity).swapaxes(1, 2))
-        out.put("diverted", rows, (self._diversion @ away).swapaxes(1, 2))
+        met, none = flow.T, np.zeros((4, *flow.T.shape), np.float32)
+        here, burnt, leaving, leaving_burnt = np.stack([barred.get(r, none) for r in rows], axis=1) * met
+        out.put("barred", rows, here / self._capacity)
+        out.put("barred_exhaust", rows, burnt / (self._capacity * EMISSION_RATE))
+        shut = out.closed[rows].swapaxes(1, 2)
+        leaving = np.minimum(shut * met + leaving, met)
+        leaving_burnt = leaving_burnt + shut * met * self._spared.exhaust
+        # Nobody who is barred comes by another way to where he is barred.
+        comes = np.where(here > 0, np.float32(0), np.float32(1))
+        out.put("diverted", rows, comes * (leaving @ self._diversion))
+        out.put("diverted_exhaust", rows, comes * (leaving_burnt @ self._diversion) / EMISSION_RATE)
 
     def _demand(self, every: Sequence[Actions], flow: np.ndarray, out: _Channels) -> None:
         """What follows along usual routes from trips that are not made, made otherwise, or newly informed."""

@@ -16,7 +16,8 @@ QUANTILE = 0.99
 _WORDS = {
     "lanes_closed": "lanes closed", "closed": "roads closed", "limit": "speed limits", "retiming": "signals retimed",
     "cancelled": "trips taken away or added", "cancelled_share": "trips taken away or added", "cleaner": "less exhaust",
-    "barred": "vehicles barred", "diverted": "traffic diverted", "informed": "drivers informed",
+    "barred": "vehicles barred", "barred_exhaust": "vehicles barred", "diverted": "traffic diverted",
+    "diverted_exhaust": "traffic diverted", "informed": "drivers informed",
 }  # fmt: skip
 _NAMES = [_WORDS[channel] for _ in ("weakest", "strongest", "total") for channel in CHANNELS]
 

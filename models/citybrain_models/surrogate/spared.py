@@ -9,9 +9,10 @@ import numpy as np
 from citybrain_datasets.scenarios.actions import WARM_UP, Actions, TripRule
 from citybrain_models.surrogate.network import RoadNetwork
 
-EXHAUST = {"car": 0.004, "diesel_car": 0.03, "van": 0.05, "truck": 0.12}
-"""PM in g/km, round figures of the order of HBEFA 3 for Euro 4. They only weigh one type against another in what the
-network is shown; how much is emitted it learns from the simulation."""
+EXHAUST = {"car": 0.002, "diesel_car": 0.0, "van": 0.0, "truck": 0.04}
+"""PM in g/km of SUMO's HBEFA 3 classes for Euro 4 at a steady 30 km/h, as ``emissionsDrivingCycle`` tells it: a
+mesoscopic vehicle does not accelerate, and at a steady pace these diesel cars and vans emit none. They only weigh one
+type against another in what the network is shown; how much is emitted it learns from the simulation."""
 USUALLY_INFORMED = 0.7
 """Share of drivers who know current travel times when nothing is done, as the simulation has it."""
 _PRIVATE = ("car", "diesel_car", "electric_car")
@@ -38,21 +39,33 @@ class Spared:
         exhaust = np.array([EXHAUST.get(kind, 0.0) for _, kind in network.classes], np.float32)
         self._dirt = self._trips * exhaust[:, None, None]
         self._flow = np.maximum(demand.sum(axis=0), 1e-6).astype(np.float32)
-        self._emitted = np.maximum(np.einsum("c,cts->ts", exhaust, demand), 1e-9).astype(np.float32)
-        self._by_type = {
-            kind: (demand[self._of((kind,))].sum(axis=0) / self._flow).T.astype(np.float32)
-            for _, kind in network.classes
-        }
-        self._electric_already = {kind: self._electric(kind) for kind in self._by_type}
+        self._emitted: np.ndarray = np.maximum(np.einsum("c,cts->ts", exhaust, demand), 1e-9).astype(np.float32)
+        self._electric_already = {kind: self._electric(kind) for _, kind in network.classes}
 
-    def barred(self, actions: Actions) -> np.ndarray | None:
-        """Part of the usual flow that may not pass, float32 ``[segment, slot]``; None where all may."""
-        found = None
+    def turned_away(self, actions: Actions) -> np.ndarray | None:
+        """Through traffic that may not pass where vehicle types are barred, ``[4, slot, segment]``; None where all may.
+
+        Of the usual flow: the vehicles found here, and their exhaust (g/km, per vehicle of the usual flow); then both
+        once more, each vehicle counted once however many barred segments lie on its way. Who starts or ends in such a
+        place has a permit or is told by a rule on trips.
+        """
+        together: dict[bytes, list[str]] = {}
         for kind, where in actions.barred.items():
-            if kind in self._by_type:
-                part = self._by_type[kind] * where[WARM_UP:].T
-                found = part if found is None else found + part
+            together.setdefault(where[WARM_UP:].tobytes(), []).append(kind)
+        found = None
+        for kinds in together.values():
+            where = actions.barred[kinds[0]][WARM_UP:]
+            for place in np.unique(where[where.any(axis=1)], axis=0):
+                if found is None:
+                    found = np.zeros((4, *self._flow.shape), np.float32)
+                at = (where == place).all(axis=1)
+                found[:, at] += self._through(place, tuple(kinds))[:, at]
         return found
+
+    @property
+    def exhaust(self) -> np.ndarray:
+        """What a vehicle of the usual flow emits on average, g/km ``[slot, segment]``."""
+        return self._emitted / self._flow
 
     def on_roads(self, every: Sequence[Actions]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """By channel, the scenarios concerned and their numbers ``[row, slot, segment]``: trips not made, as a part of
@@ -82,13 +95,32 @@ class Spared:
         """``[row, slot, zone pair]`` on usual routes, ``[row, slot, segment]``."""
         return (trips.reshape(-1, trips.shape[-1]) @ self._route).reshape(*trips.shape[:2], -1)
 
+    def _through(self, place: np.ndarray, types: tuple[str, ...]) -> np.ndarray:
+        """:meth:`turned_away` where ``place``, bool ``[segment]``, is barred for ``types`` all the time."""
+        key = ("through", place.tobytes(), types)
+        if key not in self._images:
+            self._make_room()
+            chosen = self._of(types)
+            stays_out = np.outer(1 - self.network.starts @ place, 1 - self.network.ends @ place).reshape(-1)
+            met = self._route[:, place]
+            # A trip that meets several of the segments is turned away before the first.
+            once = met.max(axis=1) / np.maximum(met.sum(axis=1), 1e-9)
+            both = np.stack([self._trips[chosen].sum(axis=0), self._dirt[chosen].sum(axis=0)])
+            both *= stays_out.astype(np.float32)
+            here = self._loaded(np.concatenate([both, both * once])) * place
+            self._images[key] = (here / self._flow).astype(np.float32)
+        return self._images[key]
+
+    def _make_room(self) -> None:
+        if len(self._images) >= _MOST_IMAGES:
+            self._images.clear()
+
     def _image(self, rule: TripRule) -> np.ndarray:
         """What a rule would take away if it took all, of the usual flow and of its exhaust, ``[2, slot, segment]``: a
         sweep asks for the same places again and again, at other strengths."""
         key = (rule.place.tobytes(), rule.end, rule.types, rule.purposes)
         if key not in self._images:
-            if len(self._images) >= _MOST_IMAGES:
-                self._images.clear()
+            self._make_room()
             chosen, touched = self._of(rule.types, rule.purposes), self._touched(rule)
             both = np.stack([self._trips[chosen].sum(axis=0), self._dirt[chosen].sum(axis=0)]) * touched
             self._images[key] = self._loaded(both) / np.stack([self._flow, self._emitted])
