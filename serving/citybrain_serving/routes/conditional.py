@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from fastapi import Request, Response
 
@@ -11,7 +12,7 @@ from citybrain_serving.languages import Language, spoken
 from citybrain_serving.negotiation import matches
 from citybrain_serving.service import Service
 
-UNCHANGED = {304: {"description": "What If-None-Match names still holds"}}
+UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "What If-None-Match names still holds"}}
 """``responses`` of a route that may say so."""
 
 

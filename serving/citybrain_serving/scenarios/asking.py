@@ -22,6 +22,10 @@ MOST = 100_000
 _CHECKED = re.compile(r"^function-\w+\[.*, (\w+)\]$")
 
 
+_LANGUAGE: dict[str, Any] = {"items": {"anyOf": [schema(Scenario), schema(Sweep)]}}
+_WEIGHABLE: dict[str, Any] = {"propertyNames": {"enum": weighable()}, "examples": [dict(DEFAULT_WEIGHTS)]}
+
+
 class ScenariosBody(BaseModel):
     """``scenarios`` are scenarios and sweeps in the scenario language; ``base`` is what they are held against: the
     traffic forecast ``now``, or a ``usual`` working day; ``now`` by default, where there is a forecast."""
@@ -31,12 +35,12 @@ class ScenariosBody(BaseModel):
     scenarios: list[dict[str, Any]] = Field(
         min_length=1,
         max_length=MOST,
-        json_schema_extra={"items": {"anyOf": [schema(Scenario), schema(Sweep)]}},
+        json_schema_extra=_LANGUAGE,
     )
     weights: dict[str, float] = Field(
         default_factory=lambda: dict(DEFAULT_WEIGHTS),
         description="what counts how much; at least one above 0",
-        json_schema_extra={"propertyNames": {"enum": weighable()}, "examples": [dict(DEFAULT_WEIGHTS)]},
+        json_schema_extra=_WEIGHABLE,
     )
     base: Literal["now", "usual"] = "now"
 

@@ -193,7 +193,7 @@ def _encoded(table: pa.Table, media: str, about: Mapping[str, object]) -> Respon
     if media == JSON:
         rows = [{k: None if v != v else v for k, v in row.items()} for row in table.to_pylist()]
         for row in rows:
-            row["outside"] = "; ".join(translated(why, asked_language()) for why in row["outside"].split("; "))
+            row["outside"] = "; ".join(translated(why, asked_language()) for why in str(row["outside"]).split("; "))
         return Response(orjson.dumps({**about, "scenarios": rows}), headers=spoken(asked_language()), media_type=JSON)
     table = table.replace_schema_metadata({"citybrain": orjson.dumps(dict(about))})
     sink = pa.BufferOutputStream()
