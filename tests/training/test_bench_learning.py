@@ -53,8 +53,8 @@ def test_it_is_recorded_and_told_and_old_runs_without_a_curve_are_left_out(runs:
     shares = [r for r in records if r["metric"] == "seconds_over_graph-wavenet"]
     assert [r["subject"] for r in shares] == ["citynet", "citynet-fifth"]
     assert all(0 < r["value"] < 1 for r in shares)
-    assert "came to its least validation error after which ours had as little: CityNet" in markdown(records)
-    text = markdown(flat_records([*runs, as_yardstick(runs[0], never)]))
+    assert "came to its least validation error after which ours had as little: CityNet" in markdown("accuracy", records)
+    text = markdown("accuracy", flat_records([*runs, as_yardstick(runs[0], never)]))
     assert "CityNet never" in text
     old = {**runs[0], "cost": {k: v for k, v in runs[0]["cost"].items() if k != "curve"}}
     assert not list(races([old, as_yardstick(runs[0], reached)]))

@@ -29,7 +29,7 @@ def bench(
     work: Annotated[Path, typer.Option(help="folder of finished runs, one JSON each")] = Path("runs/bench"),
     out: Annotated[Path, typer.Option(help="folder of the records and the plots")] = Path("benchmarks"),
     name: Annotated[str, typer.Option(help="of the file of records, without .json")] = "accuracy",
-    docs: Annotated[Path, typer.Option(help="page whose accuracy chapter is written")] = Path("docs/benchmarks.md"),
+    docs: Annotated[Path, typer.Option(help="page whose chapter of that name is written")] = Path("docs/benchmarks.md"),
     finished: Annotated[
         bool, typer.Option("--finished", help="write the table of what is finished and run nothing")
     ] = False,
@@ -64,8 +64,8 @@ def bench(
         raise typer.Exit(130) from None
     if runs:
         records = merge(out / f"{name}.json", flat_records(runs))
-        draw(runs, out / "plots")
-        write_table(docs, records, sorted((out / "plots").glob("*.png")))
+        draw(runs, out / "plots" / name)
+        write_table(docs, name, records, sorted((out / "plots" / name).glob("*.png")))
         console.print(f"wrote {out / f'{name}.json'} and {docs}")
     for failure in failures:
         console.print(f"failed: {failure.case}, {failure.subject}, seed {failure.seed}: {failure.reason}")

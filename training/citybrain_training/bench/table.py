@@ -22,19 +22,19 @@ Values = dict[tuple[str, str], list[float]]
 """Values over the seeds by metric and horizon."""
 
 
-def write_table(path: Path, records: Sequence[Record], plots: Sequence[Path] = ()) -> None:
-    """Writes the accuracy chapter of the page; the rest of the page stays."""
+def write_table(path: Path, name: str, records: Sequence[Record], plots: Sequence[Path] = ()) -> None:
+    """Writes the chapter of the page that tells the file of records ``name``; the rest of the page stays."""
     links = {plot.stem: Path(os.path.relpath(plot, path.parent)).as_posix() for plot in plots}
-    write_chapter(path, "accuracy", "citybrain bench", markdown(records, links))
+    write_chapter(path, name, f"citybrain bench --name {name}", markdown(name, records, links))
 
 
-def markdown(records: Sequence[Record], plots: Mapping[str, str] | None = None) -> str:
-    """The accuracy chapter: a table a case, ours against the best peer, events, and ``plots``, links by name."""
+def markdown(name: str, records: Sequence[Record], plots: Mapping[str, str] | None = None) -> str:
+    """The chapter: a table a case, ours against the best peer, events, and ``plots``, links by name."""
     by_case: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_case[record["case"]].append(record)
     parts = [
-        "## Accuracy",
+        f"## Accuracy: `{name}.json`",
         "",
         "Every model saw the same windows, masks, scalers and splits, and was scored once on the test windows, over "
         "all measured values pooled. Mean over seeds, ± their standard deviation. Intervals run from the 5 % to "
