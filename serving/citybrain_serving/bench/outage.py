@@ -63,7 +63,7 @@ def _outage(
     begun = time.monotonic()
     stale_after = None
     with httpx.Client(base_url=servers[0].url, timeout=60) as client:
-        batches = gateway.feed.batches()
+        late = next(gateway.feed.batches())  # what a gateway could not hand in it hands in again
         while time.monotonic() - begun < down_s:
             for server in servers:
                 asked = time.monotonic()
@@ -73,11 +73,10 @@ def _outage(
                 reads[answer.status_code, stale] += 1
                 if stale and stale_after is None:
                     stale_after = time.monotonic() - begun
-            refused[gateway.send(client, next(batches))] += 1
+            refused[gateway.send(client, late)] += 1
             time.sleep(EVERY_S)
         start()
         back = time.monotonic()
-        late = next(batches)
         _until(lambda: gateway.send(client, late) == 200)
         ingested = time.monotonic() - back
         _until(lambda: all(_issued(server, bundle) == late.time for server in servers))
