@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +12,27 @@ from citybrain_models.nn.citynet import CityNet
 from citybrain_models.nn.exchange import Form
 
 
-class Ensemble(nn.Module):
-    """The mean of its members' quantiles (Vincentisation, which keeps their order)."""
+class Member(Protocol):
+    """A network that passes messages in one of two forms."""
 
-    def __init__(self, members: Iterable[CityNet]):
+    form: Form
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor: ...
+
+
+Net = TypeVar("Net", bound=Member)
+
+
+class Members(nn.Module, Generic[Net]):
+    """Networks of one kind, each of which answers by itself."""
+
+    def __init__(self, members: Iterable[Net]):
         super().__init__()
-        self.members = nn.ModuleList(members)
+        self.members = nn.ModuleList(cast(Iterable[nn.Module], members))
 
     @property
-    def nets(self) -> list[CityNet]:
-        return [member for member in self.members if isinstance(member, CityNet)]
+    def nets(self) -> list[Net]:
+        return cast(list[Net], list(self.members))
 
     @property
     def form(self) -> Form:
@@ -32,13 +44,17 @@ class Ensemble(nn.Module):
         for net in self.nets:
             net.form = form
 
+    def each(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        """Every member's answer; each is trained on its own error."""
+        return [net(inputs) for net in self.nets]
+
+
+class Ensemble(Members[CityNet]):
+    """The mean of its members' quantiles (Vincentisation, which keeps their order)."""
+
     def reads(self, name: str) -> bool:
         """See :meth:`CityNet.reads`."""
         return self.nets[0].reads(name)
-
-    def each(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-        """Every member's quantiles ``[batch, node, horizon, quantile]``; each is trained on its own error."""
-        return [net(inputs) for net in self.nets]
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Inputs and answer as those of :class:`CityNet`."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from citybrain_models.nn.ensemble import Members
 from citybrain_models.nn.exchange import Exchange, Form, Hubs
 
 SIGNALS = ("flow", "vehicles", "emission")
@@ -91,35 +92,13 @@ class SurrogateNet(nn.Module):
         return torch.cat([centre - below, centre, centre + above], dim=-1)
 
 
-class SurrogateEnsemble(nn.Module):
+class SurrogateEnsemble(Members[SurrogateNet]):
     """The mean of several networks that differ by their first weights: less variance from noisy simulations. What
     holds of each of :class:`SurrogateNet`'s answers holds of their mean."""
-
-    def __init__(self, members: Iterable[SurrogateNet]):
-        super().__init__()
-        self.members = nn.ModuleList(members)
-
-    @property
-    def nets(self) -> list[SurrogateNet]:
-        return [member for member in self.members if isinstance(member, SurrogateNet)]
 
     @property
     def scale(self) -> Tensor:
         return self.nets[0].scale
-
-    @property
-    def form(self) -> Form:
-        """How the members pass messages; setting it sets theirs."""
-        return self.nets[0].form
-
-    @form.setter
-    def form(self, form: Form) -> None:
-        for net in self.nets:
-            net.form = form
-
-    def each(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-        """Every member's answer; each is trained on its own error."""
-        return [net(inputs) for net in self.nets]
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Inputs and answer as those of :class:`SurrogateNet`."""
