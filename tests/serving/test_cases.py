@@ -20,7 +20,7 @@ from citybrain_serving.cases.watch import Hysteresis, Watch
 from citybrain_serving.cases.webhooks import WAITS_S, Webhooks, checked_targets
 from citybrain_serving.database import migrate, open_engine, transaction
 from citybrain_serving.errors import FleetError, NotNow, StoreUnavailable, UnknownCase
-from citybrain_serving.schemas import CaseBody
+from citybrain_serving.schemas.decisions import CaseBody
 from citybrain_serving.settings import load_settings
 from citybrain_serving.tables import deliveries
 

@@ -9,7 +9,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from citybrain_serving.schemas import CityBody, ForecastBody, ForecastFeatures, IngestBody, ProblemBody
+from citybrain_serving.schemas.city import CityBody
+from citybrain_serving.schemas.errors import ProblemBody
+from citybrain_serving.schemas.forecasts import ForecastBody, ForecastFeatures
+from citybrain_serving.schemas.observations import IngestBody
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
 

@@ -12,7 +12,8 @@ from citybrain_serving.database import transaction
 from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.history import History
 from citybrain_serving.quality import measures
-from citybrain_serving.schemas import ForecastBody, IssueBody, QualityBody
+from citybrain_serving.schemas.forecasts import ForecastBody, IssueBody
+from citybrain_serving.schemas.quality import QualityBody
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
 from citybrain_serving.store import Partial

@@ -8,7 +8,8 @@ import pytest
 
 from citybrain_serving.indices import air, traffic
 from citybrain_serving.languages import preferred_language
-from citybrain_serving.schemas import AtBody, ForecastBody, PlaceFeatures
+from citybrain_serving.schemas.forecasts import ForecastBody
+from citybrain_serving.schemas.places import AtBody, PlaceFeatures
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
 

@@ -9,7 +9,7 @@ import pytest
 from citybrain_datasets.city import City
 from citybrain_serving.languages import summary
 from citybrain_serving.problems.causes import Causes, Scene
-from citybrain_serving.schemas import ProblemsBody
+from citybrain_serving.schemas.decisions import ProblemsBody
 
 NOON = pd.Timestamp("2026-03-17T12:00:00Z")
 

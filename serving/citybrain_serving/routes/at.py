@@ -13,7 +13,7 @@ from citybrain_serving.languages import BASES, preferred_language
 from citybrain_serving.routes.conditional import UNCHANGED, lasting
 from citybrain_serving.routes.documentation import problems
 from citybrain_serving.routes.selecting import IndexName
-from citybrain_serving.schemas import AtBody, IndexBody
+from citybrain_serving.schemas.places import AtBody, IndexBody
 from citybrain_serving.service import Service
 
 

@@ -14,7 +14,7 @@ from citybrain_serving.errors import NotNow
 from citybrain_serving.languages import asked_language, spoken
 from citybrain_serving.routes.documentation import problems
 from citybrain_serving.safety.gate import principal_of
-from citybrain_serving.schemas import CaseBody
+from citybrain_serving.schemas.decisions import CaseBody
 from citybrain_serving.service import Service
 
 Number = Annotated[int, Path(ge=1, le=2**62)]

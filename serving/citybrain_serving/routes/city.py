@@ -11,7 +11,7 @@ from citybrain_serving.chinese import translated, unit_name
 from citybrain_serving.encoding import utc
 from citybrain_serving.languages import preferred_language
 from citybrain_serving.routes.conditional import UNCHANGED, lasting
-from citybrain_serving.schemas import CityBody
+from citybrain_serving.schemas.city import CityBody
 from citybrain_serving.service import Service
 
 

@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from citybrain_serving.problem_details import MEDIA, TITLES
 from citybrain_serving.safety.openapi import describe
-from citybrain_serving.schemas import ProblemBody
+from citybrain_serving.schemas.errors import ProblemBody
 
 EXAMPLE = {
     "type": "urn:citybrain:problem:bad-selection",

@@ -17,7 +17,7 @@ from citybrain_serving.publication import ForecastQuery
 from citybrain_serving.routes.documentation import problems, schema
 from citybrain_serving.routes.selecting import Horizon, IndexName, Quantiles, Selected
 from citybrain_serving.routes.times import Moment, instant
-from citybrain_serving.schemas import ForecastBody, ForecastFeatures
+from citybrain_serving.schemas.forecasts import ForecastBody, ForecastFeatures
 from citybrain_serving.service import Service
 from citybrain_serving.shortcuts import VARY, Answer
 

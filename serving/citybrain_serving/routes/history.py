@@ -13,7 +13,8 @@ from citybrain_serving.errors import BadSelection
 from citybrain_serving.quality import ALL
 from citybrain_serving.routes.documentation import problems
 from citybrain_serving.routes.times import Moment, instant
-from citybrain_serving.schemas import IssueBody, QualityBody
+from citybrain_serving.schemas.forecasts import IssueBody
+from citybrain_serving.schemas.quality import QualityBody
 from citybrain_serving.service import Service
 
 SPAN = timedelta(days=7)

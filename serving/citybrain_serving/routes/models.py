@@ -15,7 +15,7 @@ from citybrain_serving.replicas.appointments import Held
 from citybrain_serving.roster import Note
 from citybrain_serving.routes.documentation import problems
 from citybrain_serving.safety.gate import principal_of
-from citybrain_serving.schemas import ModelsBody, SwapBody
+from citybrain_serving.schemas.models import ModelsBody, SwapBody
 from citybrain_serving.service import Service
 
 TaskName = Annotated[str, Path(max_length=20)]

@@ -11,7 +11,7 @@ from citybrain_serving.languages import asked_language, spoken
 from citybrain_serving.outcome import Outcome, acknowledged
 from citybrain_serving.readings import READERS, check_count
 from citybrain_serving.routes.documentation import problems, schema
-from citybrain_serving.schemas import ColumnsBody, IngestBody, RowsBody
+from citybrain_serving.schemas.observations import ColumnsBody, IngestBody, RowsBody
 from citybrain_serving.service import Service
 
 ROWS = {

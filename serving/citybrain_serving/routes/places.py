@@ -19,7 +19,7 @@ from citybrain_serving.languages import Language, preferred_language
 from citybrain_serving.routes.conditional import UNCHANGED, lasting
 from citybrain_serving.routes.documentation import problems, schema
 from citybrain_serving.routes.selecting import IndexName, Selected
-from citybrain_serving.schemas import PlaceFeatures
+from citybrain_serving.schemas.places import PlaceFeatures
 from citybrain_serving.selection import Filter
 from citybrain_serving.service import Service
 

@@ -12,7 +12,7 @@ from citybrain_serving.problems.finding import Problem
 from citybrain_serving.routes.conditional import UNCHANGED, lasting
 from citybrain_serving.routes.documentation import problems as errors
 from citybrain_serving.routes.selecting import Selected
-from citybrain_serving.schemas import ProblemsBody
+from citybrain_serving.schemas.decisions import ProblemsBody
 from citybrain_serving.selection import Filter
 from citybrain_serving.service import Service
 

@@ -32,7 +32,7 @@ from citybrain_serving.scenarios.ledger import Job, Ledger
 from citybrain_serving.scenarios.now import base_now
 from citybrain_serving.scenarios.parts import RunError
 from citybrain_serving.scenarios.run import surrogate_for
-from citybrain_serving.schemas import JobBody, RankingBody
+from citybrain_serving.schemas.scenarios import JobBody, RankingBody
 from citybrain_serving.service import Service
 
 log = structlog.get_logger(__name__)

@@ -17,7 +17,7 @@ from citybrain_serving.languages import asked_language, spoken
 from citybrain_serving.negotiation import matches
 from citybrain_serving.routes.documentation import problems, schema
 from citybrain_serving.routes.selecting import Horizon, Selected
-from citybrain_serving.schemas import IngestBody
+from citybrain_serving.schemas.observations import IngestBody
 from citybrain_serving.service import Service
 from citybrain_serving.snapshot import Forecast
 from citybrain_serving.standards import datex_out, ngsi_out

@@ -1,0 +1,77 @@
+"""The shapes of problems and cases."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+
+class CauseBody(BaseModel):
+    kind: str
+    title: str = Field(description="the kind in words")
+    inputs: list[dict[str, Any]] = Field(description="observations that the cause is read from")
+
+
+class Hotspot(BaseModel):
+    """Trouble at one node."""
+
+    task: str
+    id: str
+    name: str
+    name_zh: str
+    owner: str
+    cell: str
+    lat: float | None
+    lon: float | None
+    now: bool = Field(description="the newest observation passes the limit")
+    probability: float = Field(description="of the worst step")
+    peak: str = Field(description="the worst step")
+    onset: str | None = Field(description="first step at which it is likely")
+    until: str | None = Field(description="last step at which it is likely")
+    lead_minutes: int | None
+    observed: float | None
+    limit: float
+    standard: str
+    cost: float
+    cost_unit: str
+    cost_unit_name: str = Field(description="the unit in words, where the language has them")
+    causes: list[CauseBody]
+    issued: str
+    bundle: str
+    summary: str
+
+
+class ProblemsBody(BaseModel):
+    """Hot spots by task, the costliest first."""
+
+    city: str
+    synthetic: bool
+    stale: dict[str, bool]
+    doubted: dict[str, bool]
+    problems: dict[str, list[Hotspot]]
+
+
+class NoteBody(BaseModel):
+    time: str
+    who: str
+    action: str
+    text: str
+
+
+class CaseBody(BaseModel):
+    """A warning that somebody deals with."""
+
+    number: int
+    task: str
+    id: str
+    owner: str
+    cell: str
+    state: Literal["discovered", "filed", "dispatched", "closed"]
+    discovered: str
+    filed: str | None
+    dispatched: str | None
+    closed: str | None
+    over: str | None = Field(description="since when the trouble has passed, while the case is still open")
+    problem: dict[str, Any] = Field(description="as it was found")
+    notes: list[NoteBody]
