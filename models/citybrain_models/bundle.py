@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,9 @@ class Bundle:
     """ISO 8601, UTC."""
     clocks: Mapping[str, Ticks] = field(default_factory=dict)
     """The clock each signal is measured on, maybe finer than the task's; the task's own where it is not said."""
+    learnt: Calibration | None = None
+    """What the outcomes of the validation windows, in order of time, move on top of ``calibration``: where a service
+    begins to learn. None in bundles written before it was kept."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     card: str = ""
     digest: str = ""
@@ -109,8 +112,8 @@ class Bundle:
             "calibration.json": to_json(
                 {
                     "quantiles": self.calibration.quantiles,
-                    "shift": self.calibration.shift.astype(float).tolist(),
-                    "by_part": self.calibration.by_part.astype(float).tolist(),
+                    **_shifts(self.calibration),
+                    **({} if self.learnt is None else {"learnt": _shifts(self.learnt)}),
                 }
             ),
             "metrics.json": to_json({"created": self.created, **self.metrics}),
@@ -129,6 +132,7 @@ class Bundle:
             profiles[name] = Profile(int(slot_minutes), mean)
         scalers = {name: Scaler(**values) for name, values in json.loads(files["scalers.json"]).items()}
         metrics = json.loads(files["metrics.json"])
+        shifts = json.loads(files["calibration.json"])
         return Bundle(
             task=task,
             city=city_from(files, about),
@@ -136,7 +140,8 @@ class Bundle:
             statistics=Statistics(scalers, profiles),
             graph=from_npz(files["graph.npz"], "graph.npz"),
             model=files["model.onnx"],
-            calibration=_calibration(files["calibration.json"], task),
+            calibration=_calibration(shifts, task, shifts["quantiles"]),
+            learnt=_calibration(shifts["learnt"], task, shifts["quantiles"]) if "learnt" in shifts else None,
             fingerprint=about["fingerprint"],
             clocks={name: Ticks(**ticks) for name, ticks in about["clocks"].items()},
             created=metrics.pop("created"),
@@ -146,11 +151,14 @@ class Bundle:
         )
 
 
-def _calibration(data: bytes, task: Task) -> Calibration:
+def _shifts(calibration: Calibration) -> dict[str, list[Any]]:
+    return {key: getattr(calibration, key).astype(float).tolist() for key in ("shift", "by_part")}
+
+
+def _calibration(found: Mapping[str, Any], task: Task, quantiles: Sequence[float]) -> Calibration:
     """Bundles written before the parts of the day were told apart hold none of them."""
-    found = json.loads(data)
     shift = np.asarray(found["shift"], np.float32).reshape(task.horizon, len(task.quantiles))
     parts = np.asarray(found.get("by_part", []), np.float32)
     if len(parts) not in (0, PARTS):
         raise BundleError(f"calibration.json: holds {len(parts)} parts of the day, expected {PARTS} or none")
-    return Calibration(tuple(found["quantiles"]), shift, parts.reshape(-1, *shift.shape))
+    return Calibration(tuple(quantiles), shift, parts.reshape(-1, *shift.shape))

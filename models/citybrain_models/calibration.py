@@ -16,7 +16,10 @@ PARTS = 8
 ENOUGH = 50
 """Windows of a part of the day at which its own shift, fitted, counts half; with fewer it leans on the whole's."""
 
-PACE = 3
+RATE = 0.03
+"""How far an outcome moves the shift of an outer quantile where nothing else is said."""
+
+PACE = 5
 """How much farther than the whole's an outcome moves the shift of its part of the day, which sees only one in eight."""
 
 
@@ -94,23 +97,27 @@ class Calibration:
         return Calibration(self.quantiles, (self.shift + learnt.shift).astype(np.float32), by_part)
 
     def updated(
-        self, published: np.ndarray, truth: np.ndarray, rate: float = 0.01, part: np.ndarray | None = None
+        self, published: np.ndarray, truth: np.ndarray, rate: float = RATE, part: np.ndarray | None = None
     ) -> Calibration:
         """One online step after outcomes: adaptive conformal inference (Gibbs & Candès 2021), lead by lead.
 
         ``published`` are the quantiles that went out, calibrated, ``[node, horizon, quantile]``, ``truth [node,
         horizon]`` with NaN for unknown, ``part [horizon]``. Each shift moves by ``rate`` times how far the share of
         outcomes below its quantile is from its level, that of the part of the day :data:`PACE` times as far; the median
-        stays.
+        stays. Inner quantiles move less, by the spread of that share, √(τ (1 − τ)), as scale-free online learning has
+        it (Bhatnagar et al. 2023): chance alone shakes each of them alike.
         """
         known = np.isfinite(truth) & np.isfinite(published).all(axis=-1)
         count = known.sum(axis=0)[:, None]
-        below = ((truth[..., None] <= published) & known[..., None]).sum(axis=0)
-        step = rate * (np.asarray(self.quantiles) - below / np.maximum(count, 1)) * (count > 0)
+        # Not ≤: a quantile cut off at zero has no outcome below it, or streets empty at night would lower it for ever.
+        below = ((truth[..., None] < published) & known[..., None]).sum(axis=0)
+        levels = np.asarray(self.quantiles)
+        spread = np.sqrt(levels * (1 - levels))
+        step = rate * spread.min() / spread * (levels - below / np.maximum(count, 1)) * (count > 0)
         step[:, self.quantiles.index(0.5)] = 0
         by_part = self.by_part.copy()
         if part is not None and len(by_part):
-            by_part[part, np.arange(len(step))] += PACE * step
+            by_part[part, np.arange(len(step))] += (PACE * step).astype(np.float32)
         return Calibration(self.quantiles, (self.shift + step).astype(np.float32), by_part)
 
 

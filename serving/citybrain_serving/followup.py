@@ -93,7 +93,10 @@ class Followup:
             self._watched |= issued
 
     def _learn(self, now: pd.Timestamp) -> None:
-        if self.quality.update(now):
+        self.quality.update(now)
+        models = [f.bundle for f in self.forecasters.values() if isinstance(f, OnnxForecaster)]
+        shadows = [model.bundle for model in self.shadows.models.values()]
+        if self.quality.learn([*models, *shadows], now):
             self.recall()
 
     def recall(self) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from citybrain_datasets.task import Task
+from citybrain_models.bundle import Bundle
 from citybrain_serving.database import transaction
 from citybrain_serving.inputs import InputHealth
 from citybrain_serving.layouts import Layouts
@@ -124,6 +125,28 @@ class History:
             found = self.find(task, issue.issued)
             if found is not None:
                 yield found
+
+    def issues(self, bundle: Bundle, first: pd.Timestamp, last: pd.Timestamp) -> pd.DatetimeIndex:
+        """When a bundle's own forecasts of ``first`` ≤ time ≤ ``last`` were issued, oldest first, those it made as a
+        shadow included."""
+        query = (
+            sa.select(forecasts.c.issued)
+            .where(
+                forecasts.c.task == bundle.task.name,
+                forecasts.c.bundle == bundle.version,
+                forecasts.c.issued.between(int(first.timestamp()), int(last.timestamp())),
+                forecasts.c.source != "fallback",
+            )
+            .order_by(forecasts.c.issued)
+        )
+        with transaction(self.engine) as connection:
+            return pd.to_datetime(list(connection.scalars(query)), unit="s", utc=True)
+
+    def of(self, bundle: Bundle, issued: pd.Timestamp) -> Forecast | None:
+        """A bundle's forecast of one issue time; None where it is not kept."""
+        key = {"task": bundle.task.name, "issued": int(issued.timestamp()), "bundle": bundle.version}
+        with transaction(self.engine) as connection:
+            return self.read(connection, key)
 
     def unscored(self, until: pd.Timestamp, limit: int) -> Sequence[Forecast]:
         """Forecasts whose last time is not after ``until`` and which nobody compared with what happened; oldest

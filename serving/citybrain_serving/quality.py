@@ -1,33 +1,30 @@
-"""How past forecasts turned out: scored once their outcomes are in, summed by day, and learnt from.
+"""How past forecasts turned out: scored once their outcomes are in, and summed by day.
 
 Scores are kept as sums, so that any span of days, any group and any bundle can be put together later without the
-forecasts. Outcomes also move the quantiles (adaptive conformal inference, Gibbs & Candès 2021).
+forecasts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 import numpy as np
-import orjson
 import pandas as pd
 import sqlalchemy as sa
 
-from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.signals import NodeType
-from citybrain_datasets.task import Task
 from citybrain_models.bundle import Bundle
-from citybrain_models.calibration import PARTS, Calibration, parts_of_day
+from citybrain_models.calibration import Calibration
 from citybrain_serving.database import transaction
 from citybrain_serving.history import History, mark_scored
 from citybrain_serving.inputs import sampled
+from citybrain_serving.learning import Teacher
 from citybrain_serving.places import Places
 from citybrain_serving.snapshot import Forecast
 from citybrain_serving.store import ObservationStore
-from citybrain_serving.tables import calibrations, scores
+from citybrain_serving.tables import scores
 
 ALL = "all"
 SUMS = ("count", "absolute", "squared", "error", "pinball", "inside", "width", "persistence", "persistence_count")
@@ -39,15 +36,6 @@ MOST_GROUPS = 60
 """Values of a column beyond which it is no group: a name of its own for every node says nothing."""
 
 
-@dataclass(frozen=True)
-class Learning:
-    """``rate`` by which outcomes move the quantiles of a model, 0 for never; ``patience`` how long after its last
-    step a forecast waits for late observations before it is scored."""
-
-    rate: float
-    patience: pd.Timedelta
-
-
 class Quality:
     """Scores forecasts of the history and answers how good they were."""
 
@@ -57,33 +45,31 @@ class Quality:
         history: History,
         store: ObservationStore,
         places: Mapping[NodeType, Places],
-        calendar: Calendar,
-        learning: Learning,
+        teacher: Teacher,
     ):
         self.engine = engine
         self.history = history
         self.store = store
-        self.calendar = calendar
-        self.learning = learning
+        self.teacher = teacher
         self.parts = {node: _parts(table) for node, table in places.items()}
 
     def update(self, now: pd.Timestamp, limit: int = 64) -> int:
         """Scores forecasts whose outcomes are in, at most ``limit``; returns how many."""
-        due = self.history.unscored(now - self.learning.patience, limit)
+        due = self.history.unscored(now - self.teacher.learning.patience, limit)
         for forecast in due:
             truth = self._truth(forecast)
             with transaction(self.engine, write=True) as connection:
                 if mark_scored(connection, forecast):
                     _add(connection, _rows(forecast, truth, self.parts[forecast.task.node]))
-                    if self.learning.rate and forecast.source != "fallback":
-                        part = parts_of_day(forecast.task, self.calendar, pd.DatetimeIndex([forecast.issued]))[0]
-                        _learn(connection, forecast, truth, part, self.learning.rate)
         return len(due)
 
     def learnt(self, bundle: Bundle) -> Calibration:
         """The shifts of a bundle's quantiles: as fitted in training, and moved by outcomes since."""
-        with transaction(self.engine) as connection:
-            return bundle.calibration.plus(_learnt(connection, bundle.task, bundle.version))
+        return self.teacher.calibration(bundle)
+
+    def learn(self, bundles: Iterable[Bundle], now: pd.Timestamp) -> bool:
+        """Lets outcomes that are in move the quantiles of ``bundles``; True where there were any."""
+        return any([self.teacher.update(bundle, now) for bundle in bundles])
 
     def table(self, task: str, first: date, last: date, part: str, by: Sequence[str]) -> list[dict[str, Any]]:
         """Measures of the forecasts issued on the days ``first`` … ``last``, a row for each value of ``by`` among
@@ -184,31 +170,3 @@ def _add(connection: sa.Connection, rows: Iterable[dict[str, Any]]) -> None:
         grown = {name: scores.c[name] + row[name] for name in SUMS}
         if not connection.execute(scores.update().where(mine).values(**grown)).rowcount:
             connection.execute(scores.insert().values(**row))
-
-
-def _learnt(connection: sa.Connection, task: Task, bundle: str) -> Calibration:
-    """What outcomes have moved so far."""
-    text = connection.scalar(
-        sa.select(calibrations.c.shift).where(calibrations.c.task == task.name, calibrations.c.bundle == bundle)
-    )
-    learnt = Calibration.none(task, PARTS)
-    if text is None:
-        return learnt
-    found = orjson.loads(text)
-    if isinstance(found, list):  # kept before the parts of the day were told apart
-        found = {"shift": found, "by_part": learnt.by_part}
-    shift, by_part = (np.asarray(found[key], np.float32) for key in ("shift", "by_part"))
-    return Calibration(task.quantiles, shift.reshape(learnt.shift.shape), by_part.reshape(learnt.by_part.shape))
-
-
-def _learn(connection: sa.Connection, forecast: Forecast, truth: np.ndarray, part: np.ndarray, rate: float) -> None:
-    task, key = forecast.task, {"task": forecast.task.name, "bundle": forecast.bundle}
-    moved = _learnt(connection, task, forecast.bundle).updated(forecast.values, truth, rate, part)
-    kept = {"shift": moved.shift, "by_part": moved.by_part}
-    row = {
-        "shift": orjson.dumps(kept, option=orjson.OPT_SERIALIZE_NUMPY).decode(),
-        "updated": int(forecast.issued.timestamp()),
-    }
-    mine = sa.and_(*(calibrations.c[name] == value for name, value in key.items()))
-    if not connection.execute(calibrations.update().where(mine).values(**row)).rowcount:
-        connection.execute(calibrations.insert().values(**key, **row))

@@ -27,11 +27,12 @@ from citybrain_serving.history import History
 from citybrain_serving.indices.catalogue import Index
 from citybrain_serving.indices.current import Current
 from citybrain_serving.ingest import Ingest
+from citybrain_serving.learning import Learning, Teacher
 from citybrain_serving.memory import give_back
 from citybrain_serving.outcome import Outcome
 from citybrain_serving.problems.finding import Finder, Problem, as_document
 from citybrain_serving.publication import Board, Published
-from citybrain_serving.quality import Learning, Quality
+from citybrain_serving.quality import Quality
 from citybrain_serving.readings import Readings
 from citybrain_serving.recent import Recent
 from citybrain_serving.replicas.appointments import Appointments
@@ -89,7 +90,9 @@ class Service:
         self.history = History(self.store.engine, self.store.node_layouts)
         learning = Learning(settings.learning_rate, pd.Timedelta(minutes=settings.patience_minutes))
         calendar = Calendar(self.fleet.city.timezone)
-        self.quality = Quality(self.store.engine, self.history, self.trusted, self.board.places, calendar, learning)
+        engine = self.store.engine
+        teacher = Teacher(engine, self.history, self.trusted, calendar, learning, self.fleet.ticks)
+        self.quality = Quality(engine, self.history, self.trusted, self.board.places, teacher)
         self.roster = Roster(self.fleet, self.cycle, self.quality, settings.threads, self._swapped)
         self.shadows = Shadows(self.fleet, self.cycle, self.quality, shadows, settings.threads)
         self.homes = dict(homes or {})

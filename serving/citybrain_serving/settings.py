@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from citybrain_datasets.errors import ConfigError
+from citybrain_models.calibration import RATE
 from citybrain_serving.cases.watch import Hysteresis
 from citybrain_serving.safety.settings import SafetySettings
 
@@ -52,8 +53,9 @@ class Settings(SafetySettings, BaseSettings):
     history_days: float = Field(30, gt=0)
     """How long forecasts are kept; their scores stay."""
     patience_minutes: float = Field(60, ge=0)
-    """How long after its last step a forecast waits for late observations before it is scored."""
-    learning_rate: float = Field(0.01, ge=0, le=1)
+    """How long a forecast's last step waits for late observations before it is scored, and each step before the
+    quantiles learn from it."""
+    learning_rate: float = Field(RATE, ge=0, le=1)
     """How fast outcomes move the quantiles of a model; 0 leaves them as trained."""
     case_open_at: float = Field(0.6, gt=0, le=1)
     case_close_at: float = Field(0.3, ge=0, le=1)

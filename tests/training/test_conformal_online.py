@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.task import Task
 from citybrain_models.calibration import PARTS, Calibration
+from citybrain_models.learning import OnlineCalibration
 
 TASK = Task(name="congestion", node="road", target="speed", step_minutes=15, history=4, horizon=2, seasonal_days=())
 LEVELS = np.asarray(TASK.quantiles)
@@ -21,7 +24,7 @@ RAW = np.broadcast_to(50 + 10 * np.linspace(-0.5, 0.5, len(LEVELS)), (20, 2, len
 def step(calibration: Calibration, truth: np.ndarray) -> tuple[Calibration, np.ndarray]:
     """The next calibration, and the share of outcomes that were below each published quantile."""
     published = RAW + calibration.shift * 10
-    share = (truth[..., None] <= published).mean(axis=(0, 1))
+    share = (truth[..., None] < published).mean(axis=(0, 1))
     return calibration.updated(published, truth, RATE), share
 
 
@@ -74,6 +77,47 @@ def test_each_part_of_the_day_finds_its_own_coverage_where_one_shift_for_all_can
     assert calm > 0.95
     for shares in inside["apart"]:
         assert np.mean(shares[800:]) == pytest.approx(0.9, abs=0.02)
+
+
+def test_streets_empty_at_night_do_not_lower_their_quantile_for_ever() -> None:
+    """Half of the outcomes are zero, and no quantile is published below that."""
+    random = np.random.default_rng(3)
+    raw, calibration = RAW - 49.5, Calibration.none(TASK)
+    inside: list[float] = []
+    for _ in range(600):
+        truth = np.maximum(random.normal(0, 4, RAW.shape[:2]), 0)
+        published = calibration.apply(raw[None])[0]
+        inside.append(float(((published[..., 0] <= truth) & (truth <= published[..., -1])).mean()))
+        calibration = calibration.updated(published, truth, RATE)
+    assert np.abs(calibration.shift).max() < 2
+    assert np.mean(inside[200:]) == pytest.approx(0.9, abs=0.03)
+
+
+def test_chance_shakes_every_quantile_alike() -> None:
+    """Of one outcome, so that each share is 0 or 1 and its spread √(τ (1 − τ))."""
+    one = RAW[:1]
+    moves = [Calibration.none(TASK).updated(one, np.full((1, 2), truth), RATE).shift[0] for truth in (0, 100)]
+    below, above = np.asarray(moves)[:, OUTER]
+    levels = LEVELS[OUTER]
+    spread = np.sqrt(levels * below**2 + (1 - levels) * above**2)
+    np.testing.assert_allclose(spread, spread[0], rtol=1e-5)
+
+
+def test_a_forecast_is_learnt_from_when_its_steps_end_in_order_of_time_and_then_forgotten() -> None:
+    nothing = Calibration.none(TASK, PARTS)
+    online = OnlineCalibration(TASK, Calendar("UTC"), nothing, nothing, rate=RATE)
+    issue = pd.Timestamp("2026-03-17T07:40Z")
+    online.remember(issue, RAW)
+    assert not online.learn(issue, np.full(20, 50.0))
+    assert not online.learn(issue + TASK.step / 2, np.full(20, 50.0))
+    assert online.learn(issue + TASK.step, np.full(20, 100.0))
+    assert online.learnt.shift[0].any()
+    assert not online.learnt.shift[1].any()
+    assert np.flatnonzero(online.learnt.by_part.any(axis=(1, 2))).tolist() == [7 * PARTS // 24]
+    assert online.remembered == {issue}
+    assert online.learn(issue + 2 * TASK.step, np.full(20, 0.0))
+    assert online.learnt.by_part[8 * PARTS // 24, 1].any()
+    assert not online.remembered
 
 
 @given(st.integers(0, 1_000))

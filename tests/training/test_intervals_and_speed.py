@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import ConfigError
 from citybrain_models import onnx_forecaster
-from citybrain_models.calibration import PARTS, Calibration
+from citybrain_models.bundle import Bundle
+from citybrain_models.calibration import PARTS, Calibration, parts_of_day
 from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_training.bench.intervals import LEARNING, bench_intervals
 from citybrain_training.config import TrainConfig
-from citybrain_training.online import OnlineCalibration
+from citybrain_training.online import Replay, learnt_in_order
 from citybrain_training.pipeline import Outcome
-from citybrain_training.preparation import prepare
+from citybrain_training.preparation import Preparation, prepare
 from citybrain_training.speed.cities import enlarged_features, enlarged_graph, enlarged_window, prepared
 from citybrain_training.speed.commands import bench_speed
 from citybrain_training.speed.table import exponent, markdown
@@ -47,14 +48,14 @@ def test_a_graph_too_large_for_constants_is_fed_and_answers_the_same(
     np.testing.assert_allclose(OnnxForecaster(trained.bundle).raw(window), held, rtol=1e-4, atol=1e-4)
 
 
-def test_intervals_are_measured_six_ways_and_told(trained: Outcome, saved_city: Path, tmp_path: Path) -> None:
+def test_intervals_are_measured_five_ways_and_told(trained: Outcome, saved_city: Path, tmp_path: Path) -> None:
     out, page = tmp_path / "intervals.json", tmp_path / "page.md"
     arguments = [str(trained.folder), str(saved_city), "--out", str(out), "--docs", str(page)]
     for _ in range(2):  # the second time replaces the first
         told = CliRunner().invoke(command(bench_intervals), arguments, catch_exceptions=False)
         assert told.exit_code == 0
     records = pd.DataFrame(json.loads(out.read_text()))
-    assert len(records) == 6 * 6
+    assert len(records) == 5 * 6
     values = records.pivot(index="subject", columns="metric", values="value")
     assert values.loc[LEARNING, "coverage_lowest_group"] <= values.loc[LEARNING, "coverage"]
     assert values.loc[LEARNING, "coverage"] <= values.loc[LEARNING, "coverage_highest_group"]
@@ -96,21 +97,45 @@ def test_speed_is_measured_apart_and_told(tmp_path: Path) -> None:
         CliRunner().invoke(command(bench_speed), ["--sizes", "many"], catch_exceptions=False)
 
 
-def test_a_lead_teaches_as_soon_as_it_has_ended_and_no_more_than_once(small_city: City) -> None:
-    preparation = prepare(small_city, "congestion", TrainConfig(threads=1))
-    source, task = preparation.source, preparation.task
+def raw_forecasts(city: City) -> tuple[Preparation, pd.DatetimeIndex, np.ndarray]:
+    """More windows than a horizon has steps, each forecast too narrow."""
+    preparation = prepare(city, "congestion", TrainConfig(threads=1))
+    task = preparation.task
     issues = preparation.split.test[: task.horizon + 4]
-    raw = np.full((len(issues), len(small_city.ids("road")), task.horizon, len(task.quantiles)), 50, np.float32)
-    raw += np.linspace(-1, 1, len(task.quantiles), dtype=np.float32)
+    raw = np.full((len(issues), len(city.ids("road")), task.horizon, len(task.quantiles)), 50, np.float32)
+    return preparation, issues, raw + np.linspace(-1, 1, len(task.quantiles), dtype=np.float32)
 
-    def learnt(count: int, *, at_once: bool) -> Calibration:
-        online = OnlineCalibration(Calibration.none(task, PARTS), source, at_once=at_once)
-        online.publish(issues[:count], raw[:count])
-        return online.calibration
 
-    assert np.flatnonzero(learnt(4, at_once=True).shift.any(axis=1)).tolist() == [0, 1, 2]
-    assert not learnt(task.horizon, at_once=False).shift.any()
-    # One forecast has passed whole; at once, it has taught its last lead what waiting teaches that.
-    last = [learnt(task.horizon + 1, at_once=at_once).shift[-1] for at_once in (True, False)]
-    assert last[0].any()
-    np.testing.assert_allclose(*last)
+def test_a_lead_teaches_as_soon_as_it_has_ended(small_city: City) -> None:
+    preparation, issues, raw = raw_forecasts(small_city)
+    replay = Replay(Calibration.none(preparation.task, PARTS), preparation.source)
+    replay.publish(issues[:4], raw[:4])
+    assert np.flatnonzero(replay.online.learnt.shift.any(axis=1)).tolist() == [0, 1, 2]
+
+
+def test_what_the_validation_windows_taught_is_exported_and_learning_goes_on_from_there(
+    trained: Outcome, small_city: City
+) -> None:
+    preparation, issues, raw = raw_forecasts(small_city)
+    learnt = trained.bundle.learnt
+    assert learnt is not None
+    assert learnt.shift.any()
+    assert not learnt.shift[:, preparation.task.median].any()
+    again = Bundle.read(trained.folder).learnt
+    assert again is not None
+    np.testing.assert_array_equal(again.shift, learnt.shift)
+    np.testing.assert_array_equal(again.by_part, learnt.by_part)
+    replay = Replay(trained.bundle.calibration, preparation.source, learnt)
+    parts = parts_of_day(preparation.task, preparation.features.calendar, issues[:1])
+    said = trained.bundle.calibration.plus(learnt).apply(raw[:1], parts)
+    np.testing.assert_array_equal(replay.publish(issues[:1], raw[:1]), said)
+
+
+def test_learning_in_one_go_and_window_by_window_is_the_same(small_city: City) -> None:
+    preparation, issues, raw = raw_forecasts(small_city)
+    fitted = Calibration.none(preparation.task, PARTS)
+    replay = Replay(fitted, preparation.source)
+    for window in range(len(issues)):
+        replay.publish(issues[window : window + 1], raw[window : window + 1])
+    learnt = learnt_in_order(fitted, preparation.source, issues, raw)
+    np.testing.assert_array_equal(replay.online.learnt.by_part, learnt.by_part)

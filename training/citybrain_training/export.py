@@ -27,6 +27,7 @@ from citybrain_models.onnx_forecaster import open_session
 from citybrain_training.evaluation import forecasts
 from citybrain_training.fitting import NetworkForecaster
 from citybrain_training.module import ForecastModule
+from citybrain_training.online import learnt_in_order
 from citybrain_training.preparation import Preparation
 
 TOLERANCE = 1e-4
@@ -157,14 +158,18 @@ def example_inputs(module: ForecastModule, preparation: Preparation, count: int 
     return {name: tensor.detach() for name, tensor in module.eval().inputs(tensors).items()}
 
 
-def calibrate(module: ForecastModule, preparation: Preparation, most: int = 4_000) -> Calibration:
-    """Conformal calibration on the validation windows, thinned evenly to at most ``most``."""
+def calibrate(
+    module: ForecastModule, preparation: Preparation, most: int = 4_000
+) -> tuple[Calibration, Calibration]:
+    """Conformal calibration on the validation windows, thinned evenly to at most ``most``, and what learning from their
+    outcomes in order of time moves on top of it: with that a service starts."""
     issues = preparation.split.validate
     issues = issues[:: max(1, len(issues) // most)]
     pairs = list(forecasts(NetworkForecaster(module, preparation), preparation.source, issues))
     forecast, truth = (np.concatenate(part) for part in zip(*pairs, strict=True))
     part = parts_of_day(preparation.task, preparation.features.calendar, issues)
-    return Calibration.fit(preparation.task, forecast, truth, part)
+    fitted = Calibration.fit(preparation.task, forecast, truth, part)
+    return fitted, learnt_in_order(fitted, preparation.source, issues, forecast)
 
 
 def make_bundle(
@@ -175,6 +180,7 @@ def make_bundle(
     model = export_onnx(module.network, inputs)
     read = {i.name for i in open_session(model).get_inputs()}
     fixed = {n: t.numpy() for n, t in inputs.items() if n.startswith("embedding_") or n in preparation.graph}
+    calibration, learnt = calibrate(module, preparation)
     read_signals = dict.fromkeys((*preparation.features.signals, *preparation.task.known_future))
     return Bundle(
         task=preparation.task,
@@ -184,7 +190,8 @@ def make_bundle(
         statistics=preparation.statistics,
         graph={name: array for name, array in fixed.items() if name in read},
         model=model,
-        calibration=calibrate(module, preparation),
+        calibration=calibration,
+        learnt=learnt,
         fingerprint=preparation.city.fingerprint(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         metrics=dict(metrics or {}),

@@ -1,61 +1,57 @@
-"""Quantiles that learn from outcomes in the order in which they arrive, as the service's do."""
+"""A calibration that learns from a city's own history, as the service's learns from what it measures."""
 
 from __future__ import annotations
-
-from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from citybrain_datasets.windows import WindowSource
-from citybrain_models.calibration import Calibration, parts_of_day
-
-RATE = 0.01
-"""How far an outcome moves a shift where nothing else is said, as in the service."""
+from citybrain_models.calibration import RATE, Calibration, parts_of_day
+from citybrain_models.learning import OnlineCalibration
 
 
-@dataclass
-class _Published:
-    issue: pd.Timestamp
-    quantiles: np.ndarray
-    part: np.ndarray
-    learnt: int = 0
-    """Leads that have been learnt from."""
+class Replay:
+    """Publishes raw quantiles window by window; each is calibrated by the outcomes that were known when it was issued.
 
-
-class OnlineCalibration:
-    """Publishes raw quantiles and learns from each forecast once its whole horizon lies before the issue time.
-
-    ``at_once`` learns from each lead as soon as it has ended: three hours ahead need not wait for three days.
+    ``learnt`` is where learning starts, the shifts as fitted where it is left out.
     """
 
-    def __init__(self, calibration: Calibration, source: WindowSource, *, rate: float = RATE, at_once: bool = False):
-        self.calibration = calibration
+    def __init__(
+        self, fitted: Calibration, source: WindowSource, learnt: Calibration | None = None, *, rate: float = RATE
+    ):
+        task, calendar = source.task, source.features.calendar
+        learnt = learnt or Calibration.none(task, len(fitted.by_part))
         self.source = source
-        self.rate = rate
-        self.at_once = at_once
-        self.waiting: deque[_Published] = deque()
+        self.online = OnlineCalibration(task, calendar, fitted, learnt, rate=rate)
+        self._known: pd.Timestamp | None = None
+        """The last outcome that was learnt from."""
 
     def publish(self, issues: pd.DatetimeIndex, raw: np.ndarray) -> np.ndarray:
         """``raw [batch, node, horizon, quantile]`` of ``issues``, which must come in order of time, calibrated by what
         was known at each."""
+        task = self.source.task
+        parts = parts_of_day(task, self.source.features.calendar, issues)
         published = []
-        parts = parts_of_day(self.source.task, self.source.features.calendar, issues)
         for issue, quantiles, part in zip(issues, raw, parts, strict=True):
             self._learn(issue)
-            published.append(self.calibration.apply(quantiles[None], part[None])[0])
-            self.waiting.append(_Published(issue, published[-1], part))
+            published.append(self.online.calibration.apply(quantiles[None], part[None])[0])
+            self.online.remember(issue, published[-1])
         return np.stack(published)
 
     def _learn(self, now: pd.Timestamp) -> None:
-        task = self.source.task
-        for said in self.waiting:
-            ended = min(int((now - said.issue) // task.step), task.horizon)
-            if ended > said.learnt and (self.at_once or ended == task.horizon):
-                truth = self.source.answer(pd.DatetimeIndex([said.issue]))[0].T.copy()
-                truth[:, : said.learnt] = truth[:, ended:] = np.nan
-                self.calibration = self.calibration.updated(said.quantiles, truth, self.rate, said.part)
-                said.learnt = ended
-        while self.waiting and self.waiting[0].learnt == task.horizon:
-            self.waiting.popleft()
+        """The outcomes since the window before, on the clock of the task's steps."""
+        step = self.source.task.step
+        end = now if self._known is None else self._known + step
+        while end <= now and self.online.remembered:
+            self.online.learn(end, self.source.answer(pd.DatetimeIndex([end - step]))[0, 0])
+            end += step
+        self._known = now
+
+
+def learnt_in_order(
+    fitted: Calibration, source: WindowSource, issues: pd.DatetimeIndex, raw: np.ndarray
+) -> Calibration:
+    """What the outcomes of windows taken in order of time move, as if they had been served with ``fitted``."""
+    replay = Replay(fitted, source)
+    replay.publish(issues, raw)
+    return replay.online.learnt

@@ -8,15 +8,15 @@ from citybrain_datasets.features import Window
 from citybrain_datasets.task import Task
 from citybrain_datasets.windows import WindowSource
 from citybrain_models.onnx_forecaster import OnnxForecaster
-from citybrain_training.online import OnlineCalibration
+from citybrain_training.online import Replay
 
 
 class OnlineForecaster:
-    """A model with an :class:`OnlineCalibration`. Must be asked in order of time."""
+    """A model whose calibration goes on learning from where its training left it. Must be asked in order of time."""
 
     def __init__(self, model: OnnxForecaster, source: WindowSource):
         self.model = model
-        self.learning = OnlineCalibration(model.calibration, source)
+        self.replay = Replay(model.calibration, source, model.bundle.learnt)
 
     @property
     def task(self) -> Task:
@@ -24,4 +24,4 @@ class OnlineForecaster:
 
     def forecast(self, window: Window) -> np.ndarray:
         """Quantiles float32 ``[batch, node, horizon, quantile]``."""
-        return self.learning.publish(window.issue, self.model.raw(window))
+        return self.replay.publish(window.issue, self.model.raw(window))
