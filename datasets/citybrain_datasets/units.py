@@ -66,10 +66,15 @@ COMPASS: dict[str, float] = {word: 22.5 * i for i, word in enumerate(_WORDS)}
 _CALM = {"", "CV", "CALM", "C", "VAR", "VRB"}
 
 
+def spelling(unit: str) -> str:
+    """The unit as it is written here: ``ug/m3`` is ``µg/m³``. One that has no other spelling stays as it is."""
+    return _ASCII.get(unit, unit)
+
+
 def conversion(signal: str, unit: str, step: pd.Timedelta) -> Linear | None:
     """How ``unit`` becomes the stored unit of ``signal``; ``None`` for compass words. ``ValueError`` if
     unknown."""
-    unit = _ASCII.get(unit, unit)
+    unit = spelling(unit)
     if signal == "wind_direction" and unit == "compass":
         return None
     if unit in UNITS[signal]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from citybrain_datasets import __version__
@@ -29,6 +29,7 @@ from citybrain_serving.routes import (
 )
 from citybrain_serving.routes.conditional import not_modified
 from citybrain_serving.routes.documentation import complete
+from citybrain_serving.routes.parameters import only_known
 from citybrain_serving.safety.install import install as install_safety
 from citybrain_serving.scenarios import routes as scenarios
 from citybrain_serving.service import Service
@@ -85,7 +86,8 @@ def create_app(service: Service) -> FastAPI:
         standards,
         mqtt,
     ):
-        app.include_router(subject.router(service))
+        strict = subject not in (inference, health)  # the protocol has its own words; a probe is always answered
+        app.include_router(subject.router(service), dependencies=[Depends(only_known)] * strict)
     problem_details.install(app)
     app.add_exception_handler(NotModified, not_modified)
     complete(app)

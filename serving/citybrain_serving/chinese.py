@@ -51,7 +51,10 @@ SELECTIONS: Mapping[str, str] = {
     "congestion and pm25": "congestion 和 pm25",
     "no road and no air station of {} is near {}, {}": "{1}, {2} 附近没有 {0} 的道路或空气站",
     "{} is not forecast here, only {}": "此处不预测 {0}，只预测 {1}",
-    "no forecast of {} issued at {} is kept": "没有保存 {1} 发布的 {0} 预测",
+    "no forecast of {} issued at {} is kept; its history tells which are": (
+        "没有保存 {1} 发布的 {0} 预测；其 history 列出所保存的预测"
+    ),
+    "there is no parameter {} here, only {}": "此处没有参数 {0}，只有 {1}",
     "no forecast has been computed yet": "尚未计算出预测",
     "no forecast has been computed yet; it takes observations, and a moment": "尚未计算出预测；需要观测数据，并请稍候",
     "this address answers {}": "此地址提供 {0}",
@@ -89,9 +92,16 @@ BODIES: Mapping[str, str] = {
 }
 
 READINGS: Mapping[str, str] = {
-    "needs strings id, signal, time and a number value; only unit may be added": (
-        "需要字符串 id、signal、time 和数值 value；只可另加 unit"
-    ),
+    "needs strings id, signal, time and a number value": "需要字符串 id、signal、time 和数值 value",
+    "a reading must be a JSON object": "读数必须是 JSON 对象",
+    "{} must be given": "必须给出 {0}",
+    "there is no member {} in a reading, only {}, unit": "读数没有成员 {0}，只有 {1}, unit",
+    "{} must be a string": "{0} 必须是字符串",
+    "value must be a number": "value 必须是数字",
+    "needs an id and a type, both strings": "需要字符串 id 和 type",
+    "publications without a value of a site": "没有站点数值的发布",
+    "sites without a value that is read here": "没有此处可读取数值的站点",
+    "values of the kind {}": "类别为 {0} 的数值",
     "signal {} is not measured here; known are {}": "此处不测量 {0}；已知的有 {1}",
     "value is no finite number; a reading that is missing is left out": "value 不是有限数；缺测的读数不必发送",
     "time is no ISO 8601 date and time": "time 不是 ISO 8601 日期时间",
@@ -172,6 +182,7 @@ SERVICE: Mapping[str, str] = {
 
 FIELDS: Mapping[str, str] = {
     "Field required": "缺少该字段",
+    "there is no such member, only {}": "没有该字段，只有 {0}",
     "Extra inputs are not permitted": "不允许有该字段",
     "Input should be a valid integer, unable to parse string as an integer": "应为整数",
     "Input should be a valid integer": "应为整数",

@@ -45,7 +45,7 @@ def at(service: Service, lat: float, lon: float, language: Language, index: str 
         if found is None:
             continue
         places, row, metres, forecast = found
-        stale = service.stale(forecast)
+        stale, seen = service.stale(forecast), forecast.observed_at(row)
         answer[node] = {
             "id": places.ids[row],
             "name": _name(places, row, language),
@@ -53,6 +53,7 @@ def at(service: Service, lat: float, lon: float, language: Language, index: str 
             "signal": forecast.task.target,
             "unit": forecast.kind.unit,
             "observed": plain(np.round(forecast.observed[row], 2)),
+            "observed_at": None if seen is None else utc(seen),
             "issued": utc(forecast.issued),
             "source": forecast.source,
             "doubted": forecast.doubted,

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from citybrain_datasets.units import spelling
 from citybrain_serving.clock import Clock
 from citybrain_serving.fleet import Channel
 from citybrain_serving.outcome import Doubt, Outcome, Remark
@@ -78,7 +79,8 @@ class Ingest:
             return
         nodes[rows] = channel.ids.get_indexer(pd.Index(readings.ids[rows]))
         values, kind = readings.values, channel.kind
-        wrong_unit = np.array([unit is not None and unit != kind.unit for unit in readings.units[rows]], bool)
+        other = {unit for unit in readings.units[rows] if unit is not None and spelling(unit) != kind.unit}
+        wrong_unit = np.array([unit in other for unit in readings.units[rows]], bool)
         readings.refuse(_among(mine, rows, wrong_unit), Fault.WRONG_UNIT)
         readings.refuse(_among(mine, rows, nodes[rows] < 0), Fault.UNKNOWN_SENSOR)
         readings.refuse(mine & ~np.isfinite(values), Fault.NOT_A_NUMBER)
@@ -155,7 +157,7 @@ class Ingest:
         channel = self.channels.get(signal)
         known = ", ".join(self.channels)
         texts = {
-            Fault.MALFORMED: "needs strings id, signal, time and a number value; only unit may be added",
+            Fault.MALFORMED: readings.broken.get(row, "needs strings id, signal, time and a number value"),
             Fault.UNKNOWN_SIGNAL: f"signal {signal!r} is not measured here; known are {known}",
             Fault.NOT_A_NUMBER: "value is no finite number; a reading that is missing is left out",
             Fault.BAD_TIME: "time is no ISO 8601 date and time",

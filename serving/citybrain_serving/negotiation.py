@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from urllib.parse import urlencode
 
+from starlette.requests import Request
 from starlette.types import Scope
 
 from citybrain_serving.errors import NotAcceptable
@@ -50,6 +52,12 @@ def header(scope: Scope, name: bytes) -> str | None:
     """A header of a request, its lines joined; None where it has none."""
     found = [value for key, value in scope["headers"] if key == name]
     return b",".join(found).decode("latin-1") if found else None
+
+
+def next_page(request: Request, offset: int) -> str:
+    """A ``Link`` (RFC 8288) to the same question from ``offset`` on."""
+    query = urlencode({**request.query_params, "offset": offset})
+    return f'<{request.url.path}?{query}>; rel="next"'
 
 
 def _quality(media: str, ranges: Sequence[tuple[str, float]]) -> float:

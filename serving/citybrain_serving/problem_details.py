@@ -107,10 +107,19 @@ async def _serving(_request: Request, error: Exception) -> Response:
     return problem(status, slug, str(error), error.extra)
 
 
-async def _validation(_request: Request, error: Exception) -> Response:
+async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = [{"where": ".".join(map(str, e["loc"])), "what": e["msg"]} for e in error.errors()]
+    found = [{"where": ".".join(map(str, e["loc"])), "what": _what(request, e)} for e in error.errors()]
     return problem(422, "bad-request", "", {"errors": found})
+
+
+def _what(request: Request, error: Mapping[str, Any]) -> str:
+    """What is wrong with a field; of a member that a body does not have, which ones it has."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    if error["type"] == "extra_forbidden" and len(error["loc"]) == 2 and body is not None:
+        fields = getattr(body.field_info.annotation, "model_fields", {})
+        return f"there is no such member, only {', '.join(fields)}"
+    return str(error["msg"])
 
 
 async def _http(request: Request, error: Exception) -> Response:

@@ -196,7 +196,9 @@ class Board:
         if published is None:
             forecast = find(name, issued)
             if forecast is None:
-                raise UnknownIssue(f"no forecast of {name} issued at {issued:%Y-%m-%dT%H:%M:%SZ} is kept")
+                raise UnknownIssue(
+                    f"no forecast of {name} issued at {issued:%Y-%m-%dT%H:%M:%SZ} is kept; its history tells which are"
+                )
             published = self._publish(forecast)
             with self._lock:
                 self._past[key] = published

@@ -4,7 +4,7 @@ so."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -37,6 +37,8 @@ class Fault(StrEnum):
 FAULTS = tuple(Fault)
 FINE = np.int8(-1)
 FIELDS = ("id", "signal", "time", "value")
+EXPLAINED = 1_000
+"""Malformed rows of a body of which it is said what is wrong; as many as an answer lists."""
 
 
 @dataclass
@@ -53,6 +55,8 @@ class Readings:
     times: np.ndarray
     values: np.ndarray
     fault: np.ndarray
+    broken: dict[int, str] = field(default_factory=dict)
+    """What is wrong with the first malformed rows, by row."""
 
     def __len__(self) -> int:
         return len(self.fault)
@@ -137,7 +141,20 @@ def _from_rows(rows: Any) -> Readings:
     ids, signals, times, values = ([row[name] for row in sound] for name in FIELDS)
     readings = assembled(ids, signals, times, values, [row.get("unit") for row in sound])
     readings.fault[~whole] = FAULTS.index(Fault.MALFORMED)
+    for row in np.flatnonzero(~whole)[:EXPLAINED].tolist():
+        readings.broken[row] = _misshapen(rows[row])
     return readings
+
+
+def _misshapen(row: Any) -> str:
+    """What keeps a member of ``observations`` from being a reading."""
+    if not isinstance(row, dict):
+        return "a reading must be a JSON object"
+    missing = [name for name in FIELDS if name not in row]
+    if missing:
+        return f"{', '.join(missing)} must be given"
+    unknown = next(name for name in row if name not in (*FIELDS, "unit"))
+    return f"there is no member {unknown[:40]!r} in a reading, only {', '.join(FIELDS)}, unit"
 
 
 def _from_columns(document: dict[str, Any]) -> Readings:
@@ -168,8 +185,19 @@ def assembled(ids: list, signals: list, times: list, values: list, units: list) 
     numbers = np.fromiter((v if fine else np.nan for v, fine in zip(values, number, strict=True)), np.float64, count)
     seconds, faults = _parsed(times, text)
     readings = Readings(_objects(ids, text), _objects(signals, text), _objects(units, unit), seconds, numbers, faults)
-    readings.fault[~text | ~unit | ~(number | none)] = FAULTS.index(Fault.MALFORMED)
+    malformed = ~text | ~unit | ~(number | none)
+    readings.fault[malformed] = FAULTS.index(Fault.MALFORMED)
+    for row in np.flatnonzero(malformed)[:EXPLAINED].tolist():
+        readings.broken[row] = _mistyped(ids[row], signals[row], times[row], units[row])
     return readings
+
+
+def _mistyped(*texts: Any) -> str:
+    """What is wrong with a row whose values are not all of their type; ``unit`` may be left out."""
+    for name, given in zip(("id", "signal", "time", "unit"), texts, strict=True):
+        if type(given) is not str and not (name == "unit" and given is None):
+            return f"{name} must be a string"
+    return "value must be a number"
 
 
 def _parsed(times: list, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

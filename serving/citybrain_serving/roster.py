@@ -53,13 +53,18 @@ class Roster:
         return None if kept is None else kept.bundle
 
     def swap(self, bundle: Bundle, note: Note) -> Bundle:
-        """Puts ``bundle`` in the place of the one that forecasts its task, and returns that one.
+        """Puts ``bundle`` in the place of the one that forecasts its task, and returns that one; where it is that one
+        already nothing changes here, so that a swap asked for twice keeps the way back.
 
         ``note`` is told the new and the old one right before; what it raises leaves everything as it is.
         Raises :class:`UnfitBundle` where it is of another city, cannot be run, or its forecast of this moment would
         not be published; then nothing has changed.
         """
         with self._one_at_a_time:
+            held = self.fleet.bundles[bundle.task.name]
+            if bundle.digest == held.digest:
+                note(bundle, held)  # other replicas may be on their way to another
+                return held
             return self._put(ready(self.fleet, self.cycle, self.quality, bundle, self.threads), note)
 
     def rollback(self, task: str, note: Note) -> Bundle:

@@ -75,6 +75,12 @@ class Forecast:
         digest.update(np.ascontiguousarray(self.observed).data)
         return digest.hexdigest()
 
+    def observed_at(self, row: int) -> pd.Timestamp | None:
+        """When ``observed`` was measured at a node, None for none."""
+        if not np.isfinite(self.observed[row]):
+            return None
+        return self.issued - int(self.observed_age[row]) * self.task.step
+
     def stale(self, now: pd.Timestamp, steps: int) -> bool:
         """Whether the newest observation behind it, or the forecast itself, is older than ``steps`` steps."""
         return now.timestamp() > self.good_until(steps)

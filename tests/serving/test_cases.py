@@ -99,7 +99,7 @@ def test_one_open_case_for_a_place(book):
     assert book.open({**PROBLEM, "id": "r2"}, NOW).number == 2
     book.act(1, "close", "ann", "", NOW)
     assert book.open(PROBLEM, NOW).number == 3
-    assert [case.number for case in book.find(Wanted(state="discovered"), 10)] == [3, 2]
+    assert [case.number for case in book.find(Wanted(states=("discovered",)), 10)] == [3, 2]
     assert [case.number for case in book.find(Wanted(owners=["nobody"]), 10)] == []
     assert [case.number for case in book.find(Wanted(owner="east"), 1, 1)] == [2]
 
@@ -287,7 +287,9 @@ def test_cases_over_http(warm, service):
     assert warm.post("/v1/cases", json={"task": "congestion", "id": "r3"}).status_code == 409
     assert warm.post("/v1/cases", json={"task": "congestion", "id": "r99"}).status_code == 404
     assert warm.post("/v1/cases", json={"task": "noise", "id": "r3"}).status_code == 404
-    assert warm.post("/v1/cases", json={"task": "congestion", "id": "r3", "more": 1}).status_code == 422
+    unknown = warm.post("/v1/cases", json={"task": "congestion", "id": "r3", "more": 1})
+    assert unknown.status_code == 422
+    assert unknown.json()["detail"] == "body.more: there is no such member, only task, id, note"
     stepped = warm.post("/v1/cases/1/steps", json={"action": "file", "expected": "discovered", "note": "n"})
     assert stepped.json()["state"] == "filed"
     refused = warm.post("/v1/cases/1/steps", json={"action": "file"})
@@ -298,6 +300,18 @@ def test_cases_over_http(warm, service):
     assert warm.get("/v1/cases/1").json()["notes"][1]["action"] == "file"
     assert [c["number"] for c in warm.get("/v1/cases?state=filed&owner=east").json()] == [1]
     assert warm.get("/v1/cases?state=lost").status_code == 422
+    assert warm.get("/v1/cases?task=noise").status_code == 404
+
+
+def test_open_cases_in_pages(warm):
+    for place in ("r1", "r2", "r3"):
+        assert warm.post("/v1/cases", json={"task": "congestion", "id": place}).status_code == 201
+    warm.post("/v1/cases/2/steps", json={"action": "close"})
+    first = warm.get("/v1/cases?state=open&limit=1")
+    assert [c["number"] for c in first.json()] == [3]
+    rest = warm.get(first.links["next"]["url"])
+    assert [c["number"] for c in rest.json()] == [1]
+    assert "link" not in rest.headers
 
 
 def test_trouble_that_lasts_opens_a_case_by_itself(warm, service):

@@ -69,6 +69,28 @@ def test_a_bad_reading_is_refused_and_a_good_one_beside_it_kept(service, client,
     assert np.isnan(stored(service)[1])
 
 
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("r0", "a reading must be a JSON object"),
+        ({"id": "r0", "signal": "speed"}, "time, value must be given"),
+        ({**GOOD, "lane": 1}, "there is no member 'lane' in a reading, only id, signal, time, value, unit"),
+        ({**GOOD, "id": 7}, "id must be a string"),
+        ({**GOOD, "unit": 7}, "unit must be a string"),
+        ({**GOOD, "value": "fast"}, "value must be a number"),
+    ],
+)
+def test_a_malformed_reading_says_what_is_wrong_with_it(client, row, says):
+    refused = client.post("/v1/observations", json={"observations": [row]}).json()["refusals"]
+    assert refused == [{"row": 0, "reason": "malformed", "detail": says}]
+
+
+@pytest.mark.parametrize(("unit", "status"), [("ug/m3", 200), ("μg/m³", 200), ("mg/m³", 422)])
+def test_another_spelling_is_the_same_unit_and_another_unit_is_not(client, unit, status):
+    row = {"id": "a0", "signal": "pm25", "time": "2026-03-17T00:00:00Z", "value": 30, "unit": unit}
+    assert client.post("/v1/observations", json={"observations": [row]}).status_code == status
+
+
 def test_when_nothing_is_acceptable_nothing_changes(service, client):
     answer = send(client, {**GOOD, "id": "r99"}, {**GOOD, "signal": "noise"})
     assert answer.status_code == 422

@@ -84,6 +84,14 @@ def test_a_swap_answers_from_the_next_cycle_and_is_rolled_back(running, store_of
     assert client.post("/v1/models/pm25/rollback").status_code == 409
 
 
+def test_a_swap_asked_for_twice_keeps_the_way_back(running, store_of):
+    _, client = running
+    for _ in range(2):
+        answer = client.post("/v1/models/congestion/swap", json={"bundle": "b"}).json()
+        assert answer["previous"]["digest"] == store_of["a"].digest
+    assert client.post("/v1/models/congestion/rollback").json()["bundle"]["digest"] == store_of["a"].digest
+
+
 def test_who_swapped_what_is_in_the_audit_log(running, store_of):
     service, client = running
     client.post("/v1/models/congestion/swap", json={"bundle": "b"})

@@ -9,7 +9,7 @@ import pytest
 from citybrain_serving.indices import air, traffic
 from citybrain_serving.languages import preferred_language
 from citybrain_serving.schemas.forecasts import ForecastBody
-from citybrain_serving.schemas.places import AtBody, PlaceFeatures
+from citybrain_serving.schemas.places import AtBody, PlaceFeature, PlaceFeatures
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
 
@@ -58,9 +58,49 @@ def test_the_same_filters_for_places_and_forecasts(warm, query, ids):
     assert warm.get(f"/v1/forecasts/congestion?{query}").json()["ids"] == ids
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=10001", "offset=-1", "limit=x", "bbox=1"])
+@pytest.mark.parametrize("query", ["limit=0", "limit=10001", "offset=-1", "limit=x", "bbox=1", "bbox=1,2,3"])
 def test_a_bad_page_is_refused(warm, query):
     assert warm.get(f"/v1/roads?{query}").status_code == 422
+
+
+def test_one_node_by_its_id(warm):
+    feature = PlaceFeature.model_validate_json(warm.get("/v1/roads/r2?index=tpi").content)
+    assert warm.get("/v1/roads?ids=r2&index=tpi").json()["features"] == [feature.model_dump(mode="json")]
+    assert warm.get("/v1/stations/a1").json()["id"] == "a1"
+    answer = warm.get("/v1/roads/a1")
+    assert (answer.status_code, answer.json()["detail"]) == (404, "no road node has the id 'a1'")
+    tag = warm.get("/v1/roads/r2").headers["etag"]
+    assert warm.get("/v1/roads/r2", headers={"If-None-Match": tag}).status_code == 304
+
+
+@pytest.mark.parametrize(
+    ("address", "known"),
+    [
+        ("/v1/roads?owners=west", "limit, offset, index, ids, bbox, owner, cell, class"),
+        ("/v1/forecasts/congestion?horizons=5", "horizon, quantiles, index, issued, ids, bbox, owner, cell, class"),
+        ("/v1/city?x=", "none"),
+    ],
+)
+def test_a_misspelt_filter_does_not_select_the_whole_city(warm, address, known):
+    answer = warm.get(address)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].endswith(f"here, only {known}")
+    assert answer.json()["parameter"] in address
+
+
+def test_a_probe_is_answered_whatever_it_adds(warm):
+    assert warm.get("/livez?from=balancer").status_code == 200
+
+
+def test_a_sensor_that_fell_silent_says_since_when(client, service, rows, city):
+    sent = [row for row in rows(30) if not (row["id"] == "r2" and row["time"] > "2026-03-16T23:31")]
+    assert client.post("/v1/observations", json={"observations": sent}).status_code == 200
+    service.cycle.run()
+    observed = client.get("/v1/roads/r2").json()["properties"]["observed"]
+    assert observed["time"] == "2026-03-16T23:30:00Z"
+    assert observed["value"] == pytest.approx(float(city.signals["speed"].values[-7, 2]), abs=0.01)
+    assert client.get("/v1/roads/r1").json()["properties"]["observed"]["time"] == "2026-03-17T00:00:00Z"
+    assert client.get("/v1/at?lat=31.22&lon=121.52").json()["road"]["observed_at"] == "2026-03-16T23:30:00Z"
 
 
 def test_stations_have_no_class(warm):

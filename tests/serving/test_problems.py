@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from citybrain_datasets.city import City
 from citybrain_serving.languages import summary
 from citybrain_serving.problems.causes import Causes, Scene
+from citybrain_serving.problems.trouble import trouble
 from citybrain_serving.schemas.decisions import ProblemsBody
 
 NOON = pd.Timestamp("2026-03-17T12:00:00Z")
@@ -125,3 +128,26 @@ def test_nothing_known_names_no_cause(windy):
 def test_a_summary_says_when_and_why():
     said = summary("road", False, ["rain", "usual"], "en", name="Ring", time="03-02 08:00", probability=0.7)
     assert said == "Ring will probably be congested at 03-02 08:00 (70%): rain; usual at this hour."
+
+
+@pytest.mark.parametrize(
+    ("flow", "length", "unit", "known"),
+    [
+        ([100, np.nan], [500.0, 500.0], "veh·h", [True, True]),
+        ([100, 100], [500.0, np.nan], "veh·h", [True, False]),
+        ([np.nan, np.nan], [500.0, 500.0], "s/km/veh", [True, True]),
+    ],
+)
+def test_a_cost_that_cannot_be_told_is_not_zero(warm, service, flow, length, unit, known):
+    forecast = service.snapshot.forecasts["congestion"]
+    two = replace(
+        forecast,
+        values=forecast.values[:2] * 0.3,
+        observed=forecast.observed[:2],
+        observed_age=forecast.observed_age[:2],
+        latest={"flow": np.array(flow, np.float32)},
+    )
+    found = trouble(two, pd.DataFrame({"length_m": length}), np.full(2, 60.0))
+    assert found.unit == unit
+    assert np.isfinite(found.cost).tolist() == known
+    assert (found.cost[known] > 0).all()

@@ -278,5 +278,8 @@ def test_the_commands_make_keys_and_verify_the_log(tmp_path):
     assert run.invoke(audit_command, ["verify", "--head", head, *store]).exit_code == 0
     shown = [json.loads(line) for line in run.invoke(audit_command, ["show", *store]).output.splitlines()]
     assert [entry["what"] for entry in shown] == ["key created", "key revoked"]
+    for choice, number in ((["--most", "1"], 2), (["--most", "1", "--first", "1"], 1)):
+        (line,) = run.invoke(audit_command, ["show", *choice, *store]).output.splitlines()
+        assert json.loads(line)["number"] == number  # the newest, unless asked otherwise
     tamper(AuditLog(opened(store[1])), "DELETE FROM audit WHERE number = 1")
     assert isinstance(run.invoke(audit_command, ["verify", *store]).exception, SafetyError)

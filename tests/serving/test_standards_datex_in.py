@@ -132,6 +132,14 @@ def test_faulty_values_and_single_vehicle_classes_are_left_out(channels, listed)
     assert sorted(translated.ignored.values()) == [1, 1]
 
 
+def test_what_holds_no_value_that_is_read_says_so(channels):
+    bare = site(basic("TrafficSpeed", speed())).replace("roa:physicalQuantity", "roa:quantity")
+    translated = readings_from_datex(datex(bare, site(basic("RoadSurface", ""))), channels, 100)
+    assert not translated.sources
+    assert translated.ignored == {"sites without a value that is read here": 1, "values of the kind RoadSurface": 1}
+    assert readings_from_datex(datex(), channels, 100).ignored == {"publications without a value of a site": 1}
+
+
 @pytest.mark.parametrize(
     ("value", "default", "fault"),
     [

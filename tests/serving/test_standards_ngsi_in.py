@@ -143,6 +143,14 @@ def test_entities_of_other_types_are_counted(ngsi):
     assert ngsi({"id": "urn:1", "type": "Vehicle"}).ignored == {"entities of type Vehicle": 1}
 
 
+def test_what_is_no_entity_is_told_by_its_place(channels):
+    body = b'[{"id": "urn:1", "type": "Vehicle"}, {"id": "urn:2"}]'
+    translated = readings_from_ngsi(body, channels, 100)
+    assert translated.sources == ["entity 1"]
+    assert translated.readings.broken == {0: "needs an id and a type, both strings"}
+    assert translated.ignored == {"entities of type Vehicle": 1}
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"3", b'"x"', b'{"type": "Notification"}', b'{"type": "Notification", "data": {}}']
 )

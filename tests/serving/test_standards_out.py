@@ -154,6 +154,14 @@ def test_not_modified_until_the_forecast_changes(warm, path):
     assert not again.content
 
 
+def test_what_has_grown_stale_is_not_called_unmodified(warm, service, monkeypatch):
+    path = "/v1/ngsi-ld/entities?type=TrafficFlowForecast&options=keyValues"
+    first = warm.get(path)
+    monkeypatch.setattr(service, "stale", lambda _forecast: True)
+    later = warm.get(path, headers={"If-None-Match": first.headers["etag"]})
+    assert (first.json()[0]["stale"], later.status_code, later.json()[0]["stale"]) == (False, 200, True)
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [

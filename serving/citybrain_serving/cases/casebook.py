@@ -20,10 +20,12 @@ from citybrain_serving.tables import case_notes, cases
 State = Literal["discovered", "filed", "dispatched", "closed"]
 Action = Literal["discover", "file", "dispatch", "close", "note", "pass", "return"]
 
+OPEN: tuple[State, ...] = ("discovered", "filed", "dispatched")
+
 STEPS: Mapping[str, tuple[tuple[State, ...], State]] = {
     "file": (("discovered",), "filed"),
     "dispatch": (("discovered", "filed"), "dispatched"),
-    "close": (("discovered", "filed", "dispatched"), "closed"),
+    "close": (OPEN, "closed"),
 }
 """Which states an action may leave, and the one it leads to. A note may be made in any."""
 
@@ -59,7 +61,7 @@ class Case:
 class Wanted:
     """Which cases; every part given must hold. ``owners`` None is everybody's."""
 
-    state: str | None = None
+    states: Collection[State] | None = None
     task: str | None = None
     owner: str | None = None
     cell: str | None = None
@@ -136,7 +138,9 @@ class Casebook:
     def find(self, wanted: Wanted, limit: int, offset: int = 0) -> list[Case]:
         """Cases without their notes, the newest first."""
         query = sa.select(cases).order_by(cases.c.number.desc()).limit(limit).offset(offset)
-        for name in ("state", "task", "owner", "cell"):
+        if wanted.states is not None:
+            query = query.where(cases.c.state.in_(list(wanted.states)))
+        for name in ("task", "owner", "cell"):
             value = getattr(wanted, name)
             if value is not None:
                 query = query.where(cases.c[name] == value)

@@ -42,8 +42,9 @@ class Problem:
     onset: pd.Timestamp | None
     until: pd.Timestamp | None
     observed: float | None
+    observed_at: pd.Timestamp | None
     limit: float
-    cost: float
+    cost: float | None
     unit: str
     standard: Standard
     issued: pd.Timestamp
@@ -52,8 +53,8 @@ class Problem:
 
     @property
     def severity(self) -> float:
-        """What ranks problems of a task: expected cost, certain where it is there already."""
-        return self.cost * (1.0 if self.now else self.probability)
+        """What ranks problems of a task: expected cost, certain where it is there already; 0 where it is unknown."""
+        return (self.cost or 0.0) * (1.0 if self.now else self.probability)
 
 
 class Finder:
@@ -80,7 +81,8 @@ class Finder:
             return []
         chance = found.chance.max(axis=1)
         rows = np.flatnonzero(found.now | (chance >= FAINT))
-        rows = rows[np.argsort(-(found.cost * np.where(found.now, 1, chance))[rows], kind="stable")][:MOST]
+        severity = np.nan_to_num(found.cost, nan=0.0) * np.where(found.now, 1, chance)
+        rows = rows[np.argsort(-severity[rows], kind="stable")][:MOST]
         if not len(rows):
             return []
         scene = Scene(self.fleet.city, latest, self.placing, self.board.free_speeds, self._usual(forecast))
@@ -89,7 +91,7 @@ class Finder:
     def _problem(self, forecast: Forecast, found: Trouble, row: int, node: str, scene: Scene) -> Problem:
         chance = found.chance[row]
         likely = np.flatnonzero(chance >= LIKELY)
-        seen = float(forecast.observed[row])
+        seen, cost = float(forecast.observed[row]), float(found.cost[row])
         look = self.causes.of_road if forecast.task.node == "road" else self.causes.of_station
         return Problem(
             task=forecast.task.name,
@@ -101,8 +103,9 @@ class Finder:
             onset=forecast.times[likely[0]] if len(likely) else None,
             until=forecast.times[likely[-1]] if len(likely) else None,
             observed=seen if np.isfinite(seen) else None,
+            observed_at=forecast.observed_at(row),
             limit=float(found.limit[row]),
-            cost=float(found.cost[row]),
+            cost=cost if np.isfinite(cost) else None,
             unit=found.unit,
             standard=found.standard,
             issued=forecast.issued,
@@ -139,9 +142,10 @@ def as_document(problem: Problem, board: Board) -> dict[str, Any]:
         "until": None if problem.until is None else utc(problem.until),
         "lead_minutes": None if onset is None else int((onset - problem.issued) / pd.Timedelta(minutes=1)),
         "observed": None if problem.observed is None else round(problem.observed, 2),
+        "observed_at": None if problem.observed_at is None else utc(problem.observed_at),
         "limit": round(problem.limit, 2),
         "standard": problem.standard.id,
-        "cost": float(f"{problem.cost:.4g}"),
+        "cost": None if problem.cost is None else float(f"{problem.cost:.4g}"),
         "cost_unit": problem.unit,
         "causes": [{"kind": cause.kind, "inputs": cause.inputs} for cause in problem.causes],
         "issued": utc(problem.issued),

@@ -25,7 +25,7 @@ class Trouble:
 
     ``limit [node]`` in the signal's unit; ``now [node]`` whether the newest observation passes it; ``chance [node,
     horizon]`` the probability that the outcome does; ``cost [node]`` what the whole horizon is expected to cost, in
-    ``unit``: time lost by everybody, or what is breathed above the limit.
+    ``unit``: time lost by everybody, or what is breathed above the limit; NaN where that cannot be told.
     """
 
     standard: Standard
@@ -53,12 +53,12 @@ def _congestion(forecast: Forecast, table: pd.DataFrame, free: np.ndarray) -> Tr
     # Time lost on a kilometre, in hours, against free flow; the mean of 1/v and not 1 over the mean of v.
     lost = _mean(np.maximum(1 / np.maximum(forecast.values, traffic.SLOWEST) - 1 / free[:, None, None], 0), forecast)
     flow, length = forecast.latest.get("flow"), table.get("length_m")
-    if flow is not None and length is not None:
-        vehicles = np.where(np.isfinite(flow), flow, np.nanmean(flow) if np.isfinite(flow).any() else np.nan)
+    if flow is not None and length is not None and np.isfinite(flow).any():
+        vehicles = np.where(np.isfinite(flow), flow, np.nanmean(flow))
         cost, unit = (lost * hours).sum(axis=1) * vehicles * length.to_numpy(float) / 1000, "veh·h"
     else:
         cost, unit = lost.mean(axis=1) * 3600, "s/km/veh"
-    return Trouble(GBT_33171, limit, _known(forecast.observed < limit, limit), _known(chance, limit), _zero(cost), unit)
+    return Trouble(GBT_33171, limit, _known(forecast.observed < limit, limit), _known(chance, limit), cost, unit)
 
 
 def _pollution(forecast: Forecast, table: pd.DataFrame) -> Trouble:
@@ -69,7 +69,7 @@ def _pollution(forecast: Forecast, table: pd.DataFrame) -> Trouble:
     cost, unit = (above * hours).sum(axis=1), "µg/m³·h"
     if "population" in table and np.isfinite(table["population"].to_numpy(float)).any():
         cost, unit = cost * table["population"].to_numpy(float), "person·µg/m³·h"
-    return Trouble(HJ_633_2026, limit, forecast.observed > limit, chance, _zero(cost), unit)
+    return Trouble(HJ_633_2026, limit, forecast.observed > limit, chance, cost, unit)
 
 
 def _mean(values: np.ndarray, forecast: Forecast) -> np.ndarray:
@@ -84,7 +84,3 @@ def _known(values: np.ndarray, limit: np.ndarray) -> np.ndarray:
     """Nothing is claimed of a node whose limit is unknown."""
     known = np.isfinite(limit)
     return values & known if values.dtype == bool else np.where(known[:, None], values, 0)
-
-
-def _zero(cost: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(cost, nan=0.0)

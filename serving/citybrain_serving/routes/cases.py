@@ -8,10 +8,11 @@ import pandas as pd
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from citybrain_serving.cases.casebook import Case, State, Wanted
+from citybrain_serving.cases.casebook import OPEN, Case, State, Wanted
 from citybrain_serving.cases.documents import case_document
 from citybrain_serving.errors import NotNow
 from citybrain_serving.languages import asked_language, spoken
+from citybrain_serving.negotiation import next_page
 from citybrain_serving.routes.documentation import problems
 from citybrain_serving.safety.gate import principal_of
 from citybrain_serving.schemas.decisions import CaseBody
@@ -48,19 +49,27 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1/cases", tags=["decisions"], dependencies=[Depends(_say_language)])
     book = service.casebook
 
-    @routes.get("", summary="Cases, the newest first", response_model=list[CaseBody], responses=problems(422, 503))
+    @routes.get("", summary="Cases, the newest first", response_model=list[CaseBody], responses=problems(404, 422, 503))
     def cases(
         request: Request,
-        state: State | None = None,
-        task: Annotated[str | None, Query(max_length=20)] = None,
+        response: Response,
+        state: Annotated[State | Literal["open"] | None, Query(description="`open` is every state but closed")] = None,
+        task: Annotated[str | None, Query(max_length=20, description="`congestion` or `pm25`; both by default")] = None,
         owner: Annotated[str | None, Query(max_length=200)] = None,
         cell: Annotated[str | None, Query(max_length=40)] = None,
         limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
         offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
     ) -> list[dict[str, Any]]:
-        """Without their notes. Whoever acts for certain owners sees the cases of those alone."""
-        wanted = Wanted(state, task, owner, cell, principal_of(request).owners)
-        return [told(case) for case in book.find(wanted, limit, offset)]
+        """Without their notes; a `Link` leads to the next page. Whoever acts for certain owners sees the cases of those
+        alone."""
+        if task is not None:
+            service.board.known(task)
+        states = OPEN if state == "open" else None if state is None else (state,)
+        wanted = Wanted(states, task, owner, cell, principal_of(request).owners)
+        found = book.find(wanted, limit + 1, offset)
+        if len(found) > limit:
+            response.headers["Link"] = next_page(request, offset + limit)
+        return [told(case) for case in found[:limit]]
 
     @routes.get(
         "/{number}", summary="One case with its notes", response_model=CaseBody, responses=problems(403, 404, 422, 503)
@@ -85,7 +94,9 @@ def router(service: Service) -> APIRouter:
         who.require_owner(owner, f"{places.node} node {new.id!r}")
         found = next((p for p in service.problems.get(new.task, []) if p.node == new.id), None)
         cell = places.text("cell")[row]
-        problem = service.describe(found) if found else {"task": new.task, "id": new.id, "owner": owner, "cell": cell}
+        seen = {column: places.text(column)[row] for column in ("name", "name_zh")}
+        about = {"task": new.task, "id": new.id, "owner": owner, "cell": cell, **seen}
+        problem = service.describe(found) if found else about
         opened = book.open(problem, _now(), who.name, new.note)
         if opened is None:
             raise NotNow(f"a case of {new.task} at {new.id!r} is open already")

@@ -63,7 +63,8 @@ def router(service: Service) -> APIRouter:
         bundle = service.read_bundle(task, new.bundle)
         if bundle.task.name != task:
             raise UnfitBundle(f"{new.bundle!r} forecasts {bundle.task.name}, not {task}")
-        return _told(service, task, roster.swap(bundle, _noted(request, service, "swaps bundle", new.bundle)))
+        roster.swap(bundle, _noted(request, service, "swaps bundle", new.bundle))
+        return _told(service, task)
 
     @routes.post(
         "/{task}/rollback",
@@ -74,7 +75,8 @@ def router(service: Service) -> APIRouter:
     def rollback(request: Request, task: TaskName) -> dict[str, Any]:
         """It was kept warm. A second rollback undoes the first. Every replica follows."""
         service.board.known(task)
-        return _told(service, task, roster.rollback(task, _noted(request, service, "rolls back")))
+        roster.rollback(task, _noted(request, service, "rolls back"))
+        return _told(service, task)
 
     return routes
 
@@ -101,5 +103,9 @@ def _noted(request: Request, service: Service, what: str, path: str | None = Non
     return note
 
 
-def _told(service: Service, task: str, replaced: Bundle) -> dict[str, Any]:
-    return {"task": task, "bundle": _about(service.fleet.bundles[task]), "previous": _about(replaced)}
+def _told(service: Service, task: str) -> dict[str, Any]:
+    return {
+        "task": task,
+        "bundle": _about(service.fleet.bundles[task]),
+        "previous": _about(service.roster.previous(task)),
+    }

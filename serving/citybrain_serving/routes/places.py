@@ -6,20 +6,21 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
+import orjson
 import pandas as pd
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from citybrain_datasets.signals import NodeType
-from citybrain_serving.encoding import GEOJSON
+from citybrain_serving.encoding import GEOJSON, utc
 from citybrain_serving.errors import BadSelection, NotReady
-from citybrain_serving.features import LARGEST_PAGE, Page, feature_page, plain
+from citybrain_serving.features import LARGEST_PAGE, Page, feature, feature_page, plain
 from citybrain_serving.here import value_of
 from citybrain_serving.indices.catalogue import indices_of
 from citybrain_serving.languages import Language, preferred_language
 from citybrain_serving.routes.conditional import UNCHANGED, lasting
 from citybrain_serving.routes.documentation import problems, schema
 from citybrain_serving.routes.selecting import IndexName, Selected
-from citybrain_serving.schemas.places import PlaceFeatures
+from citybrain_serving.schemas.places import PlaceFeature, PlaceFeatures
 from citybrain_serving.selection import Filter
 from citybrain_serving.service import Service
 
@@ -28,6 +29,11 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     **UNCHANGED,
     **problems(404, 422, 503),
 }
+ANSWER: dict[int | str, dict[str, Any]] = {
+    **ANSWERS,
+    200: {"description": "One node", "content": {GEOJSON: {"schema": schema(PlaceFeature)}}},
+}
+Id = Annotated[str, Path(max_length=200, description="of the node")]
 Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="nodes on a page")]
 Offset = Annotated[int, Query(ge=0, le=100_000_000, description="nodes before the page")]
 
@@ -51,7 +57,26 @@ def router(service: Service) -> APIRouter:
         now."""
         return _answer(service, "air", request, places, Page(limit, offset), index)
 
+    @routes.get("/roads/{id}", summary="One road segment", response_class=Response, responses=ANSWER)
+    def road(request: Request, id: Id, index: IndexName = None) -> Response:
+        """As in the list of road segments."""
+        return _one(service, "road", request, id, index)
+
+    @routes.get("/stations/{id}", summary="One air station", response_class=Response, responses=ANSWER)
+    def station(request: Request, id: Id, index: IndexName = None) -> Response:
+        """As in the list of air stations."""
+        return _one(service, "air", request, id, index)
+
     return routes
+
+
+def _one(service: Service, node: NodeType, request: Request, name: str, index: str | None) -> Response:
+    language = preferred_language(request.headers.get("accept-language"))
+    headers = lasting(service, request, language)
+    places = service.board.places[node]
+    (row,) = places.rows([name])
+    told = _told(service, node, index, language)(row)
+    return Response(orjson.dumps(feature(places, row, told)), media_type=GEOJSON, headers=headers)
 
 
 def _answer(
@@ -89,7 +114,11 @@ def _told(service: Service, node: NodeType, index: str | None, language: Languag
 
     def told(row: int) -> dict[str, Any]:
         value = plain(np.round(forecast.observed[row], 2))
-        about = {"observed": {"signal": forecast.task.target, "unit": forecast.kind.unit, "value": value}}
+        at = forecast.observed_at(row)
+        time = None if at is None else utc(at)
+        about: dict[str, Any] = {
+            "observed": {"signal": forecast.task.target, "unit": forecast.kind.unit, "value": value, "time": time}
+        }
         if chosen is not None and present is not None:
             about["index"] = value_of(chosen, present, row, language)
         return about

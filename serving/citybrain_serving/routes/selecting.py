@@ -29,9 +29,7 @@ IndexName = Annotated[
 
 async def _filter(
     ids: Annotated[str | None, Query(min_length=1, description="node ids, separated by commas; all by default")] = None,
-    bbox: Annotated[
-        str | None, Query(min_length=7, description="west,south,east,north in degrees", json_schema_extra=BOX)
-    ] = None,
+    bbox: Annotated[str | None, Query(description="west,south,east,north in degrees", json_schema_extra=BOX)] = None,
     owner: Annotated[str | None, Query(min_length=1, description="who answers for the node (路长), or several")] = None,
     cell: Annotated[str | None, Query(min_length=1, description="grid cell (网格), or several")] = None,
     road_class: Annotated[str | None, Query(alias="class", min_length=1, description="of the road, or several")] = None,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from citybrain_serving.errors import SafetyError
 from citybrain_serving.safety.audit import Broken, Head, entry
@@ -49,7 +49,7 @@ def create(
 def list_keys(store: StoreOption = None) -> None:
     """List keys, without their secrets."""
     ring = KeyRing(open_store(load_settings({"store": store})))
-    table = Table("id", "name", "role", "owners", "created", "expires", "state")
+    table = Table(Column("id", no_wrap=True), "name", "role", "owners", "created", "expires", "state")
     for key in ring.list():
         state = "revoked" if key.revoked else "good" if key.alive(ring.now()) else "expired"
         owners = "all" if key.owners is None else ", ".join(key.owners)
@@ -86,13 +86,16 @@ def verify(
 
 @audit.command()
 def show(
-    first: Annotated[int, typer.Option(min=1, help="Number of the first entry.")] = 1,
+    first: Annotated[
+        int | None, typer.Option(min=1, help="Number of the first entry; by default the newest are shown.")
+    ] = None,
     most: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")] = 100,
     store: StoreOption = None,
 ) -> None:
     """Print entries, one JSON object a line."""
     settings = load_settings({"store": store})
-    for number, told in audit_of(settings, open_store(settings)).read(first, most):
+    log = audit_of(settings, open_store(settings))
+    for number, told in log.read(max(1, log.head().number - most + 1) if first is None else first, most):
         typer.echo(json.dumps({"number": number, **told}, ensure_ascii=False))
 
 

@@ -22,6 +22,7 @@ REFUSALS = {
     "429": "More than agreed",
     "503": "More than can be done now",
 }
+OF_QUERIES = {"422": TITLES[422]}
 OF_BODIES = {"408": "The body did not come in time", "413": "More bytes than are read"}
 
 
@@ -39,6 +40,8 @@ def describe(document: dict[str, Any], free: Collection[Permission] = ()) -> Non
             operation["security"] = [{"bearer": []}, {}] if permission in free else [{"bearer": []}]
             content = _errors(path)
             refusals = {**REFUSALS, **(OF_BODIES if "requestBody" in operation else {})}
+            if path.startswith("/v1"):  # a parameter that is not told here is refused
+                refusals |= OF_QUERIES
             for status, text in refusals.items():
                 operation["responses"].setdefault(status, {"description": text, "content": content})
     for shape in ("HTTPValidationError", "ValidationError"):

@@ -43,6 +43,7 @@ class ScenariosBody(BaseModel):
         json_schema_extra=_WEIGHABLE,
     )
     base: Literal["now", "usual"] = "now"
+    version: Literal[1] = Field(1, description="of the scenario language: a file of scenarios may be sent as it is")
 
 
 def read_scenarios_of(body: ScenariosBody) -> list[Scenario]:

@@ -31,9 +31,10 @@ class Hotspot(BaseModel):
     until: str | None = Field(description="last step at which it is likely")
     lead_minutes: int | None
     observed: float | None
+    observed_at: str | None
     limit: float
     standard: str
-    cost: float
+    cost: float | None = Field(description="None where it cannot be told, as of a road whose length is unknown")
     cost_unit: str
     cost_unit_name: str = Field(description="the unit in words, where the language has them")
     causes: list[CauseBody]

@@ -18,7 +18,7 @@ class SwapBody(BaseModel):
 
     task: str
     bundle: VersionBody
-    previous: VersionBody
+    previous: VersionBody | None
 
 
 class ReplicaBody(BaseModel):

@@ -79,6 +79,7 @@ class NearBody(BaseModel):
     signal: str
     unit: str
     observed: float | None
+    observed_at: str | None = Field(description="end of the interval in which it was")
     issued: str
     source: Literal["model", "fallback"]
     doubted: bool

@@ -85,8 +85,11 @@ def readings_from_datex(body: bytes, channels: Mapping[str, Channel], most: int)
     if publication is None:
         raise MalformedBody("the body holds no MeasuredDataPublication")
     rows = Rows(channels, most)
-    for site in publication.iterfind("{*}siteMeasurements"):
+    sites = publication.findall("{*}siteMeasurements")
+    for site in sites:
         _site(site, rows)
+    if not sites:
+        rows.ignored["publications without a value of a site"] += 1
     return rows.translated()
 
 
@@ -94,6 +97,8 @@ def _site(site: Element, rows: Rows) -> None:
     reference = site.find("{*}measurementSiteReference")
     place = "" if reference is None else reference.get("id", "")
     usual = site.find("{*}measurementTimeDefault")
+    if site.find("{*}physicalQuantity/{*}physicalQuantity/{*}basicData") is None:
+        rows.ignored["sites without a value that is read here"] += 1
     for indexed in site.iterfind("{*}physicalQuantity"):
         for basic in indexed.iterfind("{*}physicalQuantity/{*}basicData"):
             vehicles = basic.find("{*}forVehiclesWithCharacteristicsOf/{*}vehicleType")
@@ -101,7 +106,7 @@ def _site(site: Element, rows: Rows) -> None:
                 rows.ignored["values of single vehicle classes"] += 1
                 continue
             time = basic.find("{*}measurementOrCalculationTime")
-            for reading in _readings(basic):
+            for reading in _readings(basic, rows):
                 source = f"{place[:80]}[{indexed.get('index', '')[:10]}]#{reading.signal}"
                 channel = rows.channel(reading.signal, reading.node, place)
                 if channel is None:
@@ -115,7 +120,7 @@ def _site(site: Element, rows: Rows) -> None:
                 )  # fmt: skip
 
 
-def _readings(basic: Element) -> Iterator[_Reading]:
+def _readings(basic: Element, rows: Rows) -> Iterator[_Reading]:
     kind = _kind(basic)
     if kind == "PollutionInformation":
         for pollution in basic.iterfind("{*}pollution"):
@@ -125,7 +130,9 @@ def _readings(basic: Element) -> Iterator[_Reading]:
             signal = POLLUTANTS.get(pollutant.get("_extendedValue") or (pollutant.text or "").strip())
             if signal is not None:
                 yield _Reading(signal, "air", value, value.findtext("{*}microgramsConcentration"), "µg/m³")
-    elif kind in PATHS:
+    elif kind not in PATHS:
+        rows.ignored[f"values of the kind {kind[:60]}"] += 1
+    else:
         node, paths = PATHS[kind]
         for signal, path, unit in paths:
             *above, last = (f"{{*}}{part}" for part in path.split("/"))

@@ -68,13 +68,13 @@ def readings_from_ngsi(body: bytes, channels: Mapping[str, Channel], most: int) 
     if not isinstance(entities, list):
         raise MalformedBody("the body must be a Notification with data, an entity or a list of entities")
     rows = Rows(channels, most)
-    for entity in entities:
+    for number, entity in enumerate(entities):
         sound = isinstance(entity, dict) and isinstance(entity.get("id"), str)
         kinds = entity.get("type") if sound else None
         if isinstance(kinds, str) or (isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds)):
             _entity(entity, rows)
         else:
-            rows.broken(f"entity {len(rows)}")
+            rows.broken(f"entity {number}", "needs an id and a type, both strings")
     return rows.translated()
 
 

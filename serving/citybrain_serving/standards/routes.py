@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
-from urllib.parse import urlencode
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -14,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from citybrain_serving.errors import UnsupportedMedia
 from citybrain_serving.languages import asked_language, spoken
-from citybrain_serving.negotiation import matches
+from citybrain_serving.negotiation import matches, next_page
 from citybrain_serving.routes.documentation import problems, schema
 from citybrain_serving.routes.selecting import Horizon, Selected
 from citybrain_serving.schemas.observations import IngestBody
@@ -118,7 +117,7 @@ def router(service: Service) -> APIRouter:
         forecast = service.published(ngsi_out.TASKS[kind]).answers.forecast
         page = ngsi_out.page(service, forecast, places, horizon, limit, offset)
         return _answer(
-            request, forecast, JSON_LD, page.more,
+            service, request, forecast, JSON_LD, page.more,
             lambda: orjson.dumps(ngsi_out.entities(service, forecast, page, simplified=options == "keyValues")),
         )  # fmt: skip
 
@@ -143,7 +142,9 @@ def router(service: Service) -> APIRouter:
         """A DATEX II v3.7 `ElaboratedDataPublication`: medians, with the spread as a standard deviation."""
         forecast = service.published(task).answers.forecast
         page = ngsi_out.page(service, forecast, places, horizon, limit, offset)
-        return _answer(request, forecast, XML[0], page.more, lambda: datex_out.publication(service, forecast, page))
+        return _answer(
+            service, request, forecast, XML[0], page.more, lambda: datex_out.publication(service, forecast, page)
+        )
 
     return routes
 
@@ -160,13 +161,12 @@ async def _take(service: Service, request: Request, media: tuple[str, ...], read
 
 
 def _answer(
-    request: Request, forecast: Forecast, media: str, more: int | None, encode: Callable[[], bytes]
+    service: Service, request: Request, forecast: Forecast, media: str, more: int | None, encode: Callable[[], bytes]
 ) -> Response:
-    asked = hashlib.blake2b(str(request.url.query).encode(), digest_size=6).hexdigest()
-    headers = {"ETag": f'"{forecast.digest}-{asked}"', "Cache-Control": "no-cache"}
+    asked = hashlib.blake2b(repr((request.url.query, service.stale(forecast))).encode(), digest_size=6).hexdigest()
+    headers = {"ETag": f'"{forecast.digest}-{asked}"', "Cache-Control": service.fresh()}
     if matches(request.headers.get("if-none-match"), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     if more is not None:
-        query = urlencode({**request.query_params, "offset": more})
-        headers["Link"] = f'<{request.url.path}?{query}>; rel="next"'
+        headers["Link"] = next_page(request, more)
     return Response(encode(), headers=headers, media_type=media)

@@ -13,7 +13,7 @@ import pandas as pd
 from citybrain_datasets.signals import NodeType
 from citybrain_datasets.units import conversion
 from citybrain_serving.fleet import Channel
-from citybrain_serving.readings import Readings, assembled, check_count
+from citybrain_serving.readings import EXPLAINED, Readings, assembled, check_count
 
 Meaning = Literal["begin", "middle", "end"]
 """Which moment of its interval a time names."""
@@ -38,6 +38,7 @@ class Rows:
         self.ignored: Counter[str] = Counter()
         self._columns: tuple[list[Any], ...] = ([], [], [], [], [])
         self._sources: list[str] = []
+        self._broken: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -64,12 +65,16 @@ class Rows:
                 value, unit = value * linear[0] + linear[1], None
         self._append(place, channel.signal, time, value, unit, source)
 
-    def broken(self, source: str) -> None:
+    def broken(self, source: str, why: str) -> None:
         """Something that should have been a reading and is none."""
+        if len(self._broken) < EXPLAINED:
+            self._broken[len(self)] = why
         self._append(None, None, None, None, None, source)
 
     def translated(self) -> Translated:
-        return Translated(assembled(*self._columns), self._sources, dict(self.ignored))
+        readings = assembled(*self._columns)
+        readings.broken |= self._broken
+        return Translated(readings, self._sources, dict(self.ignored))
 
     def _append(self, *row: Any) -> None:
         *values, source = row
