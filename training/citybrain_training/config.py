@@ -53,6 +53,8 @@ class FitConfig(_Strict):
     """Mean share of sensors that a training batch takes for places without one, so that virtual sensing is learnt."""
     quantile_weight: float = Field(1.0, ge=0)
     """Weight of the mean pinball loss of the outer quantiles beside the absolute error of the median."""
+    linear_start: bool = True
+    """Begin from the ridge regression of the target on the features; random weights for all of it when false."""
     windows_per_epoch: int | None = Field(None, gt=0)
     """Train on a random part of the windows each epoch; all of them when left out."""
 

@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import Logger
 
 from citybrain_training.averaging import MovingAverage
 from citybrain_training.batches import Windows
+from citybrain_training.linear_start import start_linear
 from citybrain_training.module import ForecastModule, build_network
 from citybrain_training.preparation import Preparation
 from citybrain_training.weights import start_from
@@ -65,8 +66,12 @@ def fit(
     torch.set_num_threads(config.threads)
     pl.seed_everything(config.seed, verbose=False)
     module = ForecastModule(build_network(preparation), preparation)
+    last = folder / "last.ckpt"
+    goes_on = resume and last.exists()
     if warm_start is not None:
         start_from(module, preparation, warm_start)
+    elif config.fit.linear_start and not goes_on:
+        start_linear(module.network, preparation)
     folder.mkdir(parents=True, exist_ok=True)
     best = ModelCheckpoint(folder, "best", monitor="val_mae", enable_version_counter=False)
     latest = ModelCheckpoint(folder, "last", monitor=None, enable_version_counter=False)  # every epoch, better or not
@@ -86,13 +91,12 @@ def fit(
         callbacks=[*_callbacks(preparation, [best, latest], progress), *callbacks],
         default_root_dir=folder,
     )
-    last = folder / "last.ckpt"
     wall, cpu = time.perf_counter(), _cpu_seconds()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
-        trainer.fit(module, datamodule=Windows(preparation), ckpt_path=last if resume and last.exists() else None)
+        trainer.fit(module, datamodule=Windows(preparation), ckpt_path=last if goes_on else None)
     wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
     if trainer.interrupted:
         raise KeyboardInterrupt
