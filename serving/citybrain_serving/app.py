@@ -13,6 +13,7 @@ from citybrain_serving import problem_details
 from citybrain_serving.compression import Heading, Packing
 from citybrain_serving.errors import NotModified
 from citybrain_serving.inference import routes as inference
+from citybrain_serving.inference.straight import Straight
 from citybrain_serving.middleware import RequestScope
 from citybrain_serving.routes import (
     at,
@@ -69,8 +70,9 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
         static_url="/docs/static",
     )
+    protocol = inference.router(service)
+    app.include_router(protocol)
     for subject in (  # who is asked most comes first: every request goes through them in this order
-        inference,
         forecasts,
         observations,
         at,
@@ -86,13 +88,14 @@ def create_app(service: Service) -> FastAPI:
         standards,
         mqtt,
     ):
-        strict = subject not in (inference, health)  # the protocol has its own words; a probe is always answered
+        strict = subject is not health  # a probe is always answered
         app.include_router(subject.router(service), dependencies=[Depends(only_known)] * strict)
     problem_details.install(app)
     app.add_exception_handler(NotModified, not_modified)
     complete(app)
     app.add_middleware(Packing)
     app.add_middleware(Heading, but=("/v1/stream",))
+    app.add_middleware(Straight, routes=protocol.routes)
     install_safety(app, service)
     app.add_middleware(RequestScope, telemetry=service.telemetry, max_body=service.settings.max_body_bytes)
     return app

@@ -15,6 +15,8 @@ from citybrain_serving.inference.network import unmeasured
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
 
+INFER = "/v2/models/congestion/infer"
+
 triton = pytest.importorskip("tritonclient.http", reason="the client of the protocol is not installed")
 
 
@@ -179,6 +181,30 @@ def test_a_body_over_the_limit_is_refused_in_the_form_of_the_protocol(client):
     answer = client.post("/v2/models/congestion/infer", content=bytes(17 * 2**20))
     assert answer.status_code == 413
     assert set(answer.json()) == {"error"}
+
+
+@pytest.mark.parametrize("coding", ["identity;q=0", "gzip", None])
+def test_the_short_way_and_the_way_round_answer_alike(address, graphed, feed, coding):
+    body = {"inputs": [{"name": "anchor", "shape": [3, 6, 8], "datatype": "FP32", "data": feed["anchor"].tolist()}]}
+    headers = {} if coding is None else {"Accept-Encoding": coding}
+    with httpx.Client(base_url=f"http://{address}", headers={"Accept-Encoding": ""}) as client:
+        del client.headers["Accept-Encoding"]
+        answer = client.post(INFER, json=body, headers=headers)
+        told = answer.json()["outputs"][0]
+        counted = client.get("/metrics").text
+    np.testing.assert_allclose(np.reshape(told["data"], told["shape"]), expected(graphed, feed), rtol=1e-6)
+    assert (answer.headers.get("content-encoding") == "gzip") == (coding == "gzip")
+    assert answer.headers["x-request-id"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert 'route="/v2/models/{model}/infer",status="200"} 1.0' in counted
+
+
+def test_a_body_may_come_in_pieces(address, graphed, feed):
+    body = {"inputs": [{"name": "anchor", "shape": [3, 6, 8], "datatype": "FP32", "data": feed["anchor"].tolist()}]}
+    whole = httpx.Request("POST", "http://x", json=body).content
+    pieces = (whole[at : at + 100] for at in range(0, len(whole), 100))
+    answer = httpx.post(f"http://{address}{INFER}", content=pieces, headers={"Content-Type": "application/json"})
+    assert answer.json()["outputs"][0]["shape"] == [3, 6, 6, 3]
 
 
 def test_a_full_queue_says_when_to_come_back(tmp_path, graphed, feed):

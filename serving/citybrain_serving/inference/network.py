@@ -19,6 +19,9 @@ from citybrain_serving.inference.tensors import TensorSpec, datatype_of
 
 Feed = Mapping[str, np.ndarray]
 
+MOST_SHAPES = 64
+"""Shapes of requests that are remembered as fitting: callers ask in few, and are checked once."""
+
 
 class Network:
     """One loaded network. It shares the session of the cycle's forecaster; the graph is the bundle's.
@@ -34,6 +37,7 @@ class Network:
         self.version = bundle.version
         self.graph = bundle.graph
         made = forecaster.features(unmeasured(forecaster.features, bundle))
+        self._admitted: dict[tuple[tuple[str, np.dtype, tuple[int, ...]], ...], int] = {}
         self.inputs: dict[str, TensorSpec] = {}
         self.graph_inputs: dict[str, TensorSpec] = {}
         for node in forecaster.session.get_inputs():
@@ -71,6 +75,15 @@ class Network:
 
     def rows(self, feed: Feed) -> int:
         """Checks ``feed`` and returns its rows. Raises :class:`InferenceError` naming the tensor at fault."""
+        shapes = tuple((name, array.dtype, array.shape) for name, array in feed.items())
+        rows = self._admitted.get(shapes)
+        if rows is None:
+            if len(self._admitted) >= MOST_SHAPES:
+                self._admitted.clear()
+            rows = self._admitted[shapes] = self._checked(feed)
+        return rows
+
+    def _checked(self, feed: Feed) -> int:
         specs = {**self.inputs, **{name: spec for name, spec in self.graph_inputs.items() if name in feed}}
         unknown = [name for name in feed if name not in specs]
         missing = [name for name in self.inputs if name not in feed]

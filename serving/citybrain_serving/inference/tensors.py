@@ -20,6 +20,8 @@ DATATYPES: dict[str, np.dtype] = {
 }
 """Datatypes of the protocol, little endian on the wire. No network here reads ``BYTES`` or ``BF16``."""
 
+_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+
 _ONNX = {
     "tensor(bool)": "BOOL",
     **{f"tensor({name}{bits})": f"{name.upper()}{bits}" for name in ("int", "uint") for bits in (8, 16, 32, 64)},
@@ -103,8 +105,9 @@ def describe(name: str, tensor: np.ndarray) -> dict[str, Any]:
     return {"name": name, "datatype": _name(tensor.dtype), "shape": list(tensor.shape)}
 
 
-def to_bytes(tensor: np.ndarray) -> bytes:
-    return np.ascontiguousarray(tensor, dtype=tensor.dtype.newbyteorder("<")).tobytes()
+def to_bytes(tensor: np.ndarray) -> memoryview:
+    """Little-endian, row-major; over the tensor itself where it is that already."""
+    return np.ascontiguousarray(tensor, dtype=tensor.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
 
 
 def _dtype(name: str, datatype: str) -> np.dtype:
@@ -115,4 +118,4 @@ def _dtype(name: str, datatype: str) -> np.dtype:
 
 
 def _name(dtype: np.dtype) -> str:
-    return next(name for name, known in DATATYPES.items() if known == dtype)
+    return _NAMES[dtype]
