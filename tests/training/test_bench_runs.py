@@ -221,6 +221,45 @@ def test_the_page_is_generated_between_its_marks_and_nowhere_else(runs: list[dic
     assert page.read_text() == text
 
 
+def test_what_a_part_brings_is_told_in_percent_with_its_interval_and_left_empty_elsewhere(runs: list[dict]) -> None:
+    ours = [run for run in runs if run["subject"] == "citynet"]
+    worse = [copy.deepcopy(run) | {"subject": "citynet-no-graph"} for run in ours]
+    for run in worse:
+        run["days"] = {day: [1.1 * total, count] for day, (total, count) in run["days"].items()}
+    weather = [copy.deepcopy(run) | {"subject": "citynet-observed-weather"} for run in ours[:1]]
+    records = flat_records([*runs, *worse, *weather])
+    found = {(r["subject"], r["metric"]): r for r in records if "brought" in r["metric"]}
+    graph = [found["citynet-no-graph", f"mae_brought{bound}"]["value"] for bound in ("", "_low", "_high")]
+    assert graph == pytest.approx([10, graph[1], graph[2]], rel=1e-4)
+    assert 5 < graph[1] < 10 < graph[2] < 20
+    assert found["citynet-observed-weather", "mae_brought"]["value"] == 0
+    assert "1 seed;" in found["citynet-observed-weather", "mae_brought"]["note"]
+    text = markdown("accuracy", flat_records([*runs, *worse]))
+    row = text.partition("### What each part brings")[2].splitlines()[-1]
+    assert row.startswith("| small | +10.00 (+")
+    assert row.endswith(" |  |  |  |  |")
+    assert "What each part brings" not in markdown("accuracy", flat_records(runs))
+
+
+def test_groups_of_hours_nodes_and_regimes_hold_every_outcome_and_are_told(runs: list[dict]) -> None:
+    run = next(run for run in runs if run["subject"] == "citynet")
+    mean = run["scores"]["mean"]
+    for kind in ("part of the day", "nodes", "regime"):
+        groups = {name: g for name, g in run["groups"][kind].items() if kind != "nodes" or name.startswith("quarter=")}
+        count = [group["count"] for group in groups.values()]
+        assert sum(count) == sum(count for _, count in run["days"].values())
+        for metric in ("mae", "pinball", "coverage", "width"):
+            pooled = np.average([group[metric] for group in groups.values()], weights=count)
+            assert pooled == pytest.approx(mean[metric], rel=1e-4)
+    assert {"congested", "slow", "free"} >= set(run["groups"]["regime"]) - {"not measured"}
+    text = markdown("accuracy", flat_records(runs))
+    assert "| regime | free |" in text
+    assert "Our worst group of nodes: " in text
+    for run in runs:
+        del run["groups"]  # as runs were that an earlier release finished
+    assert "| regime |" not in markdown("accuracy", flat_records(runs))
+
+
 def test_published_figures_stand_apart_with_their_reservation(runs: list[dict]) -> None:
     for run in runs:
         run["case"], run["leads"] = "kdd2018-beijing", ["45min"]

@@ -17,7 +17,8 @@ from citybrain_models.bundle import Bundle
 from citybrain_models.calibration import PARTS, Calibration, parts_of_day
 from citybrain_models.metrics import Scores
 from citybrain_models.onnx_forecaster import OnnxForecaster
-from citybrain_training.bench.scoring import PARTS_OF_DAY, add_groups, quarters
+from citybrain_training.bench.groups import PARTS_OF_DAY
+from citybrain_training.bench.scoring import add_groups, quarters
 from citybrain_training.commands import CityArgument, ConfigOption, tested
 from citybrain_training.online import Replay
 from citybrain_training.preparation import Preparation

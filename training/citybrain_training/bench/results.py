@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from citybrain_datasets.records import Record, read_records, write_atomically
+from citybrain_training.bench.groups import MEASURES
 from citybrain_training.bench.learning import YARDSTICK, races
+from citybrain_training.bench.parts import what_parts_bring
 from citybrain_training.bench.significance import averaged, paired_difference
-from citybrain_training.peers.registry import OURS, SUBJECTS
+from citybrain_training.peers.registry import FORESEEING, OURS, SUBJECTS
 
 UNITS = {"mape": "%", "coverage": "1", "seconds": "s"}
 PER_RUN = ("case", "subject", "seed", "threads", "command", "commit", "machine", "date")
@@ -20,8 +22,9 @@ PER_RUN = ("case", "subject", "seed", "threads", "command", "commit", "machine",
 
 def flat_records(runs: Sequence[Record]) -> list[Record]:
     """Every number of the runs, then how soon ours reached Graph WaveNet's error, then ours against each case's best
-    peer."""
-    return [record for run in runs for record in _of_run(run)] + list(_races(runs)) + _differences(runs)
+    peer, and what each part of it brings."""
+    every = [record for run in runs for record in _of_run(run)]
+    return [*every, *_races(runs), *_differences(runs), *what_parts_bring(runs)]
 
 
 def _of_run(run: Record) -> list[Record]:
@@ -47,6 +50,12 @@ def _of_run(run: Record) -> list[Record]:
     for metric in ("coverage", "width", "pinball") if online else ():
         value, unit = online["scores"][metric], UNITS.get(metric, str(run["unit"]))
         found.append(record(f"online_{metric}", value, unit, "mean"))
+    # Runs that were finished before groups were told apart have none.
+    for kind, groups in run.get("groups", {}).items():
+        for group, means in groups.items():
+            for metric in MEASURES:
+                unit = UNITS.get(metric, str(run["unit"]))
+                found.append(record(f"{metric}: {kind}: {group}", means[metric], unit, "mean"))
     for event, table in run["events"].items():
         found += [record(f"{metric}: {event}", value, "1", "mean") for metric, value in table.items()]
     return found
@@ -76,11 +85,13 @@ def _races(runs: Sequence[Record]) -> Iterator[Record]:
             yield {**common, "metric": f"seconds_over_{YARDSTICK}", "value": share}
 
 
-def best_peer(runs: Sequence[Record]) -> str | None:
-    """The peer with the least mean test error over its seeds among the runs of one case."""
+def best_peer(runs: Sequence[Record], *, foresight: bool = False) -> str | None:
+    """The peer with the least mean test error over its seeds among the runs of one case; of those with ``foresight``,
+    or of those without."""
     errors = defaultdict(list)
     for run in runs:
-        if not (SUBJECTS[run["subject"]].ours or SUBJECTS[run["subject"]].foresight):
+        subject = SUBJECTS[run["subject"]]
+        if not subject.ours and subject.foresight == foresight:
             errors[run["subject"]].append(run["scores"]["mean"]["mae"])
     return min(errors, key=lambda name: float(np.mean(errors[name])), default=None)
 
@@ -89,17 +100,18 @@ def _differences(runs: Sequence[Record]) -> list[Record]:
     found = []
     for case in dict.fromkeys(run["case"] for run in runs):
         of_case = [run for run in runs if run["case"] == case]
-        ours = [run for run in of_case if run["subject"] == OURS]
-        peer = best_peer(of_case)
-        if not ours or peer is None:
-            continue
-        theirs = [run for run in of_case if run["subject"] == peer]
-        days = (averaged([run["days"] for run in part]) for part in (ours, theirs))
-        difference = paired_difference(*days, block=ours[0]["block_days"])
-        common = {key: ours[0][key] for key in PER_RUN} | {"seed": None, "unit": ours[0]["unit"], "horizon": "mean"}
-        common["note"] = f"minus {peer}; paired block bootstrap, blocks of {ours[0]['block_days']} d, 95 % interval"
-        for metric, value in (("", difference.mean), ("_low", difference.low), ("_high", difference.high)):
-            found.append({**common, "metric": f"mae_difference{metric}", "value": round(value, 6)})
+        for subject in (OURS, FORESEEING):
+            ours = [run for run in of_case if run["subject"] == subject]
+            peer = best_peer(of_case, foresight=SUBJECTS[subject].foresight)
+            if not ours or peer is None:
+                continue
+            theirs = [run for run in of_case if run["subject"] == peer]
+            days = (averaged([run["days"] for run in part]) for part in (ours, theirs))
+            difference = paired_difference(*days, block=ours[0]["block_days"])
+            common = {key: ours[0][key] for key in PER_RUN} | {"seed": None, "unit": ours[0]["unit"], "horizon": "mean"}
+            common["note"] = f"minus {peer}; paired block bootstrap, blocks of {ours[0]['block_days']} d, 95 % interval"
+            for metric, value in (("", difference.mean), ("_low", difference.low), ("_high", difference.high)):
+                found.append({**common, "metric": f"mae_difference{metric}", "value": round(value, 6)})
     return found
 
 

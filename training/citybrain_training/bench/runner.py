@@ -112,7 +112,7 @@ def run_one(
     if isinstance(peer, LearnsOnline):
         # The medians are the same; only what the intervals came to is kept.
         learnt = score_test(peer.online(preparation.source), preparation, case)
-        online = {"scores": learnt.scores["mean"], "coverage": learnt.coverage}
+        online = {"scores": learnt.scores["mean"], "coverage": learnt.coverage, "groups": learnt.groups}
     task = preparation.task
     return {
         "case": case_name,

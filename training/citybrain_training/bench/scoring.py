@@ -13,23 +13,24 @@ from citybrain_models.events import Events
 from citybrain_models.forecaster import Forecaster
 from citybrain_models.metrics import Scores
 from citybrain_training.bench.cases import Case
+from citybrain_training.bench.groups import PARTS_OF_DAY, Groups, Table
 from citybrain_training.events import free_speed
 from citybrain_training.preparation import Preparation
-
-PARTS_OF_DAY = ("00–06", "06–12", "12–18", "18–24")
 
 
 @dataclass(frozen=True)
 class Result:
     """``scores[lead][metric]`` in the protocol's unit; ``days[date] = [sum of absolute errors, count]`` over all leads
     of the windows issued on that local day; ``coverage[lead][part of day]``; ``events[name][metric]``;
-    ``reliability[name]`` rows of forecasts, mean probability and share of outcomes."""
+    ``reliability[name]`` rows of forecasts, mean probability and share of outcomes; ``groups`` as
+    :meth:`~citybrain_training.bench.groups.Groups.table` has them, in the protocol's unit."""
 
     scores: dict[str, dict[str, float]]
     days: dict[str, list[float]]
     coverage: dict[str, dict[str, float]]
     events: dict[str, dict[str, float]]
     reliability: dict[str, list[list[float]]]
+    groups: Table
 
     def plain(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -42,6 +43,7 @@ def score_test(
     :func:`~citybrain_training.events.learnt_dependence`."""
     task, source, city = preparation.task, preparation.source, preparation.city
     scores, events = Scores(task), Events(task, free_speed(city), dependence)
+    groups = Groups(task, city, case.per)
     days: dict[str, list[float]] = {}
     inside, count = np.zeros((2, task.horizon, len(PARTS_OF_DAY)))
     for first in range(0, len(preparation.split.test), batch):
@@ -51,7 +53,9 @@ def score_test(
         events.add(window, forecast, truth)
         scores.add(forecast / case.per, truth / case.per)
         _add_days(days, issues.tz_convert(city.timezone), np.abs(forecast[..., task.median] - truth) / case.per)
-        add_groups(inside, count, forecast, truth, quarters(source, issues, city.timezone))
+        quarter = quarters(source, issues, city.timezone)
+        add_groups(inside, count, forecast, truth, quarter)
+        groups.add(window, forecast, truth, quarter)
     return Result(
         scores=scores.table(),
         days=days,
@@ -63,6 +67,7 @@ def score_test(
         },
         events={name: table for name, counts in events.counts.items() if (table := counts.table())},
         reliability={name: counts.reliability() for name, counts in events.counts.items()},
+        groups=groups.table(),
     )
 
 

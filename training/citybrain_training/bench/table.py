@@ -12,7 +12,8 @@ import numpy as np
 from citybrain_datasets.records import Record, write_chapter
 from citybrain_training.bench.cases import CASES
 from citybrain_training.bench.learning import YARDSTICK
-from citybrain_training.peers.registry import OURS, SUBJECTS
+from citybrain_training.bench.parts import markdown as what_parts_bring
+from citybrain_training.peers.registry import FORESEEING, OURS, SUBJECTS
 
 COLUMNS = ("RMSE", "MAPE %", "pinball", "coverage", "width", "training min", "epochs", "parameters", "seeds", "note")
 
@@ -53,7 +54,7 @@ def markdown(name: str, records: Sequence[Record], plots: Mapping[str, str] | No
         over = f"Mean over the {task} sets ({len(found)})"
         mae, pinball = np.mean(found, axis=0)
         parts += ["", f"{over}: our mean MAE is {mae:.3f} of the best peer's, our pinball loss {pinball:.3f}."]
-    return "\n".join(parts)
+    return "\n".join([*parts, *what_parts_bring(records)])
 
 
 def _case(
@@ -83,9 +84,10 @@ def _case(
     if foreseen:
         lines += ["", "With the observed weather of the target time, a stand-in for a perfect weather forecast:", ""]
         lines += [*_head(head, 1), *map(row, foreseen)]
+        lines += _against_best(records, values, FORESEEING)[0]
     lines += ["", "Notes: " + "; ".join(f"({number}) {note}" for note, number in notes.items()) + "."]
-    difference, ratio = _against_best(records, values)
-    lines += [*difference, *_learning(values), *_groups(values), *_events(values, order)]
+    difference, ratio = _against_best(records, values, OURS)
+    lines += [*difference, *_learning(values), *_groups(values), *_apart(values, order), *_events(values, order)]
     for name, link in plots.items():
         lines += ["", f"![{name}]({link})"]
     return lines, ratio
@@ -102,30 +104,34 @@ def _scores(name: str, own: Values, leads: Sequence[str]) -> list[str]:
     return [*cells, f"{np.mean(own['parameters', 'mean']):,.0f}", str(len(own["mae", "mean"]))]
 
 
-def _against_best(records: Sequence[Record], values: dict[str, Values]) -> tuple[list[str], tuple[float, float] | None]:
+def _against_best(
+    records: Sequence[Record], values: dict[str, Values], subject: str
+) -> tuple[list[str], tuple[float, float] | None]:
     """What is told of ours against the best peer, and our mean error and pinball loss over the least of a peer."""
-    found = {r["metric"]: r for r in records if r["metric"].startswith("mae_difference")}
-    if not found or OURS not in values:
+    found = {r["metric"]: r for r in records if r["metric"].startswith("mae_difference") and r["subject"] == subject}
+    if not found or subject not in values:
         return [], None
     main = found["mae_difference"]
     peer = main["note"].removeprefix("minus ").partition(";")[0]
-    ours, theirs = (float(np.mean(values[name]["mae", "mean"])) for name in (OURS, peer))
+    ours, theirs = (float(np.mean(values[name]["mae", "mean"])) for name in (subject, peer))
     low, high = found["mae_difference_low"]["value"], found["mae_difference_high"]["value"]
     line = (
         f"Ours is {ours / theirs:.3f} of the best peer's mean MAE ({SUBJECTS[peer].title}): {main['value']:+.3f} "
         f"{main['unit']}, 95 % interval {low:+.3f} to {high:+.3f}."
     )
-    each = _ratios(values)
+    each = _ratios(values, subject)
     told = ", ".join(f"{label} {ratio:.3f}" for label, ratio in each.items())
     return ["", line, "", f"Ours over the best peer at each: {told}."], (ours / theirs, each[PINBALL])
 
 
-def _ratios(values: dict[str, Values]) -> dict[str, float]:
+def _ratios(values: dict[str, Values], subject: str) -> dict[str, float]:
     """Ours over the best peer's, each lead and the pinball loss against whoever is best at it."""
-    peers = [name for name in values if name in SUBJECTS and not (SUBJECTS[name].ours or SUBJECTS[name].foresight)]
-    leads = [horizon for metric, horizon in values[OURS] if metric == "mae" and horizon != "mean"]
+    foresight = SUBJECTS[subject].foresight
+    known = [name for name in values if name in SUBJECTS and not SUBJECTS[name].ours]
+    peers = [name for name in known if SUBJECTS[name].foresight == foresight]
+    leads = [horizon for metric, horizon in values[subject] if metric == "mae" and horizon != "mean"]
     return {
-        label: float(np.mean(values[OURS][key])) / min(float(np.mean(values[name][key])) for name in peers)
+        label: float(np.mean(values[subject][key])) / min(float(np.mean(values[name][key])) for name in peers)
         for label, key in [*((lead, ("mae", lead)) for lead in leads), (PINBALL, ("pinball", "mean"))]
     }
 
@@ -166,6 +172,28 @@ def _groups(values: dict[str, Values]) -> list[str]:
             f"width {width}, pinball loss {pinball}."
         )
     return ["", "Our intervals:", "", *lines]
+
+
+def _apart(values: dict[str, Values], order: Sequence[str]) -> list[str]:
+    """Ours by part of the day, group of nodes and regime, beside the peer with the least mean error."""
+    own = values.get(OURS, {})
+    groups = [metric.removeprefix("coverage: ") for metric, _ in own if metric.startswith("coverage: ")]
+    if not groups:
+        return []
+    peers = [name for name in order if name in SUBJECTS and not (SUBJECTS[name].ours or SUBJECTS[name].foresight)]
+    title = SUBJECTS[peers[0]].title if peers else "no peer"
+    lines = ["", *_head(["apart by", "group", "MAE", "pinball", "coverage", "width", f"MAE of {title}"], 2)]
+    for group in groups:
+        kind, _, name = group.partition(": ")
+        mae, pinball, width = (_number(own[f"{m}: {group}", "mean"]) for m in ("mae", "pinball", "width"))
+        covered = f"{100 * np.mean(own[f'coverage: {group}', 'mean']):.1f} %"
+        theirs = values[peers[0]].get((f"mae: {group}", "mean")) if peers else None
+        lines.append(_row([kind, name, mae, pinball, covered, width, _number(theirs) if theirs else ""]))
+    nodes = [group for group in groups if group.startswith("nodes: ")]
+    if nodes:
+        worst = max(nodes, key=lambda group: float(np.mean(own[f"mae: {group}", "mean"])))
+        lines += ["", f"Our worst group of nodes: {worst.removeprefix('nodes: ')}."]
+    return lines
 
 
 def _events(values: dict[str, Values], order: Sequence[str]) -> list[str]:

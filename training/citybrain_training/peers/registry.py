@@ -90,6 +90,9 @@ SUBJECTS: dict[str, Subject] = {
 
 OURS = "citynet"
 
+FORESEEING = "citynet-observed-weather"
+"""Ours among those that read the observed weather of the target time."""
+
 
 def chosen(names: list[str]) -> dict[str, Subject]:
     """Subjects by name, in the order of the table. Raises :class:`ConfigError` for an unknown one."""
