@@ -5,9 +5,12 @@ proves it. The arrangement differs, and with it the cost:
 
 - matrices with nothing between them are multiplied beforehand: neighbours and hubs are mixed without their ``value``;
 - windows and nodes are one dimension, so that a matrix, its bias and what is added are one operator;
+- what a place hears of its own, from neighbours of each kind, lies side by side and is mixed by one product, the gate
+  and what passes it apart: no sum is written in between, nothing is split;
 - what neighbours count is divided out before their rows are summed: on a number an edge, not on a row a node;
 - only places that lack something borrow;
-- the steps between quantiles are summed by one matrix.
+- shares of the three bases and steps between quantiles come from one exponential, and the steps of a lead are summed by
+  one small matrix that all leads share.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from citybrain_models.nn.ensemble import Ensemble
 from citybrain_models.nn.exchange import FAINT, UNHEARD, Exchange, Hubs
 
 STEEPEST = 80.0
-"""Where the steps between quantiles are cut, in standard deviations of the target: ``exp`` overflows beyond 88."""
+"""Where the steps between quantiles, in standard deviations of the target, and the logits of the bases are cut: ``exp``
+overflows beyond 88."""
 
 
 class InferenceNet(nn.Module):
@@ -52,13 +56,8 @@ class _Member(nn.Module):
             [float(net.median < step <= q) - float(q <= step < net.median) for q in range(net.quantiles)]
             for step in self.outer
         ]
-        leads = net.std * torch.eye(net.horizon)
         self.steps: Tensor
-        self.register_buffer("steps", torch.kron(leads, torch.tensor(signs)), persistent=False)
-        self.medians: Tensor
-        self.register_buffer("medians", torch.kron(leads, torch.ones(net.quantiles, 1)), persistent=False)
-        self.level: Tensor
-        self.register_buffer("level", torch.full((net.horizon * net.quantiles,), net.mean), persistent=False)
+        self.register_buffer("steps", net.std * torch.tensor(signs), persistent=False)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         net, shape = self.net, inputs["anchor"].shape[:2]
@@ -70,30 +69,27 @@ class _Member(nn.Module):
             assert isinstance(block, Block)
             state = _exchange(block, state, inputs)
         answer = self._answer(net.norm(state[net.target]), anchor, inputs[f"x_{net.target}"].flatten(0, 1))
-        answer = answer.unflatten(0, shape).unflatten(2, (net.horizon, net.quantiles))
+        answer = answer.unflatten(0, (*shape, net.horizon))
         return torch.expm1(answer) if net.logarithmic else answer
 
     def _answer(self, hidden: Tensor, anchor: Tensor, features: Tensor) -> Tensor:
-        """``[row, width]``, ``[row, 2 + horizon]`` and ``[row, feature]`` → ``[row, horizon · quantile]``."""
-        net, horizon = self.net, self.net.horizon
+        """``[row, width]``, ``[row, 2 + horizon]`` and ``[row, feature]`` → ``[row · horizon, quantile]``."""
+        net, horizon, outer = self.net, self.net.horizon, len(self.outer)
         blend, blend_bias = (p.unflatten(0, (horizon, 3)) for p in (net.blend.weight, net.blend.bias))
         head, head_bias = (p.unflatten(0, (horizon, net.quantiles)) for p in (net.head.weight, net.head.bias))
         # Softmax of three, against the first of them.
-        weight = torch.cat([blend[:, 1] - blend[:, 0], blend[:, 2] - blend[:, 0], head[:, net.median]])
-        bias = torch.cat(
-            [blend_bias[:, 1] - blend_bias[:, 0], blend_bias[:, 2] - blend_bias[:, 0], head_bias[:, net.median]]
-        )
-        recently, usually, middle = linear(hidden, weight, bias).chunk(3, dim=1)
-        most = torch.relu(torch.maximum(recently, usually))
-        lately, recently, usually = torch.exp(-most), torch.exp(recently - most), torch.exp(usually - most)
+        weight = torch.cat([*(blend[:, 1:] - blend[:, :1]).unbind(1), head[:, self.outer].flatten(0, 1)])
+        bias = torch.cat([*(blend_bias[:, 1:] - blend_bias[:, :1]).unbind(1), head_bias[:, self.outer].flatten() - 2])
+        grown = torch.exp(linear(hidden, weight, bias).clamp(max=STEEPEST))
+        recently, usually, steps = grown.split((horizon, horizon, horizon * outer), dim=1)
         last, recent, usual = anchor.split((1, 1, horizon), dim=1)
-        drift = (recently * (recent - last) + usually * (usual - last)) / (lately + recently + usually)
-        middle = torch.addmm(middle, features, net.shortcut.weight.t()) + last + drift
+        middle = linear(hidden, head[:, net.median], head_bias[:, net.median])
+        middle = torch.addmm(middle, features, net.shortcut.weight.t())
+        middle = middle + (last + recently * recent + usually * usual) / (1 + recently + usually)
         if self.pulled:
             middle = middle + net.pull * (usual - middle)
-        raw = linear(hidden, head[:, self.outer].flatten(0, 1), head_bias[:, self.outer].flatten() - 2)
-        steps = torch.log(1 + torch.exp(raw.clamp(max=STEEPEST)))
-        return torch.addmm(linear(middle, self.medians, self.level), steps, self.steps)
+        middle = (middle * net.std + net.mean).reshape(-1, 1)
+        return torch.addmm(middle, torch.log(1 + steps).reshape(-1, outer), self.steps)
 
 
 def _begin(net: CityNet, node: str, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -115,35 +111,40 @@ def _exchange(block: Block, state: Mapping[str, Tensor], inputs: Mapping[str, Te
         assert isinstance(mix, nn.Linear)
         width = value.shape[1]
         own, *others = (mix.weight[:, i : i + width] for i in range(0, mix.weight.shape[1], width))
+        told: Tensor | None = None
         if node in block.hubs:
             hub = block.hubs[node]
             assert isinstance(hub, Hubs)
-            told = _consult(hub, wide[node], inputs[f"seen_{node}"], others.pop(0), mix.bias)
-            mixed = torch.addmm(told.flatten(0, 1), normed[node], own.t())
-        else:
-            mixed = linear(normed[node], own, mix.bias)
+            told = _collect(hub, wide[node], inputs[f"seen_{node}"], others.pop(0), mix.bias)
+            asked = torch.softmax(hub.consult(normed[node]), dim=-1).unflatten(0, inputs[f"seen_{node}"].shape)
+        heard, matrices = [normed[node]], [own.t()]
         for kind in (kind for kind in block.kinds if kind.receiver == node):
             exchange = block.exchange[kind.name]
             assert isinstance(exchange, Exchange)
             weight = exchange.weights(inputs[f"{kind.name}_edge"], inputs["wind"] if kind.windy else None)
-            heard = _hear(weight, wide[kind.sender], inputs[f"seen_{kind.sender}"], inputs[f"{kind.name}_index"])
-            mixed = torch.addmm(mixed, heard.flatten(0, 1), (others.pop(0) @ exchange.value.weight).t())
-        gate, new = mixed.chunk(2, dim=-1)
+            rows = _hear(weight, wide[kind.sender], inputs[f"seen_{kind.sender}"], inputs[f"{kind.name}_index"])
+            heard.append(rows.flatten(0, 1))
+            matrices.append((others.pop(0) @ exchange.value.weight).t())
+        side_by_side, matrix = torch.cat(heard, dim=-1), torch.cat(matrices)
+        halves = slice(None, width), slice(width, None)
+        told_apart = [mix.bias[half] if told is None else (asked @ told[..., half]).flatten(0, 1) for half in halves]
+        gate, new = (
+            torch.addmm(said, side_by_side, matrix[:, half]) for said, half in zip(told_apart, halves, strict=True)
+        )
         value = value + torch.sigmoid(gate) * new
         after[node] = value + block.feed[node](value)
     return after
 
 
-def _consult(hub: Hubs, nodes: Tensor, confidence: Tensor, mix: Tensor, bias: Tensor) -> Tensor:
-    """What the hubs' answer comes to after ``mix [mixed, width]`` and its ``bias``, ``[batch, node, mixed]``.
+def _collect(hub: Hubs, nodes: Tensor, confidence: Tensor, mix: Tensor, bias: Tensor) -> Tensor:
+    """What the hubs' answers come to after ``mix [mixed, width]`` and its ``bias``, ``[batch, hub, mixed]``.
 
     A bias of ``collect`` would be the same for all nodes and cancel out; ``bias`` is the same for all hubs, and what a
     node consults sums to one.
     """
     share = hub.collect.weight @ nodes.transpose(1, 2) + torch.log(confidence + FAINT).unsqueeze(1)
     tokens = torch.softmax(share, dim=-1) @ nodes
-    tokens = tokens @ (mix @ hub.value.weight).t() + bias
-    return torch.softmax(hub.consult(nodes), dim=-1) @ tokens
+    return tokens @ (mix @ hub.value.weight).t() + bias
 
 
 def _hear(weight: Tensor, sender: Tensor, confidence: Tensor, index: Tensor) -> Tensor:
@@ -165,29 +166,23 @@ def _complete(
     window, place = torch.nonzero(lacking).unbind(1)
     first = window * sensed.shape[0]
     row, sender = first + place, embedding(place, index) + first.unsqueeze(1)
-    all_trust, table = seen.flatten().unsqueeze(1), torch.cat([state, anchor], dim=1)
-    trust, known, own = embedding(row, all_trust), embedding(place, sensed.unsqueeze(1)), embedding(row, table)
+    all_trust = seen.flatten().unsqueeze(1)
+    trust, known = embedding(row, all_trust), embedding(place, sensed.unsqueeze(1))
     weight = borrowing.weights(inputs["nearby_edge"], None)[0]
     heard = embedding(place, weight) * embedding(sender, all_trust).squeeze(-1)
-    sensing = embedding(place, weight * embedding(index, sensed.unsqueeze(1)).squeeze(-1))
     trusted = heard.sum(dim=1, keepdim=True) + UNHEARD
-    share = torch.stack([heard / trusted, sensing / (sensing.sum(dim=1, keepdim=True) + UNHEARD)], dim=1)
+    sensing = weight * sensed.index_select(0, index.flatten()).unflatten(0, index.shape)
+    sensing = sensing / (sensing.sum(dim=1, keepdim=True) + UNHEARD)  # of the graph alone, and computed once
+    share = torch.stack([heard / trusted, embedding(place, sensing)], dim=1)
     message = silu(borrowing.value(borrowing.norm(state)))
     total = (share @ embedding(sender, torch.cat([message, anchor], dim=1))).flatten(1)
     told, last, _, usual = total.split((width, 2, width + anchor.shape[1], usual_width), dim=1)
-    last = last + UNHEARD * usual[:, :1] / trusted
-    own_state, own_last, own_usual = own.split((width, 2, usual_width), dim=1)
+    near = torch.cat([last + UNHEARD * usual[:, :1] / trusted, usual], dim=1)
     measured = torch.maximum((trust > 0).to(trust.dtype), known)
-    completed = torch.cat(
-        [
-            own_state + (1 - trust) * borrowing.taken(told) + (1 - known) * borrowing.stranger,
-            measured * own_last + (1 - measured) * last,
-            known * own_usual + (1 - known) * usual,
-        ],
-        dim=1,
-    )
+    kept = torch.cat([measured, measured, known.expand(-1, usual_width)], dim=1)
+    completed = embedding(row, state) + (1 - trust) * borrowing.taken(told) + (1 - known) * borrowing.stranger
+    anchored = near + kept * (embedding(row, anchor) - near)
     # Every row is read from where it is now: among its like, or behind them among the completed.
     rows, lacks = torch.arange(state.shape[0], device=state.device), lacking.flatten()
     there = torch.where(lacks, state.shape[0] - 1 + torch.cumsum(lacks, dim=0), rows)
-    whole = embedding(there, torch.cat([table, completed]))
-    return whole[:, :width], whole[:, width:]
+    return embedding(there, torch.cat([state, completed])), embedding(there, torch.cat([anchor, anchored]))
