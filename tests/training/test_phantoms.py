@@ -19,7 +19,7 @@ from citybrain_training.robustness.unseen import silent
 
 @pytest.fixture(scope="module")
 def ready(small_city: City, quick: TrainConfig) -> Preparation:
-    return prepare(small_city, "congestion", quick.merged({"fit": {"phantoms": 0.25}}))
+    return prepare(small_city, "congestion", quick.merged({"fit": {"disturbed": 1, "phantoms": 0.25}}))
 
 
 def batch_with_phantoms(ready: Preparation, seed: int = 0) -> dict[str, torch.Tensor]:

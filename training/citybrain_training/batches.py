@@ -43,15 +43,18 @@ class Collate:
         source = self.preparation.source
         issue = self.issues[np.asarray(rows)]
         window, answer = source.window(issue), source.answer(issue)
-        arrays = self._disturbed(window, answer) if self.training else self.preparation.features(window)
+        if not self.training:
+            arrays = self.preparation.features(window)
+        elif self.random.random() < self.preparation.config.fit.disturbed:
+            arrays = self._disturbed(window, answer)
+        else:
+            arrays = self.preparation.features(window, self.preparation.features.own(window, answer))
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return tensors, torch.from_numpy(np.ascontiguousarray(answer.transpose(0, 2, 1)))
 
     def _disturbed(self, window: Window, answer: np.ndarray) -> dict[str, np.ndarray]:
-        """Features of a window in which sensors fail and some pass for places that never had one, ``phantom``.
-
-        In half of the batches there are none, so that the city as it is is learned as well.
-        """
+        """Features of a window in which sensors fail and, every other time, some pass for places that never had one,
+        ``phantom``."""
         prepared, config = self.preparation, self.preparation.config.fit
         share = self.random.choice([0.0, 4 * config.phantoms]) * self.random.random()
         phantom = prepared.sensed & (self.random.random(len(prepared.sensed)) < share)
@@ -67,8 +70,8 @@ def broken(window: Window, preparation: Preparation, random: np.random.Generator
     """The window with some sensors failing: silent or stuck at one value from some step of the recent history on, or
     silent for as long as the window looks back, as those of the target's nodes ``phantom`` always are.
 
-    The share of failing sensors differs from window to window, 0 in half of them, so that both the whole and the
-    broken city are learned. In a few windows the whole feed is late.
+    The share of failing sensors differs from window to window and is 0 in half of them. In a few windows the whole
+    feed is late.
     """
     task, rate, features = preparation.task, preparation.config.fit.sensor_dropout, preparation.features
     batch = len(window.issue)

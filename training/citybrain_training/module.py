@@ -87,10 +87,10 @@ class ForecastModule(pl.LightningModule):
         self.val_error = MeanMetric()
 
     def inputs(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Feature arrays joined by the graph's, with some embeddings withheld while training.
+        """Feature arrays joined by the graph's.
 
-        At the nodes of ``arrays["phantom"]``, bool ``[node]``, if it is there, nothing is told that a sensor has
-        learnt; a place where training knows no sensor never had an embedding.
+        ``arrays["phantom"]``, bool ``[node]``, marks a disturbed batch: at its nodes nothing is told that a sensor has
+        learnt, and in training some embeddings are withheld. A place where training knows no sensor never had one.
         """
         arrays = dict(arrays)
         graph = {name: getattr(self, f"graph_{name}") for name in self.graph_names}
@@ -102,7 +102,7 @@ class ForecastModule(pl.LightningModule):
         for node, table in self.embeddings.items():
             if node == self.task.node:
                 table = table * graph[sensed].unsqueeze(-1)
-            if self.training and self.config.embedding_dropout:
+            if self.training and phantom is not None and self.config.embedding_dropout:
                 keep = torch.rand(table.shape[0], 1, device=table.device) >= self.config.embedding_dropout
                 table = table * keep
             graph[f"embedding_{node}"] = table
