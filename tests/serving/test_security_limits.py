@@ -176,6 +176,28 @@ def test_a_burst_waits_and_an_overload_does_not(monkeypatch):
     assert waits == [limits.BURST_S, limits.OVERLOAD_S]
 
 
+def test_in_an_overload_no_more_wait_than_can_be_worked_on():
+    time = 0.0
+
+    async def crowd() -> tuple[list[bool], int]:
+        nonlocal time
+        slots = Slots(2, lambda: time)
+        assert [await slots.enter() for _ in range(2)] == [True, True]
+        time += 2 * limits.BURST_S  # the slots have been taken for longer than a burst lasts
+        waiting = [asyncio.create_task(slots.enter()) for _ in range(2)]
+        await asyncio.sleep(0)
+        turned_away = [slots.overrun(), await slots.enter(), *(await asyncio.gather(*waiting))]
+        assert (slots.waiting, slots.overrun()) == (0, False)
+        waiting = [asyncio.create_task(slots.enter()) for _ in range(2)]
+        await asyncio.sleep(0)
+        for _ in range(4):
+            slots.leave()
+        assert await asyncio.gather(*waiting) == [True, True]
+        return turned_away, slots.free
+
+    assert asyncio.run(crowd()) == ([True, False, False, False], 2)
+
+
 def test_who_finds_no_slot_is_refused_and_a_slow_body_takes_none(live, bundles, settings, monkeypatch):
     inside, go = threading.Semaphore(0), threading.Event()
 

@@ -78,6 +78,12 @@ class Gate:
             await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
             await send({"type": "http.response.body", "body": reply.body})
             return
+        if self.slots.overrun() and not _queued(path):  # told at once, and not at the end of all that would come first
+            scope["counted"] = True  # and not logged: a line for each would be more work than the refusal
+            refusal = _overloaded(path)
+            self._note(name, scope, refusal.status_code)
+            await refusal(scope, receive, send)
+            return
         scope.setdefault("state", {})["principal"] = who
         await self._pass(scope, receive, send, name)
 
@@ -147,8 +153,8 @@ class Gate:
                     await begin()
                 await self.app(scope, reading, answering)
         except _Overload:
-            scope["counted"] = True  # and not logged: a line for each would be more work than the refusal
-            refusal = _refuse(scope["path"], 503, "overloaded", "more is asked than can be done now", 1)
+            scope["counted"] = True
+            refusal = _overloaded(scope["path"])
             self._note(name, scope, refusal.status_code)
             await refusal(scope, receive, send)
             end()
@@ -191,6 +197,10 @@ def principal_of(request: Request) -> Principal:
     found = request.scope.get("state", {}).get("principal", NOBODY)
     assert isinstance(found, Principal)
     return found
+
+
+def _overloaded(path: str) -> Response:
+    return _refuse(path, 503, "overloaded", "more is asked than can be done now", 1)
 
 
 def _refuse(path: str, status: int, slug: str, detail: str, wait: float | None = None) -> Response:

@@ -52,12 +52,15 @@ class Slots:
 
     A queue that is never empty is no buffer but a delay, so once it has stood for :data:`BURST_S`, and until nobody was
     refused for :data:`CALM_S`, those who come wait :data:`OVERLOAD_S` at most (as in "Fail at Scale", ACM Queue 13(8),
-    2015, after CoDel, RFC 8289). Much is answered within one round of the event loop, and there the queue is the loop's
+    2015, after CoDel, RFC 8289), and no more of them than can be worked on at once: who stands behind those would wait
+    only to be refused. Much is answered within one round of the event loop, and there the queue is the loop's
     own: in a round that is long already a request lets all others come in before it goes on.
     """
 
     def __init__(self, at_once: int, now: Callable[[], float] = time.monotonic):
+        self.at_once = at_once
         self.free = at_once
+        self.waiting = 0
         self.now = now
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._last_free = now()
@@ -76,10 +79,12 @@ class Slots:
             if now - self._round > PROMPT_S:
                 await self._let_others_in()
             return True
-        calm = now - self._last_free < BURST_S and now - self._last_refused >= CALM_S
-        patience = BURST_S if calm else OVERLOAD_S
+        if self.overrun():
+            return False
+        patience = BURST_S if self._calm(now) else OVERLOAD_S
         turn = loop.create_future()
         self._waiting.append(turn)
+        self.waiting += 1
         try:
             async with asyncio.timeout(patience):
                 await turn
@@ -92,7 +97,22 @@ class Slots:
             if turn.done() and not turn.cancelled():
                 self.leave()  # the slot came in the moment in which its caller went
             raise
+        finally:
+            self.waiting -= 1
         return True
+
+    def overrun(self) -> bool:
+        """Whether there is no slot and no use in waiting for one. Who asks and hears so is to be refused."""
+        if self.free > 0 or self.waiting < self.at_once:
+            return False
+        now = self.now()
+        if self._calm(now):
+            return False
+        self._last_refused = now
+        return True
+
+    def _calm(self, now: float) -> bool:
+        return now - self._last_free < BURST_S and now - self._last_refused >= CALM_S
 
     def leave(self) -> None:
         """Gives a slot back, to whoever has waited longest."""
