@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,12 @@ class Teacher:
         with transaction(self.engine) as connection:
             return bundle.calibration.plus(_state(connection, bundle).learnt)
 
+    def follow(self, bundles: Iterable[Bundle], now: pd.Timestamp) -> bool:
+        """:meth:`update` of each of ``bundles``, and of no other any more; True where outcomes moved any."""
+        kept = list(bundles)
+        self._online = {b.version: self._online[b.version] for b in kept if b.version in self._online}
+        return any([self.update(bundle, now) for bundle in kept])
+
     def update(self, bundle: Bundle, now: pd.Timestamp, limit: int = 64) -> bool:
         """Learns from outcomes that are in, of at most ``limit`` ticks; True where there were any. Called by the one
         that computes."""
@@ -84,6 +90,8 @@ class Teacher:
         last = self.ticks(task).floor(now - self.learning.patience)
         with transaction(self.engine) as connection:
             before = _state(connection, bundle)
+        if before.until is not None and before.until >= last:
+            return False
         reach = task.horizon * task.step
         first = last - limit * tick if before.until is None else before.until
         issues = self.history.issues(bundle, first - reach + tick, last - task.step)

@@ -69,7 +69,7 @@ class Quality:
 
     def learn(self, bundles: Iterable[Bundle], now: pd.Timestamp) -> bool:
         """Lets outcomes that are in move the quantiles of ``bundles``; True where there were any."""
-        return any([self.teacher.update(bundle, now) for bundle in bundles])
+        return self.teacher.follow(bundles, now)
 
     def table(self, task: str, first: date, last: date, part: str, by: Sequence[str]) -> list[dict[str, Any]]:
         """Measures of the forecasts issued on the days ``first`` … ``last``, a row for each value of ``by`` among
