@@ -4,12 +4,15 @@ application, which tells what the load generator can do. Run as a module in a pr
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from citybrain_serving.bench.processes import Server, free_port, running
 
 ETAG = '"constant"'
 
@@ -29,7 +32,7 @@ def fastapi_app(body: bytes) -> FastAPI:
 
 
 def bare_app(body: bytes) -> ASGIApp:
-    """Answers everything with ``body`` and looks at nothing."""
+    """Answers everything with ``body``, once it has what it was sent, and looks at nothing."""
     start = {
         "type": "http.response.start", "status": 200,
         "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
@@ -37,10 +40,19 @@ def bare_app(body: bytes) -> ASGIApp:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            while (await receive()).get("more_body", False):
+                pass
             await send(start)
             await send({"type": "http.response.body", "body": body})
 
     return app
+
+
+def answering(kind: str, folder: Path) -> AbstractContextManager[Server]:
+    """One of them in a process of its own; it answers with what the file ``body`` in ``folder`` holds."""
+    port = free_port()
+    command = [sys.executable, "-m", "citybrain_serving.bench.constant", kind, str(folder / "body"), str(port)]
+    return running(command, port, folder / f"{kind}.log", ready="/constant")
 
 
 def main(kind: str, body: str, port: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
+import httpx
 import numpy as np
 import orjson
 import pandas as pd
@@ -15,6 +16,7 @@ from citybrain_models.bundle import Bundle
 from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_serving.bench.cities import enlarged, fill
 from citybrain_serving.bench.client import Load, load, request
+from citybrain_serving.bench.constant import answering
 from citybrain_serving.bench.peers import Peer, peers_here, with_graph_inside
 from citybrain_serving.bench.processes import Server, service
 from citybrain_serving.bench.records import Notebook
@@ -68,6 +70,7 @@ def measure(
                 server = start(peer.running(model, feed, folder / f"infer-{size}"))
                 ports[peer.name] = (server.port, request("POST", peer.path, JSON_HEADERS, peer.body(feed)))
             case = f"inference, {size:,} segments"
+            _floor(book, case, (batched.port, asked), folder / f"infer-{size}", seconds, repetitions)
             _alone(book, case, forecaster, (batched.port, asked), (head, body), seconds, repetitions)
             _together(book, case, batched.port, single.port, asked, seconds, repetitions)
             for callers in (1, CALLERS) if size == beside else ():
@@ -99,6 +102,20 @@ def json_body(feed: dict[str, np.ndarray]) -> bytes:
 def _service(town: Bundle, folder: Path, rows: int) -> AbstractContextManager[Server]:
     settings = {"infer_rows": rows, "threads": 1, "max_body_bytes": 2**28}
     return service([folder / "bundle"], folder / "store.sqlite", settings=settings, ready="/v2/health/ready")
+
+
+def _floor(book: Notebook, case: str, asked: tuple[int, bytes], folder: Path, seconds: float, repetitions: int) -> None:
+    """What the way there and back takes by itself: the same bytes in and out of the barest ASGI application."""
+    head, _, body = asked[1].partition(b"\r\n\r\n")
+    target, *lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    url = f"http://127.0.0.1:{asked[0]}{target.split()[1]}"
+    (folder / "body").write_bytes(httpx.post(url, content=body, headers=headers, timeout=60).raise_for_status().content)
+    with answering("bare", folder) as bare:
+        done = [_good(load(bare.port, [asked[1]], callers=1, seconds=seconds)) for _ in range(repetitions)]
+    p50 = float(np.median([1000 * one.percentile(50) for one in done]))
+    note = f"the same bytes in and out, nothing computed; medians of {repetitions} times {seconds:g} s"
+    book.add(case, "uvicorn alone", "p50", p50, "ms", note=note)
 
 
 def _alone(

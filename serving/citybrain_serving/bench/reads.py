@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -13,7 +12,8 @@ import pandas as pd
 from citybrain_models.bundle import Bundle
 from citybrain_serving.bench.cities import enlarged, fill
 from citybrain_serving.bench.client import Load, load, request
-from citybrain_serving.bench.processes import Server, free_port, running, service
+from citybrain_serving.bench.constant import answering
+from citybrain_serving.bench.processes import service
 from citybrain_serving.bench.records import Notebook
 
 CASE = "read of 500 segments"
@@ -43,7 +43,7 @@ def measure(
         )
         answer = httpx.get(ours.url + path, headers={"Accept-Encoding": "identity"}).raise_for_status()
         (folder / "read" / "body").write_bytes(answer.content)
-        theirs, bare = (stack.enter_context(_constant(kind, folder / "read")) for kind in ("fastapi", "bare"))
+        theirs, bare = (stack.enter_context(answering(kind, folder / "read")) for kind in ("fastapi", "bare"))
         about = f"{callers} callers, {len(answer.content)} bytes, medians of {repetitions} times {seconds:g} s"
         tags = answer.headers["etag"], httpx.get(f"{theirs.url}/constant").headers["etag"]
         for case, status in ((CASE, 200), (f"{CASE}, 304", 304)):
@@ -92,9 +92,3 @@ def _all(done: Load, status: int) -> Load:
 def _choices(bundle: Bundle, count: int, questions: int) -> list[list[str]]:
     random, ids = np.random.default_rng(SEED), np.asarray(bundle.city.ids("road"))
     return [ids[np.sort(random.permutation(len(ids))[:count])].tolist() for _ in range(questions)]
-
-
-def _constant(kind: str, folder: Path) -> AbstractContextManager[Server]:
-    port = free_port()
-    command = [sys.executable, "-m", "citybrain_serving.bench.constant", kind, str(folder / "body"), str(port)]
-    return running(command, port, folder / f"{kind}.log", ready="/constant")
