@@ -15,6 +15,10 @@ from citybrain_datasets.features import Window
 from citybrain_training.preparation import Preparation
 
 
+MOST_FAILING = 0.6
+"""Most sensors that fail in a training window, as a share."""
+
+
 class Issues(Dataset[int]):
     """Row numbers of issue times; what belongs to a row is computed for a whole batch at once."""
 
@@ -53,10 +57,9 @@ class Collate:
         return tensors, torch.from_numpy(np.ascontiguousarray(answer.transpose(0, 2, 1)))
 
     def _disturbed(self, window: Window, answer: np.ndarray) -> dict[str, np.ndarray]:
-        """Features of a window in which sensors fail and, every other time, some pass for places that never had one,
-        ``phantom``."""
+        """Features of a window in which sensors fail and some pass for places that never had one, ``phantom``."""
         prepared, config = self.preparation, self.preparation.config.fit
-        share = self.random.choice([0.0, 4 * config.phantoms]) * self.random.random()
+        share = 2 * config.phantoms * self.random.random()
         phantom = prepared.sensed & (self.random.random(len(prepared.sensed)) < share)
         # Left out of the profile is what was measured, not what a failing sensor would have told.
         own = prepared.features.own(window, answer)
@@ -70,13 +73,12 @@ def broken(window: Window, preparation: Preparation, random: np.random.Generator
     """The window with some sensors failing: silent or stuck at one value from some step of the recent history on, or
     silent for as long as the window looks back, as those of the target's nodes ``phantom`` always are.
 
-    The share of failing sensors differs from window to window and is 0 in half of them. In a few windows the whole
-    feed is late.
+    The share of failing sensors differs from window to window; in a few the whole feed is late.
     """
     task, rate, features = preparation.task, preparation.config.fit.sensor_dropout, preparation.features
     batch = len(window.issue)
-    share = np.where(random.random(batch) < 0.5, 0.0, np.minimum(random.exponential(2 * rate, batch), 0.6))
-    late = random.random((batch, 1)) < rate / 2
+    share = np.minimum(random.exponential(rate, batch), MOST_FAILING)
+    late = random.random((batch, 1)) < rate
     late_since = random.integers(1 - task.history, 1, (batch, 1))
     values, future = dict(window.values), dict(window.future)
     for node in {task.node, task.context_node} - {None}:

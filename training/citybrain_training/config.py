@@ -45,14 +45,15 @@ class FitConfig(_Strict):
     """Epochs without a better validation error after which training stops."""
     average: float = Field(0.995, ge=0, lt=1)
     """Decay of the moving average of the weights, which is what is kept; 0 keeps the last weights."""
-    disturbed: float = Field(0.15, ge=0, le=1)
+    disturbed: float = Field(0.2, ge=0, le=1)
     """Share of the training batches that show a city in trouble, as the next three say; the others show it whole,
     which is what is forecast nearly always."""
     embedding_dropout: float = Field(0.1, ge=0, lt=1)
     """Share of nodes whose learned embedding is withheld in a disturbed batch, so that a new sensor can do without."""
-    sensor_dropout: float = Field(0.05, ge=0, lt=1)
-    """Mean share of sensors that fail in a disturbed window, so that dead and stuck ones are nothing new."""
-    phantoms: float = Field(0.1, ge=0, le=0.25)
+    sensor_dropout: float = Field(0.2, ge=0, lt=1)
+    """Mean share of sensors that fail in a disturbed window, and of such windows in which the whole feed is late, so that
+    neither is anything new."""
+    phantoms: float = Field(0.2, ge=0, le=0.5)
     """Mean share of sensors that a disturbed batch takes for places without one, so that virtual sensing is learnt."""
     quantile_weight: float = Field(1.0, ge=0)
     """Weight of the mean pinball loss of the outer quantiles beside the absolute error of the median."""
