@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from citybrain_datasets.features import Window
 from citybrain_training.preparation import Preparation
 
-
 MOST_FAILING = 0.6
 """Most sensors that fail in a training window, as a share."""
 

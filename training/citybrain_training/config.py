@@ -51,8 +51,8 @@ class FitConfig(_Strict):
     embedding_dropout: float = Field(0.1, ge=0, lt=1)
     """Share of nodes whose learned embedding is withheld in a disturbed batch, so that a new sensor can do without."""
     sensor_dropout: float = Field(0.2, ge=0, lt=1)
-    """Mean share of sensors that fail in a disturbed window, and of such windows in which the whole feed is late, so that
-    neither is anything new."""
+    """Mean share of sensors that fail in a disturbed window, and share of such windows in which the whole feed is late,
+    so that neither is anything new."""
     phantoms: float = Field(0.2, ge=0, le=0.5)
     """Mean share of sensors that a disturbed batch takes for places without one, so that virtual sensing is learnt."""
     quantile_weight: float = Field(1.0, ge=0)

@@ -158,9 +158,7 @@ def example_inputs(module: ForecastModule, preparation: Preparation, count: int 
     return {name: tensor.detach() for name, tensor in module.eval().inputs(tensors).items()}
 
 
-def calibrate(
-    module: ForecastModule, preparation: Preparation, most: int = 4_000
-) -> tuple[Calibration, Calibration]:
+def calibrate(module: ForecastModule, preparation: Preparation, most: int = 4_000) -> tuple[Calibration, Calibration]:
     """Conformal calibration on the validation windows, thinned evenly to at most ``most``, and what learning from their
     outcomes in order of time moves on top of it: with that a service starts."""
     issues = preparation.split.validate
