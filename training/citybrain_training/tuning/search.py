@@ -45,7 +45,7 @@ def suggest(trial: optuna.Trial, config: TrainConfig) -> TrainConfig:
         "learning_rate": trial.suggest_float("learning_rate", 5e-4, 1e-2, log=True),
         "weight_decay": trial.suggest_float("weight_decay", 1e-5, 1e-1, log=True),
         "batch": trial.suggest_categorical("batch", [16, 32, 64, 128]),
-        "sensor_dropout": trial.suggest_float("sensor_dropout", 0.0, 0.2),
+        "disturbed": trial.suggest_float("disturbed", 0.0, 0.5),
     }
     return config.merged({"network": network, "fit": rates})
 
