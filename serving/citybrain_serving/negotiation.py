@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -54,9 +55,9 @@ def header(scope: Scope, name: bytes) -> str | None:
     return b",".join(found).decode("latin-1") if found else None
 
 
-def next_page(request: Request, offset: int) -> str:
-    """A ``Link`` (RFC 8288) to the same question from ``offset`` on."""
-    query = urlencode({**request.query_params, "offset": offset})
+def next_page(request: Request, offset: int, bounds: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A ``Link`` (RFC 8288) to the same question from ``offset`` on, with the ``bounds`` that were taken for it."""
+    query = urlencode({**request.query_params, **bounds, "offset": offset})
     return f'<{request.url.path}?{query}>; rel="next"'
 
 

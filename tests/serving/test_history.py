@@ -180,6 +180,26 @@ def test_history_and_quality_over_http(warm, service, rows):
     assert all(row["count"] == 1 for row in rows_of)
 
 
+def test_history_is_turned_page_by_page(warm, service):
+    for hour in ("01", "02"):
+        service.step()
+        late = {"id": "r1", "signal": "speed", "time": f"2026-03-17T{hour}:00:00Z", "value": 50}
+        warm.post("/v1/observations", json={"observations": [late]})
+    service.step()
+    whole = warm.get("/v1/forecasts/congestion/history").json()
+    assert len(whole) == 3
+    turned = []
+    page = warm.get("/v1/forecasts/congestion/history?limit=2")
+    turned += page.json()
+    late = {"id": "r1", "signal": "speed", "time": "2026-03-17T03:00:00Z", "value": 50}
+    warm.post("/v1/observations", json={"observations": [late]})
+    service.step()  # what is issued meanwhile moves nothing on the pages that follow
+    page = warm.get(page.links["next"]["url"])
+    turned += page.json()
+    assert "next" not in page.links
+    assert turned == whole
+
+
 @pytest.mark.parametrize(
     ("address", "status"),
     [

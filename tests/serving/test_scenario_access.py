@@ -78,6 +78,8 @@ def test_a_job_is_its_owners_alone(doors):
         assert doors[other].post(f"{where}/cancel").status_code == 404
     assert doors["nobody"].get(where).status_code == 401
     assert doors["ingest"].get(where).status_code == 403
+    assert [job["id"] for job in doors["ann"].get(ASK).json()] == [answer.json()["id"]]
+    assert doors["bob"].get(ASK).json() == []
     while (found := doors["ann"].get(f"{where}/results")).status_code == 202:
         pass
     assert found.status_code == 200

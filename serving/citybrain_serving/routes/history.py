@@ -6,10 +6,11 @@ from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 
 from citybrain_serving.encoding import utc
 from citybrain_serving.errors import BadSelection
+from citybrain_serving.negotiation import next_page
 from citybrain_serving.quality import ALL
 from citybrain_serving.routes.documentation import problems
 from citybrain_serving.routes.times import Moment, instant
@@ -31,15 +32,24 @@ def router(service: Service) -> APIRouter:
         responses=problems(404, 422, 503),
     )
     def history(
+        request: Request,
+        response: Response,
         task: str,
         first: Annotated[Moment | None, Query(alias="from", description="a day before `to` by default")] = None,
         last: Annotated[Moment | None, Query(alias="to", description="now by default")] = None,
         limit: Annotated[int, Query(ge=1, le=2_000)] = 300,
+        offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
     ) -> list[dict[str, Any]]:
-        """The newest first. Each is read in full at its `href`, with the filters of the newest forecast."""
+        """The newest first; a `Link` leads to the next page. Each is read in full at its `href`, with the filters of
+        the newest forecast."""
         service.board.known(task)
         end = instant(last, "to") if last else _now(service)
         begin = instant(first, "from") if first else end - pd.Timedelta(days=1)
+        found = service.history.list(task, begin, end, limit + 1, offset)
+        if len(found) > limit:
+            # A page holds the bounds fast: forecasts that are issued meanwhile would push the older ones along.
+            bounds = {"from": begin.isoformat(), "to": end.isoformat()}
+            response.headers["Link"] = next_page(request, offset + limit, bounds)
         return [
             {
                 "task": issue.task,
@@ -49,7 +59,7 @@ def router(service: Service) -> APIRouter:
                 "source": issue.source,
                 "href": f"/v1/forecasts/{task}?issued={utc(issue.issued)}",
             }
-            for issue in service.history.list(task, begin, end, limit)
+            for issue in found[:limit]
         ]
 
     @routes.get(

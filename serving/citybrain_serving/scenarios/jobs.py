@@ -73,6 +73,13 @@ class Jobs:
             self._wake()
         return found
 
+    def list(self, owner: str) -> list[Job]:
+        """The owner's jobs, the newest first."""
+        found = self.ledger.list(owner)
+        if not all(job.ended for job in found):
+            self._wake()
+        return found
+
     def cancel(self, job: Job) -> Job:
         """The job as it is afterwards; one that has ended stays as it is."""
         self.ledger.cancel(job.id)

@@ -36,6 +36,7 @@ SILENT_S = 60
 
 State = Literal["waiting", "running", "done", "cancelled", "failed"]
 ENDED = ("done", "cancelled", "failed")
+_TOLD = [jobs.c[name] for name in ("id", "owner", "state", "count", "scored", "problem", "about")]
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,18 @@ class Ledger:
 
     def get(self, job: str, owner: str) -> Job:
         """Raises :class:`UnknownJob` for one that does not exist, is forgotten, or is somebody else's."""
-        columns = [jobs.c[name] for name in ("id", "owner", "state", "count", "scored", "problem", "about")]
         with transaction(self._engine) as connection:
-            row = connection.execute(sa.select(*columns).where(jobs.c.id == job, jobs.c.owner == owner)).first()
+            row = connection.execute(sa.select(*_TOLD).where(jobs.c.id == job, jobs.c.owner == owner)).first()
         if row is None:
             raise UnknownJob(f"there is no scenario job {job!r} of yours")
         return _job(row._asdict() | {"about": json.loads(row.about)})
+
+    def list(self, owner: str) -> list[Job]:
+        """Every job of an owner that is still known, the newest first."""
+        query = sa.select(*_TOLD).where(jobs.c.owner == owner).order_by(jobs.c.created.desc(), jobs.c.id)
+        with transaction(self._engine) as connection:
+            rows = connection.execute(query).all()
+        return [_job(row._asdict() | {"about": json.loads(row.about)}) for row in rows]
 
     def result(self, job: str) -> pa.Table:
         """The ranking of a job that is done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,12 @@ def router(service: Service) -> APIRouter:
 
         return await run_in_threadpool(answer)
 
+    @routes.get("", summary="Your jobs, the newest first", response_model=list[JobBody], responses=problems(503))
+    def mine(request: Request) -> Response:
+        """Those under way and the last that ended; of all jobs together 32 ended ones are kept."""
+        found = jobs.list(principal_of(request).name)
+        return _json([_document(job) for job in found])
+
     @routes.get("/{job}", summary="How far a job is", response_model=JobBody, responses=problems(404, 503))
     def status(request: Request, job: str = Path(description="its id")) -> Response:
         return _told(_mine(jobs, request, job), status=200)
@@ -168,8 +175,12 @@ def _scorer(service: Service, bundle: SurrogateBundle, base: str) -> tuple[Score
     return scorer, {"base": "now", "issued": utc(forecast.issued), "forecast": forecast.digest, "reason": ""}
 
 
-def _told(job: Job, headers: Mapping[str, str] | None = None, status: int = 202) -> Response:
-    document = {
+def _told(job: Job, headers: Mapping[str, str] = MappingProxyType({}), status: int = 202) -> Response:
+    return _json(_document(job), status, headers)
+
+
+def _document(job: Job) -> dict[str, Any]:
+    return {
         "id": job.id,
         "state": job.state,
         "scenarios": job.count,
@@ -178,7 +189,10 @@ def _told(job: Job, headers: Mapping[str, str] | None = None, status: int = 202)
         "results": f"/v1/scenarios/{job.id}/results",
         **job.about,
     }
-    return Response(orjson.dumps(document), status, {**(headers or {}), **spoken(asked_language())}, JSON)
+
+
+def _json(document: object, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+    return Response(orjson.dumps(document), status, {**headers, **spoken(asked_language())}, JSON)
 
 
 def _translated(line: str) -> str:
