@@ -55,7 +55,8 @@ class Profile:
     A slot's mean is shrunk toward the mean of the same time of day over all days of its type (working day,
     Saturday, Sunday or holiday), and that toward the node's mean. The sums behind it, kept while training, let
     :meth:`at` leave a window's own values out: a profile that contains the answer would be trusted too much. Of a
-    logarithmic signal the mean is that of log(1 + x): nearer its median, which is what a typical day has.
+    logarithmic signal the mean is that of log(1 + x): nearer its median, which is what a typical day has. One that is
+    not ``weekly`` has the node's mean in every slot.
     """
 
     def __init__(self, slot_minutes: int, mean: np.ndarray, sums: _Sums | None = None, logarithmic: bool = False):
@@ -70,9 +71,11 @@ class Profile:
         return self._mean
 
     @staticmethod
-    def fit(values: np.ndarray, slots: np.ndarray, slot_minutes: int, logarithmic: bool = False) -> Profile:
+    def fit(
+        values: np.ndarray, slots: np.ndarray, slot_minutes: int, logarithmic: bool = False, *, weekly: bool = True
+    ) -> Profile:
         """``values`` float ``[time, node]``, ``slots`` int ``[time]`` from :func:`week_slots`."""
-        sums = _Sums(np.log1p(values) if logarithmic else values, slots, 7 * 1440 // slot_minutes)
+        sums = _Sums(np.log1p(values) if logarithmic else values, slots, 7 * 1440 // slot_minutes, weekly=weekly)
         mean = sums.mean(np.arange(sums.size)).astype(np.float32)
         return Profile(slot_minutes, np.expm1(mean) if logarithmic else mean, sums, logarithmic)
 
@@ -95,8 +98,8 @@ class Profile:
 class _Sums:
     """Totals and counts by slot of the week and by (day type, time of day), and the shrunk mean they give."""
 
-    def __init__(self, values: np.ndarray, slots: np.ndarray, size: int):
-        self.size = size
+    def __init__(self, values: np.ndarray, slots: np.ndarray, size: int, *, weekly: bool):
+        self.size, self.weekly = size, weekly
         seen = np.isfinite(values)
         self.total, self.count = (np.zeros((size, values.shape[1]), np.float32) for _ in range(2))
         np.add.at(self.total, slots, np.where(seen, values, 0))
@@ -106,6 +109,8 @@ class _Sums:
         self.node_mean = ((self.total.sum(axis=0) + overall) / (self.count.sum(axis=0) + 1)).astype(np.float32)
 
     def mean(self, slots: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
+        if not self.weekly:
+            return np.broadcast_to(self.node_mean, (*slots.shape, len(self.node_mean)))
         held = 0 if own is None else np.isfinite(own)
         value = 0 if own is None else np.where(held, own, 0)
         typed = self._day_type_slot(slots)
@@ -137,7 +142,9 @@ class Statistics:
     profiles: dict[str, Profile]
 
     @staticmethod
-    def fit(city: City, task: Task, until: pd.Timestamp, slot_minutes: int | None = None) -> Statistics:
+    def fit(
+        city: City, task: Task, until: pd.Timestamp, slot_minutes: int | None = None, *, weekly: bool = True
+    ) -> Statistics:
         """Fits on values up to and including ``until``; nothing later is looked at."""
         calendar = Calendar(city.timezone, city.country)
         scalers, profiles = {}, {}
@@ -148,7 +155,7 @@ class Statistics:
             if name == task.target or name in task.context:
                 minutes = slot_minutes or int(signal.step / pd.Timedelta(minutes=1))
                 slots = week_slots(calendar, signal.times, minutes)
-                profiles[name] = Profile.fit(signal.values, slots, minutes, transform == "log1p")
+                profiles[name] = Profile.fit(signal.values, slots, minutes, transform == "log1p", weekly=weekly)
         return Statistics(scalers, profiles)
 
     def lent(self, name: str, near: Neighbourhood, to: np.ndarray, among: np.ndarray) -> Statistics:

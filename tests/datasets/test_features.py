@@ -81,6 +81,15 @@ def test_a_profile_leaves_out_the_answer_while_training() -> None:
     assert abs(np.corrcoef(without.ravel(), values.ravel())[0, 1]) < 0.1
 
 
+def test_a_profile_that_is_not_weekly_has_the_mean_of_each_place() -> None:
+    times = pd.date_range("2024-01-01 01:00", periods=21 * 24, freq="1h", tz="UTC")
+    slots = week_slots(Calendar("UTC"), times, 60)
+    values = np.stack([times.hour.to_numpy() < 12, times.hour.to_numpy() < 6], axis=1).astype(np.float32)
+    flat = Profile.fit(values, slots, 60, weekly=False)
+    assert np.ptp(flat.mean, axis=0).max() == 0
+    np.testing.assert_allclose(flat.at(slots[None], values[None])[0, 0], [0.5, 0.25], atol=0.01)
+
+
 def test_graph_arrays_keep_the_nearest_and_drop_self_loops(city: City) -> None:
     task = default_task(city, "pm25")
     features, _ = build(city, task)

@@ -170,9 +170,9 @@ def test_nodes_never_measured_get_the_weekly_profile(traffic: Preparation) -> No
     np.testing.assert_allclose(_check(peer, traffic)[:, -1, :, traffic.task.median], usual, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["citynet", "citynet-no-graph", "persistence", "weekly-profile"])
+@pytest.mark.parametrize("name", ["citynet", "citynet-no-graph", "citynet-no-profile", "persistence", "weekly-profile"])
 def test_our_own_subjects_fit_a_budget(name: str, small_city: City, quick: TrainConfig) -> None:
-    changes = SUBJECTS[name].changes(prepare(small_city, "congestion", quick).task)
+    changes = SUBJECTS[name].changes(prepare(small_city, "congestion", quick).task, small_city)
     assert changes is not None
     preparation = prepare(small_city, "congestion", quick.merged(changes))
     peer = SUBJECTS[name].make()

@@ -32,6 +32,8 @@ class NetworkConfig(_Strict):
     """Senders a node listens to along each kind of edge, the nearest first."""
     graph: bool = True
     """False leaves every message out: the ablation that shows what the graph brings."""
+    profile: bool = True
+    """False tells of each place its mean alone, not its week: the ablation that shows what the profile brings."""
 
 
 class FitConfig(_Strict):

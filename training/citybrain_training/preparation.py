@@ -76,7 +76,7 @@ def prepare(city: City, name: str, config: TrainConfig) -> Preparation:
     city = with_free_speed(city, until)
     near = Neighbourhood.of(city, task.node, config.network.neighbours)
     sensed = np.isfinite(city.signals[task.target].between(None, until).values).any(axis=0)
-    fitted = Statistics.fit(city, task, until)
+    fitted = Statistics.fit(city, task, until, weekly=config.network.profile)
     statistics = fitted.lent(task.target, near, ~sensed, sensed)
     features = Features(task, statistics, calendar, placing)
     source = WindowSource.of_city(features, city)

@@ -14,6 +14,7 @@ PARTS = {
     "citynet-no-graph": "the graph",
     "citynet-no-hubs": "hubs",
     "citynet-short-history": "the longer history",
+    "citynet-no-profile": "the weekly profile",
     "citynet-no-traffic": "traffic",
     FORESEEING: "observed weather",
 }

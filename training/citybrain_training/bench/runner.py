@@ -141,5 +141,5 @@ def _config(case: Case, subject: Subject, city: City, *, unlimited: bool) -> Tra
     if subject.share != 1 and unlimited:
         return None
     config = case.config()
-    changes = subject.changes(task_of(city, case.task, config))
+    changes = subject.changes(task_of(city, case.task, config), city)
     return None if changes is None else config.merged(changes)

@@ -24,8 +24,11 @@ from citybrain_training.peers.online import OnlineForecaster
 from citybrain_training.peers.peer import Budget, Cost
 from citybrain_training.preparation import Preparation
 
-PROBE_STEPS = 4
+PROBE_STEPS = 13
 """Training steps timed to learn how many epochs the budget holds; the first is warm-up and not counted."""
+
+OVERHEAD = 1.25
+"""What a training costs over its bare steps and validations: clipping, averaging, the linear start, the export."""
 
 
 class _Curve(Callback):
@@ -72,8 +75,9 @@ class CityNetPeer:
         return OnlineForecaster(self.model, source)
 
     def _plan(self, preparation: Preparation, budget: Budget) -> dict[str, int]:
-        """Epochs that fit into the budget, with fewer windows in each where not even two whole ones would."""
+        """Epochs that use the budget up, each on a random part of the windows where whole ones would not fit."""
         config, train, validate = preparation.config.fit, preparation.split.train, preparation.split.validate
+        start = time.process_time()
         module = ForecastModule(build_network(preparation), preparation)
         optimizer = torch.optim.AdamW(module.parameters(), config.learning_rate)
         collate = Collate(preparation, train, training=True)
@@ -90,9 +94,12 @@ class CityNetPeer:
         NetworkForecaster(module, preparation).forecast(preparation.source.window(probe))
         validation = (time.process_time() - began) / len(probe) * len(validate)
         # One more validation pass calibrates.
-        left = budget.seconds - validation
+        left = (budget.seconds - (time.process_time() - start)) / OVERHEAD - validation
         most = min(len(train), config.windows_per_epoch or len(train))
-        steps = int(np.clip((left / 2 - validation) / step, 1, max(1, most // config.batch)))
-        epochs = int(np.clip(left / (steps * step + validation), 1, config.epochs))
+        # As many epochs as would use the budget up, at least two if a validation leaves time for them, and each as long
+        # as what is left allows.
+        whole = most // config.batch * step + validation
+        epochs = int(np.clip(np.ceil(left / whole), min(2, config.epochs), config.epochs))
+        steps = max(1, int((left / epochs - validation) / step))
         shorter = {"windows_per_epoch": steps * config.batch} if (steps + 1) * config.batch < most else {}
         return {"epochs": epochs, **shorter}

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from citybrain_datasets.city import City
 from citybrain_datasets.errors import ConfigError
-from citybrain_datasets.task import WEATHER, Task
+from citybrain_datasets.task import WEATHER, Task, default_task
 from citybrain_training.peers.peer import Peer
 
+Changes = Callable[[Task, City], dict[str, Any] | None]
 
-def _as_it_is(task: Task) -> dict[str, Any]:
+
+def _as_it_is(task: Task, city: City) -> dict[str, Any]:
     return {}
 
 
@@ -20,14 +23,14 @@ def _as_it_is(task: Task) -> dict[str, Any]:
 class Subject:
     """A model, or ours with a change.
 
-    ``changes`` are merged into the protocol's configuration; None where the change means nothing for a task.
+    ``changes`` are merged into the protocol's configuration; None where the change means nothing for a task in a city.
     ``share`` of the budget is what this subject may spend. ``foresight`` marks what reads the observed weather of the
     target time: it is compared with its like alone. ``seeded`` is False where the seed changes nothing.
     """
 
     title: str
     place: str
-    changes: Callable[[Task], dict[str, Any] | None] = _as_it_is
+    changes: Changes = _as_it_is
     ours: bool = False
     share: float = 1.0
     foresight: bool = False
@@ -47,26 +50,32 @@ class Subject:
             ) from error
 
 
-def _ours(title: str, changes: Callable[[Task], dict[str, Any] | None]) -> Subject:
+def _ours(title: str, changes: Changes) -> Subject:
     return Subject(title, "ours:CityNetPeer", changes, ours=True)
 
 
-def _without_context(task: Task) -> dict[str, Any] | None:
+def _without(**changes: dict[str, Any]) -> Changes:
+    return lambda task, city: changes
+
+
+def _without_context(task: Task, city: City) -> dict[str, Any] | None:
     return {"task": {"context": ()}} if task.context else None
 
 
-def _perfect_weather(task: Task) -> dict[str, Any] | None:
-    known = [name for name in task.inputs if name in WEATHER]
+def _perfect_weather(task: Task, city: City) -> dict[str, Any] | None:
+    """Also where the protocol does without the weather of the past."""
+    known = [name for name in default_task(city, task.name).inputs if name in WEATHER]
     return {"task": {"known_future": known}} if known else None
 
 
 SUBJECTS: dict[str, Subject] = {
     "citynet": _ours("CityNet", _as_it_is),
-    "citynet-no-graph": _ours("CityNet without the graph", lambda _: {"network": {"graph": False}}),
-    "citynet-no-hubs": _ours("CityNet without hubs", lambda _: {"network": {"hubs": 0}}),
+    "citynet-no-graph": _ours("CityNet without the graph", _without(network={"graph": False})),
+    "citynet-no-hubs": _ours("CityNet without hubs", _without(network={"hubs": 0})),
     "citynet-short-history": _ours(
-        "CityNet without the longer history", lambda _: {"task": {"seasonal_days": (), "coarse": (0, 0)}}
+        "CityNet without the longer history", _without(task={"seasonal_days": (), "coarse": (0, 0)})
     ),
+    "citynet-no-profile": _ours("CityNet without the weekly profile", _without(network={"profile": False})),
     "citynet-no-traffic": _ours("CityNet without traffic among its inputs", _without_context),
     "citynet-fifth": Subject("CityNet on a fifth of the budget", "ours:CityNetPeer", ours=True, share=0.2),
     "citynet-observed-weather": Subject(
