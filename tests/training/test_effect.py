@@ -148,7 +148,7 @@ def test_the_command_writes_the_record_and_says_it(
 
 
 ROOT = Path(__file__).parents[2]
-RECORD = ROOT / "benchmarks" / "effect-madrid.json"
+RECORD = ROOT / "docs" / "effect-madrid.json"
 
 
 def test_the_documented_study_is_the_recorded_one() -> None:
