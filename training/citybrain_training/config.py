@@ -40,6 +40,9 @@ class FitConfig(_Strict):
     """Optimisation."""
 
     epochs: int = Field(30, gt=0)
+    minutes: float | None = Field(None, gt=0)
+    """Time after which training ends where its epochs have not by then: of the processor, or on the clock where an
+    accelerator trains. The learning rate falls with whichever is farther, the time or the epochs."""
     batch: int = Field(64, gt=0)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-3, ge=0)

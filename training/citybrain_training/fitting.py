@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import Logger
 
 from citybrain_training.averaging import MovingAverage
 from citybrain_training.batches import Windows
+from citybrain_training.deadline import Deadline
 from citybrain_training.linear_start import start_linear
 from citybrain_training.module import ForecastModule, build_network
 from citybrain_training.preparation import Preparation
@@ -65,6 +66,7 @@ def fit(
     config = preparation.config
     torch.set_num_threads(config.threads)
     pl.seed_everything(config.seed, verbose=False)
+    watch = _callbacks(preparation, progress)
     module = ForecastModule(build_network(preparation), preparation)
     last = folder / "last.ckpt"
     goes_on = resume and last.exists()
@@ -88,7 +90,7 @@ def fit(
             **config.trainer,
         },
         logger=logger or False,
-        callbacks=[*_callbacks(preparation, [best, latest], progress), *callbacks],
+        callbacks=[best, latest, *watch, *callbacks],
         default_root_dir=folder,
     )
     wall, cpu = time.perf_counter(), _cpu_seconds()
@@ -123,9 +125,11 @@ def load_weights(module: ForecastModule, checkpoint: Path) -> None:
     module.load_state_dict({k: v for k, v in state.items() if not k.startswith("val_error")}, strict=False)
 
 
-def _callbacks(preparation: Preparation, checkpoints: list[ModelCheckpoint], progress: bool) -> list[Callback]:
-    fit_config = preparation.config.fit
-    callbacks: list[Callback] = [*checkpoints, EarlyStopping("val_mae", patience=fit_config.patience)]
+def _callbacks(preparation: Preparation, progress: bool) -> list[Callback]:
+    fit_config, trainer = preparation.config.fit, preparation.config.trainer
+    callbacks: list[Callback] = [EarlyStopping("val_mae", patience=fit_config.patience)]
+    if fit_config.minutes is not None:
+        callbacks.append(Deadline(60 * fit_config.minutes, cpu=trainer.get("accelerator", "cpu") == "cpu"))
     if fit_config.average:
         callbacks.append(MovingAverage(fit_config.average))
     if progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -85,6 +85,8 @@ class ForecastModule(pl.LightningModule):
         largest = max(array.shape[0] for array in preparation.graph.values())
         self.train_form: Form = "dense" if largest <= DENSE_UP_TO else "sparse"
         self.val_error = MeanMetric()
+        self.time_spent: Callable[[], float] = lambda: 0.0
+        """Share of the time given to the training that is spent; 0 where only its epochs end it."""
 
     def inputs(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Feature arrays joined by the graph's.
@@ -147,7 +149,9 @@ class ForecastModule(pl.LightningModule):
         groups = [{"params": decayed, "weight_decay": self.config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate)
         total = max(int(self.trainer.estimated_stepping_batches), 1)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step / total))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warm_cosine(max(step / total, self.time_spent()))
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

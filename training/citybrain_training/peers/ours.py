@@ -16,7 +16,6 @@ from lightning.pytorch.callbacks import Callback
 from citybrain_datasets.features import Window
 from citybrain_datasets.windows import WindowSource
 from citybrain_models.onnx_forecaster import OnnxForecaster
-from citybrain_training.batches import Collate
 from citybrain_training.export import make_bundle
 from citybrain_training.fitting import NetworkForecaster, fit
 from citybrain_training.module import ForecastModule, build_network
@@ -24,11 +23,14 @@ from citybrain_training.peers.online import OnlineForecaster
 from citybrain_training.peers.peer import Budget, Cost
 from citybrain_training.preparation import Preparation
 
-PROBE_STEPS = 13
-"""Training steps timed to learn how many epochs the budget holds; the first is warm-up and not counted."""
+PROBED = 128
+"""Validation windows forecast to learn how long a validation takes."""
 
-OVERHEAD = 1.25
-"""What a training costs over its bare steps and validations: clipping, averaging, the linear start, the export."""
+EXPORT_S = 10.0
+"""Seconds that the export to ONNX takes."""
+
+LEAST = 0.2
+"""Share of the budget that training gets in any case."""
 
 
 class _Curve(Callback):
@@ -56,15 +58,14 @@ class CityNetPeer:
         if budget.device != "cpu":
             changes["trainer"] = {"accelerator": "gpu"}
         if budget.minutes is not None:
-            changes["fit"] = self._plan(preparation, budget)
+            changes["fit"] = {"minutes": self._minutes(preparation, budget)}
         planned = dataclasses.replace(preparation, config=preparation.config.merged(changes))
         with tempfile.TemporaryDirectory() as folder:
             curve = _Curve(lambda: clock() - began)
             fitted = fit(planned, Path(folder), callbacks=[curve], progress=False)
         self.model = OnnxForecaster(make_bundle(fitted.module.cpu(), planned), budget.threads)
-        epoch = planned.config.fit.windows_per_epoch or len(planned.split.train)
-        epochs = fitted.epochs * min(1.0, epoch / len(planned.split.train))
-        details = {"validation_mae": fitted.best_validation_mae, "epochs_planned": float(planned.config.fit.epochs)}
+        epochs = fitted.steps * planned.config.fit.batch / len(planned.split.train)
+        details = {"validation_mae": fitted.best_validation_mae}
         return Cost(clock() - began, epochs, fitted.parameters, details, tuple(curve.points))
 
     def forecast(self, window: Window) -> np.ndarray:
@@ -74,32 +75,12 @@ class CityNetPeer:
         """The same network with intervals that learn from the outcomes in ``source`` as they arrive."""
         return OnlineForecaster(self.model, source)
 
-    def _plan(self, preparation: Preparation, budget: Budget) -> dict[str, int]:
-        """Epochs that use the budget up, each on a random part of the windows where whole ones would not fit."""
-        config, train, validate = preparation.config.fit, preparation.split.train, preparation.split.validate
-        start = time.process_time()
+    def _minutes(self, preparation: Preparation, budget: Budget) -> float:
+        """What of the budget is left for training when the last validation, calibration and export have theirs."""
         module = ForecastModule(build_network(preparation), preparation)
-        optimizer = torch.optim.AdamW(module.parameters(), config.learning_rate)
-        collate = Collate(preparation, train, training=True)
-        times = [time.process_time()]
-        for index in range(PROBE_STEPS):
-            arrays, answer = collate([(index + row) % len(train) for row in range(config.batch)])
-            optimizer.zero_grad()
-            module.loss(module(arrays), answer).backward()
-            optimizer.step()
-            times.append(time.process_time())
-        step = (times[-1] - times[1]) / (PROBE_STEPS - 1)
-        probe = validate[:: max(1, len(validate) // 128)]
+        validate = preparation.split.validate
+        probe = validate[:: max(1, len(validate) // PROBED)]
         began = time.process_time()
         NetworkForecaster(module, preparation).forecast(preparation.source.window(probe))
         validation = (time.process_time() - began) / len(probe) * len(validate)
-        # One more validation pass calibrates.
-        left = (budget.seconds - (time.process_time() - start)) / OVERHEAD - validation
-        most = min(len(train), config.windows_per_epoch or len(train))
-        # As many epochs as would use the budget up, at least two if a validation leaves time for them, and each as long
-        # as what is left allows.
-        whole = most // config.batch * step + validation
-        epochs = int(np.clip(np.ceil(left / whole), min(2, config.epochs), config.epochs))
-        steps = max(1, int((left / epochs - validation) / step))
-        shorter = {"windows_per_epoch": steps * config.batch} if (steps + 1) * config.batch < most else {}
-        return {"epochs": epochs, **shorter}
+        return max((budget.seconds - 2 * validation - EXPORT_S) / 60, LEAST * budget.seconds / 60)
