@@ -50,3 +50,12 @@ def test_averaging_the_weights_leaves_the_graph_alone(
     graph = prepare(small_city, "congestion", averaged).graph
     for name, array in graph.items():
         assert torch.equal(getattr(alone[0].module, f"graph_{name}"), torch.from_numpy(array)), name
+
+
+def test_two_processes_end_together_when_the_time_of_the_first_is_up(
+    small_city: City, averaged: TrainConfig, tmp_path: Path
+) -> None:
+    config = averaged.merged({"fit": {"epochs": 1000, "average": 0.9, "minutes": 0.05}, "trainer": TWO})
+    fitted = fit(prepare(small_city, "congestion", config), tmp_path, progress=False)
+    assert fitted.epochs < 1000
+    assert np.isfinite(fitted.best_validation_mae)

@@ -12,27 +12,27 @@ from citybrain_training.module import ForecastModule
 
 
 class Deadline(Callback):
-    """Ends a training once it has taken ``seconds``, counted from when this is made, with a last validation after them.
+    """Ends a training once it has taken ``seconds``, with a last validation after them.
 
-    :attr:`share` of them is spent; the learning rate falls with it, so that a slow machine makes fewer steps of a whole
+    The learning rate falls with the share of them that is spent, so that a slow machine makes fewer steps of a whole
     schedule instead of a part of a longer one. On a CPU what counts is the time that the process computed, which is not
-    what others took from it; on an accelerator the time on the clock. A training that is resumed goes on counting.
+    what others took from it; on an accelerator the time on the clock. Of several processes the first one's counts, for
+    all of them. A training that is resumed goes on counting.
     """
 
     def __init__(self, seconds: float, *, cpu: bool):
         self.seconds = seconds
+        self.share = 0.0
         self._clock = time.process_time if cpu else time.perf_counter
-        self._began = self._clock()
-
-    @property
-    def share(self) -> float:
-        return (self._clock() - self._began) / self.seconds
+        self._began = 0.0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, ForecastModule)
-        pl_module.time_spent = lambda: self.share
+        self._began = self._clock()
+        pl_module.time_spent = self._spent
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.share = trainer.strategy.broadcast((self._clock() - self._began) / self.seconds)
         if self.share >= 1:
             trainer.should_stop = True
 
@@ -41,3 +41,7 @@ class Deadline(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._began = self._clock() - state_dict["spent"]
+        self.share = state_dict["spent"] / self.seconds
+
+    def _spent(self) -> float:
+        return self.share

@@ -85,7 +85,7 @@ class ForecastModule(pl.LightningModule):
         largest = max(array.shape[0] for array in preparation.graph.values())
         self.train_form: Form = "dense" if largest <= DENSE_UP_TO else "sparse"
         self.val_error = MeanMetric()
-        self.time_spent: Callable[[], float] = lambda: 0.0
+        self.time_spent: Callable[[], float] = _no_time
         """Share of the time given to the training that is spent; 0 where only its epochs end it."""
 
     def inputs(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -153,6 +153,10 @@ class ForecastModule(pl.LightningModule):
             optimizer, lambda step: warm_cosine(max(step / total, self.time_spent()))
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _no_time() -> float:
+    return 0.0
 
 
 def warm_cosine(progress: float, warm: float = 0.1, floor: float = 1e-3) -> float:
