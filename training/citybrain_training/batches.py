@@ -105,6 +105,13 @@ def broken(window: Window, preparation: Preparation, random: np.random.Generator
     return Window(window.issue, values, future)
 
 
+def spread(issues: pd.DatetimeIndex, most: int) -> pd.DatetimeIndex:
+    """At most so many of the windows, evenly spread from the first to the last."""
+    if len(issues) <= most:
+        return issues
+    return issues[np.linspace(0, len(issues) - 1, most).round().astype(int)]
+
+
 class Windows(pl.LightningDataModule):
     """Train, validation and test batches of one preparation."""
 
@@ -123,7 +130,7 @@ class Windows(pl.LightningDataModule):
         return self._loader(dataset, issues, training=True)
 
     def val_dataloader(self) -> DataLoader:
-        issues = self.preparation.split.validate
+        issues = spread(self.preparation.split.validate, self.preparation.config.fit.validation_windows)
         return self._loader(Issues(len(issues)), issues, training=False)
 
     def _loader(self, dataset: Dataset[int], issues: pd.DatetimeIndex, *, training: bool) -> DataLoader:

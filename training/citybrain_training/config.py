@@ -66,6 +66,9 @@ class FitConfig(_Strict):
     """Begin from the ridge regression of the target on the features; random weights for all of it when false."""
     windows_per_epoch: int | None = Field(None, gt=0)
     """Train on a random part of the windows each epoch; all of them when left out."""
+    validation_windows: int = Field(1000, gt=0)
+    """Windows that every epoch is validated on, spread evenly over the validation part. Neighbours share nearly all of
+    their steps: thousands cost as much as training and tell no more."""
 
 
 class SplitConfig(_Strict):

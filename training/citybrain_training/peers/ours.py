@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from citybrain_datasets.features import Window
 from citybrain_datasets.windows import WindowSource
 from citybrain_models.onnx_forecaster import OnnxForecaster
+from citybrain_training.batches import spread
 from citybrain_training.export import make_bundle
 from citybrain_training.fitting import NetworkForecaster, fit
 from citybrain_training.module import ForecastModule, build_network
@@ -79,8 +80,9 @@ class CityNetPeer:
         """What of the budget is left for training when the last validation, calibration and export have theirs."""
         module = ForecastModule(build_network(preparation), preparation)
         validate = preparation.split.validate
-        probe = validate[:: max(1, len(validate) // PROBED)]
+        probe = spread(validate, PROBED)
         began = time.process_time()
         NetworkForecaster(module, preparation).forecast(preparation.source.window(probe))
-        validation = (time.process_time() - began) / len(probe) * len(validate)
-        return max((budget.seconds - 2 * validation - ASIDE_S) / 60, LEAST * budget.seconds / 60)
+        window = (time.process_time() - began) / len(probe)
+        aside = window * (len(validate) + min(len(validate), preparation.config.fit.validation_windows)) + ASIDE_S
+        return max(budget.seconds - aside, LEAST * budget.seconds) / 60
