@@ -147,7 +147,7 @@ class ForecastModule(pl.LightningModule):
         decayed = [p for n, p in self.named_parameters() if p.ndim > 1 and not n.startswith("embeddings")]
         plain = [p for n, p in self.named_parameters() if p.ndim <= 1 or n.startswith("embeddings")]
         groups = [{"params": decayed, "weight_decay": self.config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate)
+        optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate, fused=True)
         total = max(int(self.trainer.estimated_stepping_batches), 1)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warm_cosine(max(step / total, self.time_spent()))
