@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from citybrain_training.peers.peer import Budget, Cost
 from citybrain_training.preparation import Preparation
 
 PROBE_STEPS = 4
-"""Training steps timed to learn how many the budget holds; the first is warm-up and not counted."""
+"""Training steps timed to learn how long an epoch may be; the first is warm-up and not counted."""
 
 VALIDATION_WINDOWS = 1_000
 """Validation looks at about as many windows, evenly spaced, so that it does not eat the budget."""
@@ -45,8 +46,8 @@ class NetworkPeer(ABC):
     """A published network with its published recipe.
 
     Same for all: masked mean absolute error in the target's unit, Adam, the epoch with the least validation error.
-    The learning rate follows a cosine down to zero over the steps that the budget holds: the step schedules of the
-    publications assume a hundred epochs and more.
+    The learning rate follows a cosine down to zero over the time of the budget, or over the epochs where they end
+    first: the step schedules of the publications assume a hundred epochs and more.
     """
 
     recipe = Recipe()
@@ -77,16 +78,14 @@ class NetworkPeer(ABC):
         graph = torch.from_numpy(edges).to(self.device), torch.from_numpy(weight).to(self.device)
         self.network = self.build(self.inputs, *graph).to(self.device)
         issues = preparation.split.validate[:: max(1, len(preparation.split.validate) // VALIDATION_WINDOWS)]
-        epochs, per_epoch = self._plan(budget, issues, clock)
-        curve = self._train(epochs, per_epoch, issues, lambda: clock() - began)
+        per_epoch, until = self._plan(budget, issues, clock)
+        steps, curve = self._train(per_epoch, until, issues, lambda: clock() - began)
         truth = self.inputs.scaler.scale(self.inputs.answer(issues))
         self.spread = residual_spread(preparation.task, truth - self._points(issues))
         spent = clock() - began
         count = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
-        share = per_epoch / self._steps
-        best = min((error for _, error in curve), default=float("inf"))
-        details = {"validation_mae": best, "epochs_planned": epochs * share}
-        return Cost(spent, len(curve) * share, count, details, curve)
+        details = {"validation_mae": min((error for _, error in curve), default=float("inf"))}
+        return Cost(spent, steps / self._steps, count, details, curve)
 
     def forecast(self, window: Window) -> np.ndarray:
         """Quantiles at every node; those never measured in training get the weekly profile, which is not scored."""
@@ -101,10 +100,13 @@ class NetworkPeer(ABC):
         """Training steps in a whole epoch."""
         return max(1, len(self.preparation.split.train) // self.recipe.batch)
 
-    def _plan(self, budget: Budget, issues: pd.DatetimeIndex, clock) -> tuple[int, int]:  # type: ignore[no-untyped-def]  # a function of time
-        """Epochs, and steps in each, that fit into the budget; epochs are shorter where not even one fits."""
+    def _plan(
+        self, budget: Budget, issues: pd.DatetimeIndex, clock: Callable[[], float]
+    ) -> tuple[int, float]:
+        """Steps in an epoch, fewer than all where the budget would not hold two, and the second at which training
+        ends."""
         if budget.minutes is None:
-            return self.recipe.epochs, self._steps
+            return self._steps, float("inf")
         start = copy.deepcopy(self.network.state_dict())
         optimizer = self._optimizer()
         batches = self._batches(PROBE_STEPS)
@@ -118,34 +120,39 @@ class NetworkPeer(ABC):
         self._points(probe)
         validation = (clock() - began) / len(probe) * len(issues)
         self.network.load_state_dict(start)
-        # One more validation pass is kept for the conformal spread.
+        # One more validation pass than training needs is kept for the conformal spread.
         left = budget.seconds - validation
-        per_epoch = int(np.clip((left / 2 - validation) / step, 1, self._steps))
-        epochs = int(np.clip(left / (per_epoch * step + validation), 1, self.recipe.epochs))
-        return epochs, per_epoch
+        return int(np.clip((left / 2 - validation) / step, 1, self._steps)), left - validation
 
     def _train(
-        self, epochs: int, per_epoch: int, issues: pd.DatetimeIndex, spent: Callable[[], float]
-    ) -> tuple[tuple[float, float], ...]:
-        """Seconds spent and validation error after each epoch; the weights with the least error are kept."""
+        self, per_epoch: int, until: float, issues: pd.DatetimeIndex, spent: Callable[[], float]
+    ) -> tuple[int, tuple[tuple[float, float], ...]]:
+        """Steps made, and seconds spent and validation error after each epoch; the weights with the least error are
+        kept."""
         optimizer = self._optimizer()
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * per_epoch)
+        total = self.recipe.epochs * per_epoch
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: (1 + math.cos(math.pi * min(1.0, max(step / total, spent() / until)))) / 2
+        )
         truth = self.inputs.answer(issues)
         best, kept, since = float("inf"), copy.deepcopy(self.network.state_dict()), 0
-        curve = []
-        for _ in range(epochs):
+        steps, curve = 0, []
+        for _ in range(self.recipe.epochs):
             for inputs, answer in self._batches(per_epoch):
                 self._step(optimizer, inputs, answer)
                 schedule.step()
+                steps += 1
+                if spent() >= until:
+                    break
             error = float(np.nanmean(np.abs(self.inputs.scaler.unscale(self._points(issues)) - truth)))
             curve.append((spent(), error))
             since += 1
             if error < best:
                 best, kept, since = error, copy.deepcopy(self.network.state_dict()), 0
-            if since >= self.recipe.patience:
+            if since >= self.recipe.patience or spent() >= until:
                 break
         self.network.load_state_dict(kept)
-        return tuple(curve)
+        return steps, tuple(curve)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         recipe = self.recipe
