@@ -101,6 +101,7 @@ def test_so_many_wait_and_so_many_are_kept(engine):
     clock = Clock()
     ledger = Ledger(engine, clock)
     first = add(ledger)
+    clock.now += 1  # the oldest goes first, and of those of one second any
     for _ in range(EACH - 1):
         add(ledger)
     with pytest.raises(TooManyJobs, match="of yours"):

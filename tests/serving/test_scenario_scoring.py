@@ -143,8 +143,14 @@ def test_the_ranking_is_the_same_for_any_number_of_workers(work, tmp_path):
 
 def test_a_worker_of_one_core_keeps_to_one_thread(work, monkeypatch):
     started: list[threading.Thread] = []
-    begin = threading.Thread.start
-    monkeypatch.setattr(threading.Thread, "start", lambda self: started.append(self) or begin(self))
+    begin, here = threading.Thread.start, threading.current_thread()
+
+    def start(thread: threading.Thread) -> None:
+        if threading.current_thread() is here:  # and not one that an earlier test left at work
+            started.append(thread)
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
     work.score(0, cores=1)
     assert not started
     work.score(0, cores=2)
