@@ -6,17 +6,12 @@ import itertools
 from pathlib import Path
 
 import lightning.pytorch as pl
-import numpy as np
-import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from lightning.pytorch.callbacks import Callback
 
 from citybrain_datasets.city import City
 from citybrain_training import deadline
-from citybrain_training.batches import Windows, spread
 from citybrain_training.config import TrainConfig
 from citybrain_training.fitting import fit
 from citybrain_training.preparation import prepare
@@ -76,21 +71,3 @@ def test_a_resumed_training_has_only_the_rest_of_its_time(small_city: City, quic
     training(1, tmp_path / "parts")
     assert steps(tmp_path / "parts") == STEPS
     assert training(50, tmp_path / "parts", resume=True) == pytest.approx(whole, abs=3)
-
-
-@given(st.integers(1, 5000), st.integers(1, 1500))
-def test_validation_windows_are_spread_over_the_whole_part(windows: int, most: int) -> None:
-    issues = pd.date_range("2024-01-01", periods=windows, freq="5min", tz="UTC")
-    found = spread(issues, most)
-    assert len(found) == min(windows, most)
-    assert found.is_monotonic_increasing
-    assert found.is_unique
-    assert found[0] == issues[0]
-    assert most == 1 or found[-1] == issues[-1]
-    assert len(found) < 3 or np.diff(found.asi8).max() <= 2 * np.diff(found.asi8).min()
-
-
-def test_every_epoch_is_validated_on_so_many_windows(small_city: City, quick: TrainConfig) -> None:
-    config = quick.merged({"fit": {"validation_windows": 20}})
-    loader = Windows(prepare(small_city, "congestion", config)).val_dataloader()
-    assert sum(len(answer) for _, answer in loader) == 20

@@ -22,18 +22,17 @@ class Deadline(Callback):
 
     def __init__(self, seconds: float, *, cpu: bool):
         self.seconds = seconds
-        self.share = 0.0
         self._clock = time.process_time if cpu else time.perf_counter
         self._began = 0.0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        assert isinstance(pl_module, ForecastModule)
         self._began = self._clock()
-        pl_module.time_spent = self._spent
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.share = trainer.strategy.broadcast((self._clock() - self._began) / self.seconds)
-        if self.share >= 1:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._tell(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if self._tell(trainer, pl_module) >= 1:
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -41,7 +40,8 @@ class Deadline(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._began = self._clock() - state_dict["spent"]
-        self.share = state_dict["spent"] / self.seconds
 
-    def _spent(self) -> float:
-        return self.share
+    def _tell(self, trainer: pl.Trainer, module: pl.LightningModule) -> float:
+        assert isinstance(module, ForecastModule)
+        module.time_spent = trainer.strategy.broadcast((self._clock() - self._began) / self.seconds)
+        return module.time_spent

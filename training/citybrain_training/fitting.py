@@ -66,7 +66,6 @@ def fit(
     config = preparation.config
     torch.set_num_threads(config.threads)
     pl.seed_everything(config.seed, verbose=False)
-    watch = _callbacks(preparation, progress)
     module = ForecastModule(build_network(preparation), preparation)
     last = folder / "last.ckpt"
     goes_on = resume and last.exists()
@@ -90,7 +89,7 @@ def fit(
             **config.trainer,
         },
         logger=logger or False,
-        callbacks=[best, latest, *watch, *callbacks],
+        callbacks=[best, latest, *_callbacks(preparation, progress), *callbacks],
         default_root_dir=folder,
     )
     wall, cpu = time.perf_counter(), _cpu_seconds()

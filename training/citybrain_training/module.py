@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -85,7 +85,7 @@ class ForecastModule(pl.LightningModule):
         largest = max(array.shape[0] for array in preparation.graph.values())
         self.train_form: Form = "dense" if largest <= DENSE_UP_TO else "sparse"
         self.val_error = MeanMetric()
-        self.time_spent: Callable[[], float] = _no_time
+        self.time_spent = 0.0
         """Share of the time given to the training that is spent; 0 where only its epochs end it."""
 
     def inputs(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -150,13 +150,9 @@ class ForecastModule(pl.LightningModule):
         optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate, fused=True)
         total = max(int(self.trainer.estimated_stepping_batches), 1)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warm_cosine(max(step / total, self.time_spent()))
+            optimizer, lambda step: warm_cosine(max(step / total, self.time_spent))
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _no_time() -> float:
-    return 0.0
 
 
 def warm_cosine(progress: float, warm: float = 0.1, floor: float = 1e-3) -> float:

@@ -130,7 +130,7 @@ class CityNet(nn.Module):
         for block in self.blocks:
             state = block(state, inputs, self.form)
         hidden = self.norm(state[self.target])
-        # One row a source: a softmax along three neighbouring numbers takes a dozen times as long.
+        # One row a source: a softmax along three neighbouring numbers is slow on a CPU.
         share = torch.softmax(self.blend(hidden).unflatten(-1, (self.horizon, 3)).movedim(-1, 0).contiguous(), dim=0)
         base = share[0] * anchor[..., :1] + share[1] * anchor[..., 1:2] + share[2] * anchor[..., 2:]
         base = base + self.shortcut(inputs[f"x_{self.target}"])

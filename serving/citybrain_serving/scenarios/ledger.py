@@ -109,14 +109,14 @@ class Ledger:
             row = connection.execute(sa.select(*_TOLD).where(jobs.c.id == job, jobs.c.owner == owner)).first()
         if row is None:
             raise UnknownJob(f"there is no scenario job {job!r} of yours")
-        return _job(row._asdict() | {"about": json.loads(row.about)})
+        return _told(row)
 
     def list(self, owner: str) -> list[Job]:
         """Every job of an owner that is still known, the newest first."""
         query = sa.select(*_TOLD).where(jobs.c.owner == owner).order_by(jobs.c.created.desc(), jobs.c.id)
         with transaction(self._engine) as connection:
             rows = connection.execute(query).all()
-        return [_job(row._asdict() | {"about": json.loads(row.about)}) for row in rows]
+        return [_told(row) for row in rows]
 
     def result(self, job: str) -> pa.Table:
         """The ranking of a job that is done."""
@@ -163,6 +163,11 @@ class Ledger:
         mine = sa.and_(jobs.c.id == job, jobs.c.state == "running", jobs.c.worker == self.worker)
         with transaction(self._engine, write=True) as connection:
             return bool(connection.execute(sa.update(jobs).where(mine).values(values)).rowcount)
+
+
+def _told(row: sa.Row[Any]) -> Job:
+    """Of a row of the columns :data:`_TOLD`."""
+    return _job(row._asdict() | {"about": json.loads(row.about)})
 
 
 def _job(row: Mapping[str, Any]) -> Job:
