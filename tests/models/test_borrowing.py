@@ -40,6 +40,14 @@ def test_a_node_with_measurements_and_a_sensor_is_left_as_it_is(layer: Borrowing
     torch.testing.assert_close(completed, anchor)
 
 
+def test_where_nobody_lacks_anything_every_parameter_still_has_a_gradient(layer: Borrowing) -> None:
+    state, anchor, seen, sensed = inputs()
+    index = torch.tensor([[(i + 1) % NODES] for i in range(NODES)])
+    after, completed = layer.complete(state, anchor, seen, sensed, index, torch.ones(NODES, 1, 3), "gather")
+    (after.sum() + completed.sum()).backward()
+    assert all(p.grad is not None and not p.grad.any() for p in layer.parameters())
+
+
 def test_a_stranger_hears_of_nothing_but_its_neighbours(layer: Borrowing) -> None:
     state, anchor, seen, sensed = inputs()
     sensed[2], seen[:, 2] = 0, 0

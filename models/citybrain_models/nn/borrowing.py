@@ -28,6 +28,9 @@ class Borrowing(Exchange):
         """``state [batch, node, width]`` and ``anchor [batch, node, 2 + horizon]``, completed. ``seen [batch, node]``
         is the measured share of the history, ``sensed [node]`` 0 for a place without a sensor; ``index`` and ``edge``
         are as in :meth:`Exchange.forward`."""
+        if not bool((seen < 1).any() | (sensed < 1).any()):
+            # Nobody lacks anything, and nothing would change. DDP expects to see every parameter in every step.
+            return state + 0 * torch.stack([p.sum() for p in self.parameters()]).sum(), anchor
         trust, known = seen.unsqueeze(-1), sensed.unsqueeze(-1)
         message = nn.functional.silu(self.value(self.norm(state)))
         have = known.expand_as(trust)
