@@ -71,6 +71,26 @@ def test_a_road_that_was_never_measured_borrows_and_has_no_embedding(small_city:
     assert inputs["sensed_road"].tolist() == [1, 1, 1, 0, 1, 1]
 
 
+@pytest.mark.parametrize("exchange", [True, False])
+def test_only_a_silent_road_hears_its_neighbours_where_they_exchange_nothing(
+    small_city: City, quick: TrainConfig, exchange: bool
+) -> None:
+    config = quick.merged({"network": {"exchange": exchange, "hubs": 0}})
+    ready = prepare(silent(small_city, "road", np.arange(6) == 3), "congestion", config)
+    module = ForecastModule(build_network(ready), ready).eval()
+    arrays, _ = Collate(ready, ready.split.train, training=False)([0])
+    arrays["seen_road"] = torch.from_numpy(ready.sensed).float().unsqueeze(0)
+    for layer in (p for n, p in module.named_parameters() if n.endswith(("taken.weight", "head.weight"))):
+        torch.nn.init.normal_(layer)
+    with torch.inference_mode():
+        before = module(arrays)
+        arrays["x_road"][:, 0] += 1
+        moved = (module(arrays) != before).flatten(2).any(dim=2)[0]
+    assert moved[0]
+    assert moved[3], "without a sensor it hears of the other"
+    assert moved[[1, 2, 4, 5]].any() == exchange
+
+
 def test_free_speed_comes_from_the_training_part_alone_and_can_be_taken_back(small_city: City) -> None:
     signal = small_city.signals["speed"]
     until = signal.times[len(signal.times) // 2]

@@ -32,6 +32,9 @@ class NetworkConfig(_Strict):
     """Senders a node listens to along each kind of edge, the nearest first."""
     graph: bool = True
     """False leaves every message out: the ablation that shows what the graph brings."""
+    exchange: bool = True
+    """False leaves out what neighbours tell one another; a place that lacks measurements, or a sensor, still borrows
+    from those near it, and hubs still tell all of all."""
     profile: bool = True
     """False tells of each place its mean alone, not its week: the ablation that shows what the profile brings."""
 

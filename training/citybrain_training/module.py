@@ -28,7 +28,8 @@ def build_network(preparation: Preparation) -> CityNet | Ensemble:
     """A fresh network of the shape that a preparation's features and graph ask for."""
     task, config = preparation.task, preparation.config.network
     probe = preparation.features(preparation.source.window(preparation.split.train[:1]))
-    kinds = messages_of(task, frozenset(preparation.city.edges)) if config.graph else ()
+    told = config.graph and config.exchange
+    kinds = messages_of(task, frozenset(preparation.city.edges)) if told else ()
     windy = bool({"wind_speed", "wind_direction"} <= set(task.inputs))
     scaler = preparation.statistics.scalers[task.target]
     shape: dict[str, Any] = dict(

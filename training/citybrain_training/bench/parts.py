@@ -8,17 +8,20 @@ import numpy as np
 
 from citybrain_datasets.records import Record
 from citybrain_training.bench.significance import averaged, paired_difference
-from citybrain_training.peers.registry import FORESEEING, OURS
+from citybrain_training.peers.registry import EXCHANGING, FORESEEING, OURS
 
 PARTS = {
     "citynet-no-graph": "the graph",
+    EXCHANGING: "messages between neighbours",
     "citynet-no-hubs": "hubs",
     "citynet-short-history": "the longer history",
     "citynet-no-profile": "the weekly profile",
     "citynet-no-traffic": "traffic",
     FORESEEING: "observed weather",
 }
-"""By subject: what it lacks, or, of the one that foresees, what it has more than ours."""
+"""By subject: what it lacks, or, of those in ``MORE``, what it has more than ours."""
+
+MORE = (EXCHANGING, FORESEEING)
 
 BROUGHT = "mae_brought"
 
@@ -32,7 +35,7 @@ def what_parts_bring(runs: Sequence[Record]) -> Iterator[Record]:
             seeds = [seed for name, seed in found if name == subject and (OURS, seed) in found]
             if not seeds:
                 continue
-            lacking, having = (OURS, subject) if subject == FORESEEING else (subject, OURS)
+            lacking, having = (OURS, subject) if subject in MORE else (subject, OURS)
             without, complete = ([found[name, seed] for seed in seeds] for name in (lacking, having))
             days = [averaged([run["days"] for run in side]) for side in (without, complete)]
             blocks = complete[0]["block_days"]

@@ -137,9 +137,13 @@ def run_one(
 
 
 def _config(case: Case, subject: Subject, city: City, *, unlimited: bool) -> TrainConfig | None:
-    """The protocol's configuration with the subject's change, or None where the change means nothing."""
+    """The protocol's configuration with the subject's change, or None where the change means nothing or is there
+    already."""
     if subject.share != 1 and unlimited:
         return None
     config = case.config()
     changes = subject.changes(task_of(city, case.task, config), city)
-    return None if changes is None else config.merged(changes)
+    if changes is None:
+        return None
+    changed = config.merged(changes)
+    return None if changes and changed == config else changed
