@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from citybrain_serving.errors import BodyTooLarge
 from citybrain_serving.languages import listen
+from citybrain_serving.negotiation import joined
 from citybrain_serving.problem_details import problem
 from citybrain_serving.telemetry import Telemetry
 
@@ -36,6 +37,9 @@ class RequestScope:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
+        if len(headers) < len(scope["headers"]):
+            scope["headers"] = joined(scope["headers"])
+            headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
         request_id = given if _ID.fullmatch(given) else os.urandom(16).hex().encode()
         structlog.contextvars.bind_contextvars(request_id=request_id.decode())

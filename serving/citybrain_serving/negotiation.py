@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from urllib.parse import urlencode
 
@@ -10,6 +10,9 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from citybrain_serving.errors import NotAcceptable
+
+LISTS = frozenset({b"accept", b"accept-encoding", b"accept-language", b"if-none-match"})
+"""Headers whose value is a list, and may come in several lines."""
 
 
 def preferred(accept: str | None, offered: Sequence[str]) -> str:
@@ -50,9 +53,21 @@ def weighed(accept: str) -> Iterator[tuple[str, float]]:
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """A header of a request, its lines joined; None where it has none."""
-    found = [value for key, value in scope["headers"] if key == name]
-    return b",".join(found).decode("latin-1") if found else None
+    """A header of a request; None where it has none."""
+    found = next((value for key, value in scope["headers"] if key == name), None)
+    return None if found is None else found.decode("latin-1")
+
+
+def joined(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Headers in which each list stands in one line (RFC 9110, section 5.3), so that all who read it read the same."""
+    lists: dict[bytes, list[bytes]] = {}
+    others = []
+    for name, value in headers:
+        if name in LISTS:
+            lists.setdefault(name, []).append(value)
+        else:
+            others.append((name, value))
+    return [*others, *((name, b", ".join(lines)) for name, lines in lists.items())]
 
 
 def next_page(request: Request, offset: int, bounds: Mapping[str, str] = MappingProxyType({})) -> str:

@@ -162,6 +162,26 @@ def test_an_answer_given_before_does_not_outlive_its_forecast(warm, service):
     assert all(new.json()["issued"] == "2026-03-17T00:05:00Z" for new in after)
 
 
+@pytest.mark.parametrize(
+    ("name", "lines", "alone"),
+    [
+        ("Accept-Encoding", ("gzip", "identity"), "identity"),
+        ("Accept", ("application/geo+json", "application/json;q=0.5"), "application/json;q=0.5"),
+        ("Accept-Language", ("zh", "en;q=0.5"), "en;q=0.5"),
+    ],
+)
+def test_a_header_in_several_lines_is_one_list_and_answers_nobody_else(warm, name, lines, alone):
+    address = f"{ROADS}?horizon=5"
+    several = warm.get(address, headers=[(name, line) for line in lines])
+    together = warm.get(address, headers={name: ", ".join(lines)})
+    assert several.headers["etag"] == together.headers["etag"]
+    other = warm.get(address, headers={name: alone})
+    assert other.content == warm.get(f"{address}&", headers={name: alone}).content  # asked for the first time
+    if name == "Accept-Encoding":
+        assert several.headers["content-encoding"] == "gzip"
+        assert "content-encoding" not in other.headers
+
+
 def test_what_grows_stale_is_said_at_once(tmp_path, bundles, city, live):
     """With a clock that a test moves: nothing is computed anew, and the answer changes."""
 
