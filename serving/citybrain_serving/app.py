@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
@@ -31,6 +31,7 @@ from citybrain_serving.routes import (
 from citybrain_serving.routes.conditional import not_modified
 from citybrain_serving.routes.documentation import complete
 from citybrain_serving.routes.parameters import only_known
+from citybrain_serving.safety.hosts import KnownHosts
 from citybrain_serving.safety.install import install as install_safety
 from citybrain_serving.scenarios import routes as scenarios
 from citybrain_serving.service import Service
@@ -46,8 +47,9 @@ null, never zero. Errors are problem documents (RFC 9457).
 """
 
 
-def create_app(service: Service) -> FastAPI:
-    """An application whose lifespan starts the cycle of ``service`` and closes it."""
+def create_app(service: Service, hosts: Collection[str] | None = None) -> FastAPI:
+    """An application whose lifespan starts the cycle of ``service`` and closes it. ``hosts`` are the names that it
+    answers to, None for all; see :func:`~citybrain_serving.safety.hosts.known_hosts`."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -97,5 +99,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(Heading, but=("/v1/stream",))
     app.add_middleware(Straight, routes=protocol.routes)
     install_safety(app, service)
+    if hosts is not None:
+        app.add_middleware(KnownHosts, hosts=hosts)
     app.add_middleware(RequestScope, telemetry=service.telemetry, max_body=service.settings.max_body_bytes)
     return app

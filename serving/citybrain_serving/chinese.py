@@ -168,6 +168,7 @@ SERVICE: Mapping[str, str] = {
     "this takes the permission to {}": "需要“{0}”权限",
     "too many unknown keys": "未知密钥尝试过多",
     "keys cannot be checked now": "目前无法核验密钥",
+    "{} is no name of this service (allowed_hosts)": "{0} 不是此服务的主机名（allowed_hosts）",
     "more requests than agreed": "请求超过约定的频率",
     "more is asked than can be done now": "目前请求过多，无法处理",
     "too many requests are under way": "正在处理的请求过多",

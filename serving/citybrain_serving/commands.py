@@ -15,7 +15,8 @@ import uvicorn
 from citybrain_serving import logs, tracing
 from citybrain_serving.app import create_app
 from citybrain_serving.safety.bundles import read_allow_list, read_bundle
-from citybrain_serving.safety.install import check_binding, guard_loopback
+from citybrain_serving.safety.hosts import known_hosts
+from citybrain_serving.safety.install import check_binding
 from citybrain_serving.service import Service
 from citybrain_serving.settings import load_settings
 
@@ -49,11 +50,10 @@ def serve(
         homes={bundle.task.name: folder for bundle, folder in zip(read, bundles, strict=True)},
     )
     del read  # one that is swapped out is not to be held here
-    app = create_app(service)
+    app = create_app(service, known_hosts(settings))
     if settings.otlp_endpoint:
         tracing.configure(settings.otlp_endpoint, service.fleet.city.name)
     tracing.instrument(app)
-    guard_loopback(app, settings.host)
     config = uvicorn.Config(
         app,
         host=settings.host,

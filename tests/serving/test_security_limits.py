@@ -25,7 +25,8 @@ from citybrain_serving.errors import SafetyError, StoreUnavailable
 from citybrain_serving.readings import readings_from_json
 from citybrain_serving.safety import limits
 from citybrain_serving.safety.bundles import read_allow_list, read_bundle
-from citybrain_serving.safety.install import check_binding, guard_loopback
+from citybrain_serving.safety.hosts import known_hosts
+from citybrain_serving.safety.install import check_binding
 from citybrain_serving.safety.keys import KeyRing
 from citybrain_serving.safety.limits import Buckets, Slots
 from citybrain_serving.safety.roles import Role
@@ -267,12 +268,30 @@ def test_no_shared_cache_keeps_what_a_key_was_needed_for(bundles, settings, rows
 
 
 def test_another_name_for_this_machine_is_refused(bundles, settings):
-    app = create_app(Service(bundles.values(), settings))
-    guard_loopback(app, "127.0.0.1")
+    app = create_app(Service(bundles.values(), settings), known_hosts(settings))
     with TestClient(app) as client:
-        assert client.get("/v1/city", headers={"Host": "evil.example"}).status_code == 400
-        for name in ("localhost:8000", "127.0.0.1:8000", "[::1]:8000"):
+        for name in ("evil.example", "evil.example:8000", "localhost.evil.example", ""):
+            refused = client.get("/v1/city", headers={"Host": name})
+            assert refused.status_code == 400
+            assert refused.headers["content-type"] == "application/problem+json"
+            assert refused.json()["type"] == "urn:citybrain:problem:unknown-host"
+            assert refused.json()["request_id"] == refused.headers["x-request-id"]
+            assert refused.headers["x-content-type-options"] == "nosniff"
+        for name in ("localhost:8000", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST"):
             assert client.get("/v1/city", headers={"Host": name}).status_code == 200
+
+
+def test_a_proxy_may_pass_on_the_names_that_are_set(bundles, settings):
+    named = settings.model_copy(update={"allowed_hosts": "Forecasts.example.org, city.example.org"})
+    with TestClient(create_app(Service(bundles.values(), named), known_hosts(named))) as client:
+        for name, status in (("forecasts.example.org", 200), ("city.example.org:443", 200), ("example.org", 400)):
+            assert client.get("/v1/city", headers={"Host": name}).status_code == status
+
+
+def test_names_are_free_where_a_key_is_needed_unless_some_are_set(settings):
+    anywhere = settings.model_copy(update={"host": "0.0.0.0"})
+    assert known_hosts(anywhere) is None
+    assert known_hosts(anywhere.model_copy(update={"allowed_hosts": "a.example"})) >= {"a.example", "127.0.0.1"}
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "example.org"])
@@ -286,6 +305,8 @@ def test_without_keys_it_binds_to_this_machine_only(bundles, settings, tmp_path,
     with pytest.raises(SafetyError, match="binds to this machine only"):
         check_binding(settings.model_copy(update={"host": host}))
     check_binding(settings)
+    with pytest.raises(SafetyError, match="binds to this machine only"):  # a proxy brings callers from elsewhere
+        check_binding(settings.model_copy(update={"allowed_hosts": host}))
 
 
 @pytest.fixture

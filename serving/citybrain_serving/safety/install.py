@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI
 from prometheus_client import Counter
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from citybrain_models.bundle import Bundle
 from citybrain_serving.database import migrate
 from citybrain_serving.errors import SafetyError
 from citybrain_serving.safety.callers import Callers
 from citybrain_serving.safety.gate import Gate
+from citybrain_serving.safety.hosts import is_loopback
 from citybrain_serving.safety.keys import KeyRing
 from citybrain_serving.safety.ledger import Ledger
 from citybrain_serving.safety.limits import Buckets, Slots
@@ -113,31 +112,18 @@ def tokens_of(settings: SafetySettings) -> Tokens | None:
 
 
 def check_binding(settings: Settings) -> None:
-    """Raises :class:`SafetyError` where the service would listen beyond this machine and know no caller."""
-    if is_loopback(settings.host) or settings.oidc_issuer:
+    """Raises :class:`SafetyError` where the service could be called from beyond this machine and know no caller."""
+    if (is_loopback(settings.host) and not settings.allowed_hosts) or settings.oidc_issuer:
         return
     engine = open_store(settings)
     known = KeyRing(engine).any()
     engine.dispose()
     if not known:
+        reached = f"allowed_hosts {settings.allowed_hosts}" if is_loopback(settings.host) else f"host {settings.host}"
         raise SafetyError(
-            f"host {settings.host}: without keys this service binds to this machine only;"
+            f"{reached}: without keys this service binds to this machine only;"
             " make one with `citybrain keys create` or set oidc_issuer"
         )
-
-
-def guard_loopback(app: FastAPI, host: str) -> None:
-    """Where only this machine may call, refuses other names for it: a web page that had its own name point here
-    (DNS rebinding) would otherwise call in the name of its reader."""
-    if is_loopback(host):
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "::1", "[::1]", host])
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _passing_engine() -> sa.Engine:
