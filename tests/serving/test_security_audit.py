@@ -259,6 +259,36 @@ def test_the_ledger_does_not_grow_without_bound(tmp_path, monkeypatch):
     assert sum(entry["count"] for entry in entries) == 50
 
 
+def test_callers_without_a_key_cannot_fill_the_log(bundles, tmp_path):
+    """Each refusal of a stranger is counted, none with its words; and strangers have a rate."""
+    store = str(tmp_path / "s.sqlite")
+    KeyRing(opened(store)).create("root", Role.ADMIN)
+    service = Service(bundles.values(), Settings(store=store, rate_per_second=0.001, rate_burst=30))
+    app = create_app(service)
+    with TestClient(app) as client:
+        headers = [{}, {"Authorization": "Basic bm8="}]
+        answers = [client.get(f"/v1/forecasts/{n}?{n}", headers=headers[n % 2]).status_code for n in range(50)]
+        assert answers == [401] * 30 + [429] * 20
+    noted = [entry for _, entry in app.state.ledger.audit.read() if entry["what"] == "asked"]
+    assert {(e["who"], e["path"], e["query"], e["status"]): e["count"] for e in noted} == {
+        ("public@testclient", "…", "", 401): 30,
+        ("public@testclient", "…", "", 429): 20,
+    }
+
+
+def test_what_the_public_asks_is_told_apart_up_to_a_bound(bundles, tmp_path, monkeypatch):
+    monkeypatch.setattr("citybrain_serving.safety.ledger.MOST_STRANGERS", 5)
+    store = str(tmp_path / "s.sqlite")
+    KeyRing(opened(store)).create("root", Role.ADMIN)
+    app = create_app(Service(bundles.values(), Settings(store=store, open_to_public=True)))
+    with TestClient(app) as client:
+        for n in range(50):
+            assert client.get(f"/v1/roads/{n}").status_code == 404
+    noted = [entry for _, entry in app.state.ledger.audit.read() if entry["what"] == "asked"]
+    assert [e["path"] for e in noted] == [*(f"/v1/roads/{n}" for n in range(5)), "…"]
+    assert (noted[-1]["who"], noted[-1]["count"]) == ("public", 45)
+
+
 def test_the_commands_make_keys_and_verify_the_log(tmp_path):
     run = CliRunner()
     store = ["--store", str(tmp_path / "s.sqlite")]

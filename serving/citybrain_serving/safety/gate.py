@@ -15,7 +15,7 @@ from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.problem_details import problem
 from citybrain_serving.safety.callers import Callers, TooManyAttempts
 from citybrain_serving.safety.headers import secured
-from citybrain_serving.safety.ledger import Ledger
+from citybrain_serving.safety.ledger import UNTOLD, Ledger
 from citybrain_serving.safety.limits import Buckets, Slots
 from citybrain_serving.safety.roles import LOCAL, NOBODY, Permission, Principal
 from citybrain_serving.safety.rules import READING, permission_for
@@ -60,36 +60,35 @@ class Gate:
         if needed is Permission.PROBE:
             await self.app(scope, receive, send)
             return
-        address = scope["client"][0] if scope.get("client") else "unknown"
-        who, refusal = await self._admit(scope, needed, address)
-        name = who.name if who.known else f"{who.name}@{address}"
+        who, refusal = await self._admit(scope, needed)
         if refusal is None and method not in READING and needed in (Permission.DECIDE, Permission.ADMINISTER):
             try:  # on disk before it is done
-                await run_in_threadpool(self.ledger.record, name, "decides", method=method, path=path)
+                await run_in_threadpool(self.ledger.record, _name(who, scope), "decides", method=method, path=path)
             except StoreUnavailable:
                 refusal = _refuse(path, 503, "store-unavailable", "the audit log cannot be written now", 5)
         if refusal is not None:
-            self._note(name, scope, refusal.status_code)
+            self._note(who, scope, refusal.status_code, refused=True)
             await refusal(scope, receive, send)
             return
         reply = self.at_hand(scope)
         if reply is not None:
-            self._note(name, scope, reply.status)
+            self._note(who, scope, reply.status)
             await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
             await send({"type": "http.response.body", "body": reply.body})
             return
         if self.slots.overrun() and not _queued(path):  # told at once, and not at the end of all that would come first
             scope["counted"] = True  # and not logged: a line for each would be more work than the refusal
             refusal = _overloaded(path)
-            self._note(name, scope, refusal.status_code)
+            self._note(who, scope, refusal.status_code, refused=True)
             await refusal(scope, receive, send)
             return
         scope.setdefault("state", {})["principal"] = who
-        await self._pass(scope, receive, send, name)
+        await self._pass(scope, receive, send, who)
 
-    async def _admit(self, scope: Scope, needed: Permission, address: str) -> tuple[Principal, Response | None]:
-        """The principal, and the refusal where it may not go on."""
-        path = scope["path"]
+    async def _admit(self, scope: Scope, needed: Permission) -> tuple[Principal, Response | None]:
+        """The principal, and the refusal where it may not go on. Whom nobody knows is refused at the rate of its
+        address, whatever it asks for."""
+        path, address = scope["path"], address_of(scope)
         header = next((value for key, value in scope["headers"] if key == b"authorization"), None)
         try:
             who = await self.callers.identify(header, address)
@@ -98,20 +97,28 @@ class Gate:
         except StoreUnavailable:
             return NOBODY, _refuse(path, 503, "store-unavailable", "keys cannot be checked now", 5)
         if who is None:
-            return NOBODY, _refuse(path, 401, "unauthorized", "the key or token is not valid here")
+            over = self._over_rate(path, address)
+            return NOBODY, over or _refuse(path, 401, "unauthorized", "the key or token is not valid here")
         if not who.may(needed):
             if not who.known:
-                return who, _refuse(path, 401, "unauthorized", "this takes a key or token: Authorization: Bearer …")
+                over = self._over_rate(path, address)
+                takes = "this takes a key or token: Authorization: Bearer …"
+                return who, over or _refuse(path, 401, "unauthorized", takes)
             return who, _refuse(path, 403, "forbidden", f"this takes the permission to {needed}")
-        if self.buckets is not None and who is not LOCAL:
-            wait = self.buckets.take(who.name if who.known else address)
-            if wait:
-                return who, _refuse(path, 429, "too-many-requests", "more requests than agreed", wait)
+        if who is not LOCAL:
+            over = self._over_rate(path, who.name if who.known else address)
+            if over:
+                return who, over
         if self.free <= 0:
             return who, _refuse(path, 503, "overloaded", "too many requests are under way", 1)
         return who, None
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send, name: str) -> None:
+    def _over_rate(self, path: str, caller: str) -> Response | None:
+        """Takes a token of the caller's; the refusal where it has none left."""
+        seconds = 0.0 if self.buckets is None else self.buckets.take(caller)
+        return _refuse(path, 429, "too-many-requests", "more requests than agreed", seconds) if seconds else None
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, who: Principal) -> None:
         status, whole, working = 0, False, False
         self.free -= 1
 
@@ -144,7 +151,7 @@ class Gate:
                 status = message["status"]
                 end()
                 deadline.reschedule(None)  # a stream may go on; what it may not is keep a caller waiting
-                self._note(name, scope, status)
+                self._note(who, scope, status)
             await send(message)
 
         try:
@@ -155,7 +162,7 @@ class Gate:
         except _Overload:
             scope["counted"] = True
             refusal = _overloaded(scope["path"])
-            self._note(name, scope, refusal.status_code)
+            self._note(who, scope, refusal.status_code, refused=True)
             await refusal(scope, receive, send)
             end()
             status = refusal.status_code
@@ -165,7 +172,7 @@ class Gate:
             late = "no answer in time" if whole else "the body did not come in time"
             slug = (503, "timeout") if whole else (408, "request-timeout")
             refusal = _refuse(scope["path"], *slug, late, 5)
-            self._note(name, scope, refusal.status_code)
+            self._note(who, scope, refusal.status_code, refused=True)
             await refusal(scope, receive, send)
             end()
             status = refusal.status_code
@@ -173,9 +180,15 @@ class Gate:
             if not status:
                 end()
 
-    def _note(self, name: str, scope: Scope, status: int) -> None:
+    def _note(self, who: Principal, scope: Scope, status: int, refused: bool = False) -> None:
+        """A refusal of a caller whom nobody knows is counted without its words: they are free to invent."""
+        if refused and not who.known:
+            self.ledger.note(_name(who, scope), UNTOLD, UNTOLD, "", status, known=False)
+            return
         query = scope["query_string"].decode("latin-1")[:QUERY_TOLD]
-        self.ledger.note(name, scope["method"], scope["path"][:QUERY_TOLD], query, status)
+        self.ledger.note(
+            _name(who, scope), scope["method"], scope["path"][:QUERY_TOLD], query, status, known=who.known
+        )
 
 
 class _Overload(BaseException):
@@ -190,6 +203,15 @@ def _has_body(scope: Scope) -> bool:
 def _queued(path: str) -> bool:
     """Whether an address has a queue of its own."""
     return path.startswith("/v2/") and path.endswith("/infer")
+
+
+def address_of(scope: Scope) -> str:
+    """Where a request comes from; of a request that a proxy passed on, where that had it from."""
+    return str(scope["client"][0]) if scope.get("client") else "unknown"
+
+
+def _name(who: Principal, scope: Scope) -> str:
+    return who.name if who.known else f"{who.name}@{address_of(scope)}"
 
 
 def principal_of(request: Request) -> Principal:

@@ -1,7 +1,8 @@
 """What is put in the audit log, and when.
 
 Decisions, and whatever an administrator does, are on disk before they are answered. Reads, readings and inferences
-are too many for that: they are summed for each caller, address and snapshot, and written every few seconds.
+are too many for that: they are summed for each caller, address and snapshot, and written every few seconds. The log
+only grows, so that whoever has no key must not be able to fill it: of all of those few sums are told apart.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ from citybrain_serving.snapshot import Forecast, Snapshot
 
 MOST_KINDS = 10_000
 """Different sums held at once; beyond them, addresses and queries of a caller are not told apart."""
+
+MOST_STRANGERS = 100
+"""Different sums of callers without a key held at once; beyond them, they are counted together."""
+
+STRANGERS = "public"
+UNTOLD = "…"
+"""Stands for what is not told apart."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +59,7 @@ class Ledger:
         self.seconds = seconds
         self.failed = failed
         self._asked: Counter[Asked] = Counter()
+        self._strangers: Counter[Asked] = Counter()
         self._published: dict[str, dict[str, Any]] = {}
         self._told: set[str] = set()
         self._last: tuple[Snapshot | None, tuple[str, ...]] = (None, ())
@@ -68,14 +77,15 @@ class Ledger:
             self._thread.join()
         self.flush()
 
-    def note(self, who: str, method: str, path: str, query: str, status: int) -> None:
-        """Sums one request; quick, and safe from any thread."""
+    def note(self, who: str, method: str, path: str, query: str, status: int, *, known: bool = True) -> None:
+        """Sums one request; quick, and safe from any thread. ``known`` says that the caller proved who it is."""
         digests = self._digests()
         asked = Asked(who, method, path, query, status, digests if method in ("GET", "HEAD") else ())
         with self._lock:
-            if asked not in self._asked and len(self._asked) >= MOST_KINDS:
-                asked = Asked(who, method, "…", "", status)
-            self._asked[asked] += 1
+            sums, most = (self._asked, MOST_KINDS) if known else (self._strangers, MOST_STRANGERS)
+            if asked not in sums and len(sums) >= most:
+                asked = Asked(who if known else STRANGERS, method, UNTOLD, "", status)
+            sums[asked] += 1
 
     def record(self, who: str, what: str, **details: Any) -> None:
         """Writes one entry now. Raises :class:`StoreUnavailable`."""
@@ -92,9 +102,10 @@ class Ledger:
             self._digests()
             with self._lock:
                 asked, self._asked = self._asked, Counter()
+                strangers, self._strangers = self._strangers, Counter()
                 published, self._published = self._published, {}
             entries = [entry("service", "forecast published", **told) for told in published.values()]
-            entries += [entry(a.who, "asked", **_told(a), count=count) for a, count in asked.items()]
+            entries += [entry(a.who, "asked", **_told(a), count=n) for a, n in (*asked.items(), *strangers.items())]
             if not entries:
                 return
             try:
@@ -102,6 +113,7 @@ class Ledger:
             except StoreUnavailable:
                 with self._lock:
                     self._asked.update(asked)
+                    self._strangers.update(strangers)
                     self._published = {**published, **self._published}
                 self.failed()
                 log.warning("the audit log cannot be written now", entries=len(entries))
