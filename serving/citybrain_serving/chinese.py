@@ -172,6 +172,7 @@ SERVICE: Mapping[str, str] = {
     "more requests than agreed": "请求超过约定的频率",
     "more is asked than can be done now": "目前请求过多，无法处理",
     "too many requests are under way": "正在处理的请求过多",
+    "the service is about to stop": "服务即将停止",
     "the audit log cannot be written now": "目前无法写入审计日志",
     "no answer in time": "未能及时答复",
     "the body did not come in time": "请求体未及时送达",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 import sys
@@ -81,12 +82,18 @@ def _keep_answering() -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server that, asked to stop, first ends the streams: their listeners would hold it up until the deadline."""
+    """A server that, asked to stop, first says that it is not ready and goes on answering, until whoever sends it
+    requests has noticed; then it ends the streams, whose listeners would hold it up until the deadline."""
 
     def __init__(self, config: uvicorn.Config, service: Service):
         super().__init__(config)
         self.service = service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.service.leaving = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.service.settings.leave_seconds
+        while loop.time() < end and not self.force_exit:  # whoever presses Ctrl-C again does not want to wait
+            await asyncio.sleep(0.1)
         self.service.stream.close()
         await super().shutdown(sockets)

@@ -58,7 +58,10 @@ class NothingAccepted(ServingError):
 
 
 class NotReady(ServingError):
-    """No snapshot has been published yet."""
+    """No snapshot has been published yet, or none will be any more."""
+
+
+LEAVING = "the service is about to stop"
 
 
 class UnknownIssue(ServingError):

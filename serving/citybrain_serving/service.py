@@ -72,6 +72,7 @@ class Service:
         homes: Mapping[str, Path] | None = None,
     ):
         self.settings = settings
+        self.leaving = False
         self.fleet = Fleet.of(bundles)
         if forecasters is None:
             forecasters = {n: OnnxForecaster(b, settings.threads) for n, b in self.fleet.bundles.items()}

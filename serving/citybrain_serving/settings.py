@@ -47,6 +47,9 @@ class Settings(SafetySettings, BaseSettings):
     """Observations that arrive within this time of each other are computed together."""
     stale_steps: int = Field(3, ge=1)
     """A forecast whose newest observation is older than this many steps is called stale."""
+    leave_seconds: float = Field(3, ge=0, le=60)
+    """How long a service that is asked to stop goes on answering while ``/readyz`` says 503: longer than a load
+    balancer takes to notice. Its supervisor must wait for these, for ten to finish and for the audit log."""
     stream_seconds: float = Field(3600, gt=0)
     """How long a stream lasts. Its listener then connects anew, as browsers do by themselves, and shows its key again:
     one that was revoked does not listen on for ever."""

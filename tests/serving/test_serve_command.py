@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from citybrain_datasets.errors import CityBrainError, ConfigError
 from citybrain_datasets.signals import Ticks
+from citybrain_serving.bench.processes import service, wait_for
 from citybrain_serving.commands import serve
 from citybrain_serving.errors import FleetError
 from citybrain_serving.fleet import Fleet
@@ -69,6 +72,23 @@ def test_serving_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_asked_to_stop_it_says_so_before_it_closes(tmp_path: Path, bundles):
+    bundles["congestion"].write(tmp_path / "congestion")
+    settings = {"leave_seconds": 60}
+    with service([tmp_path / "congestion"], tmp_path / "s.sqlite", settings=settings, replay=False) as server:
+        wait_for(server, "/readyz")
+        server.process.send_signal(signal.SIGTERM)
+        while (told := httpx.get(f"{server.url}/readyz")).status_code == 200:
+            pass
+        assert (told.status_code, told.json()["detail"]) == (503, "the service is about to stop")
+        assert httpx.get(f"{server.url}/v2/health/ready").status_code == 503
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+        assert httpx.get(f"{server.url}/v1/forecasts/congestion").status_code == 200
+        server.process.send_signal(signal.SIGINT)  # once more: at once
+        server.process.wait(30)
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_settings_name_what_is_unknown():

@@ -68,12 +68,13 @@ def service(
 ) -> Iterator[Server]:
     """``citybrain serve`` over ``bundles``, its log beside the last of them being ``<store>.log`` where that is a path.
 
-    ``settings`` are those of :class:`~citybrain_serving.settings.Settings`.
+    ``settings`` are those of :class:`~citybrain_serving.settings.Settings`; it stops without taking leave.
     """
     port = free_port() if port is None else port
     command = [*CITYBRAIN, "serve", *map(str, bundles), "--port", str(port), "--store", str(store)]
     log = Path(f"{store}.log") if "://" not in str(store) else bundles[0].parent / f"serve-{port}.log"
-    environment = {f"{PREFIX}{name.upper()}": str(value) for name, value in (settings or {}).items()}
+    given = {"leave_seconds": 0, **(settings or {})}
+    environment = {f"{PREFIX}{name.upper()}": str(value) for name, value in given.items()}
     with running([*command, *["--replay"] * replay], port, log, ready=ready, environment=environment) as server:
         yield server
 

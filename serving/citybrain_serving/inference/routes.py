@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from citybrain_datasets import __version__
-from citybrain_serving.errors import BodyTooLarge, NotReady, ServingError
+from citybrain_serving.errors import LEAVING, BodyTooLarge, NotReady, ServingError
 from citybrain_serving.inference import wire
 from citybrain_serving.inference.batching import Limits
 from citybrain_serving.inference.errors import InferenceError, NoSuchModel, NotAllowed, Overloaded
@@ -111,6 +111,8 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/health/ready", summary="Every model answers")
     async def ready(_: Request) -> Response:
+        if service.leaving:
+            raise NotReady(LEAVING)
         for name in models.names():
             models.get(name)
         return _json({"ready": True})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from citybrain_serving.errors import NotReady
+from citybrain_serving.errors import LEAVING, NotReady
 from citybrain_serving.routes.documentation import problems
 from citybrain_serving.service import Service
 
@@ -19,7 +19,11 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/readyz", summary="Forecasts can be read", responses=problems(503))
     async def readyz() -> dict[str, str]:
-        """`role` says whether this replica `computes` forecasts or `stands-by` while another does."""
+        """503 before the first forecast, and from when the service is asked to stop.
+
+        `role` says whether this replica `computes` forecasts or `stands-by` while another does."""
+        if service.leaving:
+            raise NotReady(LEAVING)
         if service.snapshot is None:
             raise NotReady("no forecast has been computed yet")
         return {"status": "ready", "role": "computes" if service.leadership.leads else "stands-by"}

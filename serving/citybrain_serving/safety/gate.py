@@ -186,9 +186,7 @@ class Gate:
             self.ledger.note(_name(who, scope), UNTOLD, UNTOLD, "", status, known=False)
             return
         query = scope["query_string"].decode("latin-1")[:QUERY_TOLD]
-        self.ledger.note(
-            _name(who, scope), scope["method"], scope["path"][:QUERY_TOLD], query, status, known=who.known
-        )
+        self.ledger.note(_name(who, scope), scope["method"], scope["path"][:QUERY_TOLD], query, status, known=who.known)
 
 
 class _Overload(BaseException):

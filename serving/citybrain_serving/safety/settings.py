@@ -24,8 +24,8 @@ class SafetySettings(BaseModel):
     """Where a token says its roles and owners; dots lead inwards (``realm_access.roles``)."""
 
     allowed_hosts: str = ""
-    """Names that ``Host`` may have beside those of this machine, separated by commas: those that a proxy in front passes
-    on. Where only this machine may call no other is taken; elsewhere every name is, unless some are set."""
+    """Names that ``Host`` may have beside those of this machine, separated by commas: those that a proxy in front
+    passes on. Where only this machine may call no other is taken; elsewhere every name is, unless some are set."""
 
     rate_per_second: float = Field(100, gt=0)
     """Requests of one caller, on average; a caller on this machine without keys is not bounded."""
