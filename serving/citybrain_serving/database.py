@@ -31,14 +31,15 @@ _WRITER = 7_236_001
 """Key of PostgreSQL's advisory lock for whoever writes; any number that nothing else here uses."""
 
 
-def open_engine(location: str) -> sa.Engine:
-    """An engine for a URL, or for a path that becomes an SQLite file (its folder is made).
+def open_engine(location: str, *, new: bool = True, reading: bool = False) -> sa.Engine:
+    """An engine for a URL, or for a path that becomes an SQLite file (its folder is made), unless not ``new``: then the
+    file must be there. ``reading`` lets nothing be changed.
 
-    Raises :class:`FleetError` for a URL that names no database this installation can reach.
+    Raises :class:`FleetError` for a file that is not there, and a URL that names no database this installation can
+    reach.
     """
-    if "://" not in location:
-        path = Path(location).absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path = None if "://" in location else Path(location).absolute()
+    if path is not None:
         location = f"sqlite:///{path}"
     if location.startswith("postgresql://"):
         location = location.replace("postgresql://", "postgresql+psycopg://", 1)
@@ -46,11 +47,16 @@ def open_engine(location: str) -> sa.Engine:
         url = sa.make_url(location)
         if url.get_backend_name() == "postgresql":
             url = url.update_query_dict({k: str(v) for k, v in _POSTGRESQL.items() if k not in url.query})
-        engine = sa.create_engine(url, pool_pre_ping=True)
+        engine = sa.create_engine(url, pool_pre_ping=True, execution_options={"postgresql_readonly": reading})
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise FleetError(f"store: the database URL cannot be used: {error}") from None
     if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _prepare_sqlite)
+        file = url.database
+        if not new and file and not file.startswith((":memory:", "file:")) and not Path(file).is_file():
+            raise FleetError(f"store {file}: there is none; `citybrain serve` and `citybrain keys create` make one")
+        if new and path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        sa.event.listen(engine, "connect", _prepare_sqlite_to_read if reading else _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -85,10 +91,18 @@ def transaction(engine: sa.Engine, *, write: bool = False) -> Iterator[sa.Connec
 
 
 def _prepare_sqlite(connection: object, _record: object) -> None:
+    _set(connection, "journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON")
+
+
+def _prepare_sqlite_to_read(connection: object, _record: object) -> None:
+    _set(connection, "query_only=ON", "busy_timeout=10000")
+
+
+def _set(connection: object, *pragmas: str) -> None:
     # The driver must not open transactions on its own: a writer says BEGIN IMMEDIATE, so that two never deadlock.
     connection.isolation_level = None  # type: ignore[attr-defined]  # sqlite3.Connection; the event knows any
     cursor = connection.cursor()  # type: ignore[attr-defined]  # the same
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
+    for pragma in pragmas:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -11,6 +11,7 @@ import typer
 from citybrain_serving.archive import archive as move
 from citybrain_serving.backup import backup as copy
 from citybrain_serving.database import migrate, open_engine
+from citybrain_serving.safety.opening import open_store
 from citybrain_serving.settings import load_settings
 
 app = typer.Typer(help="Look after the store of observations.", no_args_is_help=True)
@@ -21,8 +22,7 @@ Store = Annotated[str | None, typer.Option(help="A path or a database URL; as fo
 @app.command()
 def upgrade(store: Store = None) -> None:
     """Bring the store to the schema of this version; `serve` does so by itself."""
-    location = load_settings({"store": store}).store
-    migrate(open_engine(location))
+    migrate(open_engine(load_settings({"store": store}).store, new=False))
     typer.echo("The store has the schema of this version.")
 
 
@@ -32,7 +32,7 @@ def backup(
     store: Store = None,
 ) -> None:
     """Copy an SQLite store while the service goes on; to restore, stop the service and put the copy in its place."""
-    size = copy(open_engine(load_settings({"store": store}).store), out)
+    size = copy(open_engine(load_settings({"store": store}).store, new=False, reading=True), out)
     typer.echo(f"{out}: {size:,} bytes, checked.")
 
 
@@ -44,7 +44,6 @@ def archive(
     store: Store = None,
 ) -> None:
     """Move observations of the days before a date into Parquet, a file for each signal and day."""
-    engine = open_engine(load_settings({"store": store}).store)
-    migrate(engine)
+    engine = open_store(load_settings({"store": store}), new=False)
     done = move(engine, before.date(), out, keep=keep, tell=typer.echo)
     typer.echo(f"{done.frames} frames in {done.files} files.")

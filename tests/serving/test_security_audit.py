@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from citybrain_datasets.main import build_app
 from citybrain_serving.app import create_app
-from citybrain_serving.database import migrate, open_engine
-from citybrain_serving.errors import SafetyError, StoreUnavailable
+from citybrain_serving.backup import backup
+from citybrain_serving.database import VERSIONS, migrate, open_engine
+from citybrain_serving.errors import FleetError, SafetyError, StoreUnavailable
 from citybrain_serving.safety.audit import AuditLog, Broken, Head, read_secret
 from citybrain_serving.safety.commands import audit as audit_command
 from citybrain_serving.safety.commands import keys as keys_command
@@ -287,6 +289,61 @@ def test_what_the_public_asks_is_told_apart_up_to_a_bound(bundles, tmp_path, mon
     noted = [entry for _, entry in app.state.ledger.audit.read() if entry["what"] == "asked"]
     assert [e["path"] for e in noted] == [*(f"/v1/roads/{n}" for n in range(5)), "…"]
     assert (noted[-1]["who"], noted[-1]["count"]) == ("public", 45)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["audit", "verify"],
+        ["audit", "show"],
+        ["keys", "list"],
+        ["keys", "revoke", "0" * 12],
+        ["store", "backup", "{}/copy.sqlite"],
+        ["store", "archive", "--before", "2026-01-01", "--out", "{}/archive"],
+        ["store", "upgrade"],
+    ],
+)
+def test_a_store_that_is_not_there_is_refused_and_not_made(tmp_path, asked):
+    for store in (tmp_path / "var" / "typo.sqlite", f"sqlite:///{tmp_path}/typo.sqlite"):
+        words = [*(word.format(tmp_path) for word in asked), "--store", str(store)]
+        done = CliRunner().invoke(build_app(words), words)
+        assert isinstance(done.exception, FleetError), done.output
+        assert "typo.sqlite: there is none" in str(done.exception)
+        assert not list(tmp_path.iterdir())
+
+
+def test_another_database_is_no_store(tmp_path):
+    (tmp_path / "empty.sqlite").touch()
+    for asked in (["audit", "verify"], ["keys", "revoke", "0" * 12]):
+        words = [*asked, "--store", str(tmp_path / "empty.sqlite")]
+        done = CliRunner().invoke(build_app(words), words)
+        assert isinstance(done.exception, FleetError)
+        assert "holds nothing of this service" in str(done.exception)
+    assert (tmp_path / "empty.sqlite").stat().st_size == 0
+
+
+def test_the_log_is_verified_without_a_change_to_the_store(tmp_path):
+    """That of an older schema too, and of a copy, which is one file."""
+    engine = engine_of(tmp_path)
+    AuditLog(engine).append([{"n": 1}])
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE held_models")
+        connection.exec_driver_sql(f"UPDATE {VERSIONS} SET version_num = '0006'")
+    backup(engine, tmp_path / "copy.sqlite")
+    before = (tmp_path / "copy.sqlite").read_bytes()
+    verified = CliRunner().invoke(audit_command, ["verify", "--store", str(tmp_path / "copy.sqlite")])
+    assert "1 entries, unbroken" in verified.output
+    assert (tmp_path / "copy.sqlite").read_bytes() == before
+    assert not list(tmp_path.glob("copy.sqlite-*"))
+
+
+def test_what_is_opened_to_read_cannot_be_changed(location):
+    opened(location).dispose()
+    reading = open_engine(location, new=False, reading=True)
+    with pytest.raises(StoreUnavailable):
+        AuditLog(reading).append([{"n": 1}])
+    assert AuditLog(reading).verify().number == 0
+    reading.dispose()
 
 
 def test_the_commands_make_keys_and_verify_the_log(tmp_path):

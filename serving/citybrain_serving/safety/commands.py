@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from citybrain_serving.errors import SafetyError
 from citybrain_serving.safety.audit import Broken, Head, entry
 from citybrain_serving.safety.keys import KeyRing
-from citybrain_serving.safety.opening import audit_of, open_store
+from citybrain_serving.safety.opening import audit_of, open_store, read_store
 from citybrain_serving.safety.roles import Role
 from citybrain_serving.settings import Settings, load_settings
 
@@ -48,7 +48,7 @@ def create(
 @keys.command("list")
 def list_keys(store: StoreOption = None) -> None:
     """List keys, without their secrets."""
-    ring = KeyRing(open_store(load_settings({"store": store})))
+    ring = KeyRing(read_store(load_settings({"store": store})))
     table = Table(Column("id", no_wrap=True), "name", "role", "owners", "created", "expires", "state")
     for key in ring.list():
         state = "revoked" if key.revoked else "good" if key.alive(ring.now()) else "expired"
@@ -64,7 +64,7 @@ def revoke(
 ) -> None:
     """Revoke a key; services notice within half a minute."""
     settings = load_settings({"store": store})
-    revoked = KeyRing(open_store(settings)).revoke(key)
+    revoked = KeyRing(open_store(settings, new=False)).revoke(key)
     _record(settings, "key revoked", id=revoked.id, name=revoked.name)
     typer.echo(f"{revoked.id} ({revoked.name}) is revoked.")
 
@@ -76,9 +76,9 @@ def verify(
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Walk the whole chain; exit code 2 where an entry was edited, removed, added or moved."""
+    """Walk the whole chain and change nothing; exit code 2 where an entry was edited, removed, added or moved."""
     settings = load_settings({"store": store})
-    found = audit_of(settings, open_store(settings)).verify(None if head is None else _noted(head))
+    found = audit_of(settings, read_store(settings)).verify(None if head is None else _noted(head))
     if isinstance(found, Broken):
         raise SafetyError(f"the audit log was tampered with: {found.what}")
     typer.echo(f"{found.number} entries, unbroken. Head {found.number}:{found.seal}")
@@ -94,7 +94,7 @@ def show(
 ) -> None:
     """Print entries, one JSON object a line."""
     settings = load_settings({"store": store})
-    log = audit_of(settings, open_store(settings))
+    log = audit_of(settings, read_store(settings))
     for number, told in log.read(max(1, log.head().number - most + 1) if first is None else first, most):
         typer.echo(json.dumps({"number": number, **told}, ensure_ascii=False))
 
