@@ -177,6 +177,7 @@ SERVICE: Mapping[str, str] = {
     "no answer in time": "未能及时答复",
     "the body did not come in time": "请求体未及时送达",
     "{} listeners are connected; ask /v1/forecasts instead": "已有 {0} 个监听连接；请改为查询 /v1/forecasts",
+    "{} streams of yours are open; ask /v1/forecasts instead": "您已打开 {0} 个流；请改为查询 /v1/forecasts",
     "the store cannot be used now{}; nothing was written": "目前无法使用数据库{0}；没有写入任何内容",
     "a stored frame of observations is damaged": "一帧已存观测数据损坏",
     "another replica computes by now; nothing was written": "现由另一副本计算；没有写入任何内容",

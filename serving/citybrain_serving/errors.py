@@ -96,6 +96,10 @@ class TooManyListeners(ServingError):
     """As many streams are open as one service keeps."""
 
 
+class TooManyStreams(ServingError):
+    """As many streams are open as one caller may have."""
+
+
 class StoreUnavailable(ServingError):
     """The store cannot be read or written now."""
 

@@ -37,6 +37,7 @@ STATUSES: dict[type[errors.ServingError], tuple[int, str]] = {
     errors.NoSurrogate: (404, "no-surrogate"),
     errors.TooManyJobs: (503, "too-many-jobs"),
     errors.NotReady: (503, "not-ready"),
+    errors.TooManyStreams: (429, "too-many-streams"),
     errors.TooManyListeners: (503, "too-many-listeners"),
     errors.StoreUnavailable: (503, "store-unavailable"),
 }
@@ -59,7 +60,7 @@ TITLES = {
     503: "Unavailable",
 }
 
-RETRY_AFTER = {503: "5"}
+RETRY_AFTER = {429: "5", 503: "5"}
 
 TOLD = 20
 """Faulty fields that the detail names; ``errors`` has them all."""

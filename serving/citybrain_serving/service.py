@@ -87,7 +87,7 @@ class Service:
         self.cycle = Cycle(self.fleet, dict(forecasters), self.trusted, self.clock, grace)
         self.board = Board(self.fleet, settings.stale_steps, Recent(self.trusted))
         self.shortcuts = Shortcuts(self._current, self.fresh)
-        self.stream = Stream(lasting=settings.stream_seconds)
+        self.stream = Stream(each=settings.streams_each, lasting=settings.stream_seconds)
         self.history = History(self.store.engine, self.store.node_layouts)
         learning = Learning(settings.learning_rate, pd.Timedelta(minutes=settings.patience_minutes))
         calendar = Calendar(self.fleet.city.timezone)

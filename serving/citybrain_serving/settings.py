@@ -53,6 +53,8 @@ class Settings(SafetySettings, BaseSettings):
     stream_seconds: float = Field(3600, gt=0)
     """How long a stream lasts. Its listener then connects anew, as browsers do by themselves, and shows its key again:
     one that was revoked does not listen on for ever."""
+    streams_each: int = Field(100, ge=1)
+    """Streams that one caller may have open: one key, or one address without a key."""
     history_days: float = Field(30, gt=0)
     """How long forecasts are kept; their scores stay."""
     patience_minutes: float = Field(60, ge=0)

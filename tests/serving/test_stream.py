@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import ExitStack
 
 import httpx
 import pytest
 
 from citybrain_serving.errors import TooManyListeners
+from citybrain_serving.safety.keys import KeyRing
+from citybrain_serving.safety.roles import Role
+from citybrain_serving.service import Service
+from citybrain_serving.settings import Settings
 from citybrain_serving.snapshot import Snapshot
 from citybrain_serving.stream import Stream
 
@@ -63,7 +68,24 @@ def test_no_more_listeners_than_agreed(warm, service):
     assert answer.status_code == 503
     assert answer.headers["content-type"] == "application/problem+json"
     with pytest.raises(TooManyListeners):
-        service.stream.admit()
+        service.stream.admit("local")
+
+
+def test_one_caller_leaves_room_for_others(bundles, tmp_path, live):
+    settings = Settings(store=str(tmp_path / "s.sqlite"), clock="observations", open_to_public=True, streams_each=2)
+    service = Service(bundles.values(), settings)
+    text = KeyRing(service.store.engine).create("screen", Role.VIEWER)[1]
+    service.stream.publish(Snapshot({}, None))  # type: ignore[arg-type]  # the time is not looked at
+    with live(service, lifespan="off") as base, httpx.Client(base_url=base, timeout=30) as http, ExitStack() as open_:
+        for _ in range(2):
+            assert open_.enter_context(http.stream("GET", "/v1/stream")).status_code == 200
+        refused = http.get("/v1/stream")
+        assert (refused.status_code, refused.json()["type"]) == (429, "urn:citybrain:problem:too-many-streams")
+        assert refused.headers["retry-after"] == "5"
+        keyed = http.stream("GET", "/v1/stream", headers={"Authorization": f"Bearer {text}"})
+        assert open_.enter_context(keyed).status_code == 200
+        service.stream.close()
+    service.close()
 
 
 def test_a_slow_listener_gets_the_newest_only():
@@ -71,7 +93,7 @@ def test_a_slow_listener_gets_the_newest_only():
         stream, heard = Stream(), []
         snapshots = [Snapshot({}, None) for _ in range(3)]  # type: ignore[arg-type]  # the time is not looked at
         stream.publish(snapshots[0])
-        async for snapshot in stream.snapshots():
+        async for snapshot in stream.snapshots("local"):
             heard.append(snapshots.index(snapshot))
             if len(heard) == 1:
                 stream.publish(snapshots[1])

@@ -219,6 +219,11 @@ def principal_of(request: Request) -> Principal:
     return found
 
 
+def caller_of(request: Request) -> str:
+    """Who makes this request, in one word; where nobody knows, with the address."""
+    return _name(principal_of(request), request.scope)
+
+
 def _overloaded(path: str) -> Response:
     return _refuse(path, 503, "overloaded", "more is asked than can be done now", 1)
 
