@@ -41,18 +41,31 @@ def test_a_listener_is_told_now_and_with_every_forecast(warm, service):
         late = {"id": "r0", "signal": "speed", "time": "2026-03-17T00:05:00Z", "value": 3}
         warm.post("/v1/observations", json={"observations": [late]})
         service.step()
-        name, digest, data = next(told)
+        name, seen, data = next(told)
         assert (name, data["task"], data["issued"]) == ("forecast", "congestion", "2026-03-17T00:05:00Z")
-        assert digest == service.snapshot.forecasts["congestion"].digest
+        assert set(seen.split(".")) == {forecast.digest for forecast in service.snapshot.forecasts.values()}
         service.stream.close()
         assert list(told) == []  # PM2.5 was computed again from the same hours, and came out the same
 
 
 def test_a_listener_that_comes_back_is_not_told_twice(warm, service):
     service.stream.publish(service.snapshot)
-    seen = service.snapshot.forecasts["congestion"].digest
-    with warm.stream("GET", "/v1/stream", headers={"Last-Event-ID": seen}) as response:
-        assert next(events(response))[2]["task"] == "pm25"
+    with warm.stream("GET", "/v1/stream") as response:
+        told = events(response)
+        half, whole = next(told)[1], next(told)[1]
+    with warm.stream("GET", "/v1/stream", headers={"Last-Event-ID": half}) as response:
+        _, seen, data = next(events(response))
+        assert (data["task"], seen) == ("pm25", whole)
+    late = {"id": "r0", "signal": "speed", "time": "2026-03-17T00:05:00Z", "value": 3}
+    warm.post("/v1/observations", json={"observations": [late]})
+    service.step()
+    with warm.stream("GET", "/v1/stream", headers={"Last-Event-ID": whole}) as response:
+        told = events(response)
+        _, seen, data = next(told)
+        assert data["task"] == "congestion"
+        service.stream.close()
+        assert list(told) == []
+    assert set(seen.split(".")) == {forecast.digest for forecast in service.snapshot.forecasts.values()}
 
 
 def test_a_stream_ends_in_time_so_that_keys_are_shown_again(warm, service):

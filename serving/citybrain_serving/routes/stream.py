@@ -34,19 +34,20 @@ def router(service: Service) -> APIRouter:
     ) -> AsyncIterator[ServerSentEvent]:
         """An event `forecast` for each task, now and whenever it changes, with the address to read it from.
 
-        Its id is the digest of the forecast; a listener that comes back with `Last-Event-ID` is not told of it twice.
+        Its id names the forecasts that were told of so far, by their digests; a listener that comes back with
+        `Last-Event-ID` is told of none of them twice.
         """
+        known = set((last_event_id or "").split("."))
         told: dict[str, str] = {}
         async for snapshot in service.stream.snapshots(caller_of(request)):
+            told.update({task: f.digest for task, f in snapshot.forecasts.items() if f.digest in known})
             for task, forecast in snapshot.forecasts.items():
                 if told.get(task) == forecast.digest:
                     continue
                 told[task] = forecast.digest
-                if forecast.digest == last_event_id:
-                    continue
                 yield ServerSentEvent(
                     event="forecast",
-                    id=forecast.digest,
+                    id=".".join(told.values()),
                     data={
                         "task": task,
                         "issued": utc(forecast.issued),
