@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 import time
 
 import anyio
@@ -16,7 +17,7 @@ from joserfc.jwk import KeySet, RSAKey
 
 from citybrain_serving.app import create_app
 from citybrain_serving.database import migrate, open_engine
-from citybrain_serving.errors import Forbidden, SafetyError
+from citybrain_serving.errors import Forbidden, SafetyError, StoreUnavailable
 from citybrain_serving.safety import callers
 from citybrain_serving.safety.keys import KeyRing
 from citybrain_serving.safety.roles import GRANTS, Permission, Principal, Role
@@ -216,6 +217,65 @@ def test_a_revoked_key_stops_working_within_the_recheck(bundles, settings, ring)
     ring.revoke(key.id)
     moment[0] += callers.RECHECK_SECONDS + 1
     assert not anyio.run(asked)
+
+
+def test_a_store_that_is_away_is_asked_once_in_a_while_and_holds_up_one_caller(ring, monkeypatch):
+    texts = [ring.create(f"screen {n}", Role.VIEWER) for n in range(3)]
+    moment, asked, go = [1_000_000.0], [], threading.Event()
+    door = callers.Callers(ring, None, open_to_public=False, now=lambda: moment[0])
+
+    async def let_in(number: int) -> bool:
+        return await door.identify(bearer(texts[number][1])["Authorization"].encode(), "1.2.3.4") is not None
+
+    def away(self, key_id):
+        asked.append(key_id)
+        assert go.wait(20)
+        raise StoreUnavailable("the network is cut")
+
+    async def asked_while_one_waits() -> list[bool]:
+        assert [await let_in(n) for n in range(3)] == [True] * 3
+        with monkeypatch.context() as patch:
+            patch.setattr(KeyRing, "get", away)
+            go.set()
+            moment[0] += callers.RECHECK_SECONDS + 1
+            assert [await let_in(n) for n in range(3)] == [True] * 3
+            assert len(asked) == 1
+            moment[0] += callers.RECHECK_SECONDS + 1
+            go.clear()
+            async with anyio.create_task_group() as group:
+                group.start_soon(let_in, 0)
+                while len(asked) < 2:
+                    await anyio.sleep(0)
+                others = [await let_in(n) for n in range(3)]
+                go.set()
+            assert len(asked) == 2
+        ring.revoke(texts[1][0].id)
+        moment[0] += callers.RECHECK_SECONDS + 1
+        return [*others, *[await let_in(n) for n in range(3)]]
+
+    assert anyio.run(asked_while_one_waits) == [True, True, True, True, False, True]
+
+
+def test_a_key_is_not_trusted_for_ever_while_the_store_is_away(ring, monkeypatch):
+    _, text = ring.create("screen", Role.VIEWER)
+    moment = [1_000_000.0]
+    door = callers.Callers(ring, None, open_to_public=False, now=lambda: moment[0])
+
+    async def let_in() -> bool:
+        return await door.identify(bearer(text)["Authorization"].encode(), "1.2.3.4") is not None
+
+    def away(self, key_id):
+        raise StoreUnavailable("the network is cut")
+
+    async def asked() -> list[bool]:
+        found = [await let_in()]
+        monkeypatch.setattr(KeyRing, "get", away)
+        for passed in (callers.GRACE_SECONDS - 1, 2):
+            moment[0] += passed
+            found.append(await let_in())
+        return found
+
+    assert anyio.run(asked) == [True, True, False]
 
 
 def test_guessing_keys_is_slowed_down(ring):

@@ -62,6 +62,8 @@ class Callers:
         # Checking an unknown key costs CPU: few at a time, and few for each address.
         self._attempts = Buckets(2, 20, now)
         self._slots = anyio.Semaphore(2)
+        self._asking = anyio.Lock()
+        self._failed: float | None = None  # when the store last could not be asked; None once it could
 
     async def identify(self, authorization: bytes | None, address: str) -> Principal | None:
         """The principal, or None for a credential that is not good.
@@ -94,14 +96,33 @@ class Callers:
         return None if found is None else found.principal
 
     async def _still_good(self, known: _Known) -> bool:
-        if known.key_id is None or self.now() - known.checked < RECHECK_SECONDS:
+        """Whether what was good still is, asking the store about a key that was checked long ago. While the store
+        cannot be asked one caller tries again every :data:`RECHECK_SECONDS`, and nobody else waits for it."""
+        if known.key_id is None or self._lately(known.checked):
             return True
-        try:
-            key = await run_sync(self.ring.get, known.key_id)
-        except StoreUnavailable:
-            return self.now() - known.checked < GRACE_SECONDS
+        if self._failed is not None and (self._asking.locked() or self._lately(self._failed)):
+            return self._trusted(known)
+        async with self._asking:
+            if self._lately(known.checked):  # somebody asked meanwhile
+                return True
+            if self._failed is not None and self._lately(self._failed):
+                return self._trusted(known)
+            try:
+                key = await run_sync(self.ring.get, known.key_id)
+            except StoreUnavailable:
+                self._failed = self.now()
+                return self._trusted(known)
+            self._failed = None
+        if key is None or not key.alive(self.now()):
+            return False
         known.checked = self.now()
-        return key is not None and key.alive(self.now())
+        return True
+
+    def _lately(self, time: float) -> bool:
+        return self.now() - time < RECHECK_SECONDS
+
+    def _trusted(self, known: _Known) -> bool:
+        return self.now() - known.checked < GRACE_SECONDS
 
     def _verify(self, text: str) -> _Known | None:
         if text.startswith(f"{PREFIX}_"):
