@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,21 @@ def test_what_is_deployed_names_settings_that_exist(name):
     named = {match.lower() for match in re.findall(rf"{PREFIX}(\w+)", text)}
     assert named
     assert named <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "needed"),
+    [
+        ((DEPLOY / "Dockerfile").read_text(encoding="utf-8"), {"serving", "oidc", "postgres", "mqtt", "otel"}),
+        (RUNBOOK, {"serving", "oidc"}),
+    ],
+    ids=["Dockerfile", "runbook"],
+)
+def test_what_is_installed_can_do_what_is_told(text, needed):
+    known = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    installs = [set(extras.split(",")) for extras in re.findall(r"'\.\[([\w,]+)\]'", text)]
+    assert installs
+    assert all(needed <= extras <= known for extras in installs)
 
 
 def test_the_containers_are_confined():
