@@ -21,6 +21,9 @@ from citybrain_serving.inputs import health, last_seen, newest_window
 from citybrain_serving.snapshot import Forecast, Snapshot, Source
 from citybrain_serving.store import ObservationStore
 
+AWAITED_SECONDS = 5.0
+"""How long a forecast is called fresh while the next may come out any moment."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -107,6 +110,16 @@ class Cycle:
             step, offset = 60 * ticks.step_minutes, 60 * ticks.offset_minutes
             due.append(((now - grace - offset) // step + 1) * step + offset + grace)
         return min(due)
+
+    def fresh_for(self, now: float) -> float:
+        """How long what is published will probably stand, in seconds: until the next tick of any task, and a moment at
+        most while the observations of the last one are awaited. ``now`` in seconds since 1970 UTC."""
+        left = []
+        for ticks in self._clocks:
+            step, offset = 60 * ticks.step_minutes, 60 * ticks.offset_minutes
+            since = (now - offset) % step
+            left.append(min(step - since, AWAITED_SECONDS if since < self.grace.total_seconds() else step))
+        return min(left)
 
     def swap(self, bundle: Bundle, forecaster: FeaturedForecaster) -> None:
         """From the next cycle on ``bundle`` forecasts its task; what is published stands until then."""

@@ -240,12 +240,12 @@ class Service:
         return now is None or not self.leadership.connected or forecast.stale(now, self.settings.stale_steps)
 
     def fresh(self) -> str:
-        """``Cache-Control`` of the newest forecasts: fresh until the next cycle is due. A replay, whose time jumps, is
-        asked again each time."""
+        """``Cache-Control`` of the newest forecasts: fresh until the next tick, and briefly while those of the last one
+        are awaited. A replay, whose time jumps, is asked again each time."""
         if self.settings.clock != "system":
             return "no-cache"
         now = self.clock.seconds()
-        seconds = 0 if now is None else max(0, int(self.cycle.due_after(now) - now))
+        seconds = 0 if now is None else int(self.cycle.fresh_for(now))
         return f"public, max-age={seconds}, must-revalidate"
 
     def _swapped(self, bundle: Bundle) -> None:

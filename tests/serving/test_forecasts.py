@@ -208,7 +208,10 @@ def test_what_grows_stale_is_said_at_once(tmp_path, bundles, city, live):
         service.cycle.run()
         first = client.get(ROADS)
         assert not first.json()["stale"]
-        assert first.headers["cache-control"] == "public, max-age=50, must-revalidate"
+        for second, age in ((10, 5), (59, 5), (60, 240), (292, 8), (299.5, 0), (300, 5)):
+            clock.time = pd.Timestamp("2026-03-17T00:00:00Z") + pd.Timedelta(seconds=second)
+            for address in (ROADS, "/v1/city"):
+                assert client.get(address).headers["cache-control"] == f"public, max-age={age}, must-revalidate"
         clock.time += pd.Timedelta(minutes=20)
         later = client.get(ROADS, headers={"If-None-Match": first.headers["etag"]})
         assert later.status_code == 200
