@@ -55,6 +55,7 @@ SELECTIONS: Mapping[str, str] = {
         "没有保存 {1} 发布的 {0} 预测；其 history 列出所保存的预测"
     ),
     "there is no parameter {} here, only {}": "此处没有参数 {0}，只有 {1}",
+    "{} is given {} times; it takes one value": "{0} 给出了 {1} 次；该参数只取一个值",
     "no forecast has been computed yet": "尚未计算出预测",
     "no forecast has been computed yet; it takes observations, and a moment": "尚未计算出预测；需要观测数据，并请稍候",
     "this address answers {}": "此地址提供 {0}",

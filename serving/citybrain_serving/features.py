@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -30,7 +30,7 @@ def feature_page(
     rows: np.ndarray,
     page: Page,
     address: str,
-    query: dict[str, Any],
+    query: Sequence[tuple[str, str]],
     told: Callable[[int], dict[str, Any]],
     now: pd.Timestamp,
 ) -> bytes:
@@ -84,6 +84,6 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
-def _link(relation: str, address: str, query: dict[str, Any], page: Page) -> dict[str, str]:
-    parameters = {**{k: v for k, v in query.items() if v is not None}, "limit": page.limit, "offset": page.offset}
+def _link(relation: str, address: str, query: Sequence[tuple[str, str]], page: Page) -> dict[str, str]:
+    parameters = [*query, ("limit", page.limit), ("offset", page.offset)]
     return {"rel": relation, "type": "application/geo+json", "href": f"{address}?{urlencode(parameters)}"}

@@ -72,7 +72,8 @@ def joined(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
 
 def next_page(request: Request, offset: int, bounds: Mapping[str, str] = MappingProxyType({})) -> str:
     """A ``Link`` (RFC 8288) to the same question from ``offset`` on, with the ``bounds`` that were taken for it."""
-    query = urlencode({**request.query_params, **bounds, "offset": offset})
+    kept = [(k, v) for k, v in request.query_params.multi_items() if k != "offset" and k not in bounds]
+    query = urlencode([*kept, *bounds.items(), ("offset", offset)])
     return f'<{request.url.path}?{query}>; rel="next"'
 
 

@@ -77,7 +77,7 @@ def test_one_node_by_its_id(warm):
     ("address", "known"),
     [
         ("/v1/roads?owners=west", "limit, offset, index, ids, bbox, owner, cell, class"),
-        ("/v1/forecasts/congestion?horizons=5", "horizon, quantiles, index, issued, ids, bbox, owner, cell, class"),
+        ("/v1/forecasts/congestion?horizons=5", "index, issued, ids, bbox, owner, cell, class, horizon, quantiles"),
         ("/v1/city?x=", "none"),
     ],
 )
@@ -86,6 +86,44 @@ def test_a_misspelt_filter_does_not_select_the_whole_city(warm, address, known):
     assert answer.status_code == 422
     assert answer.json()["detail"].endswith(f"here, only {known}")
     assert answer.json()["parameter"] in address
+
+
+def test_a_list_may_be_given_in_parts(warm):
+    for parts, whole in (
+        ("ids=r1&ids=r2", "ids=r1,r2"),
+        ("ids=r4&ids=r1,r2", "ids=r4,r1,r2"),
+        ("cell=cell0&cell=cell2", "cell=cell0,cell2"),
+        ("owner=east&owner=west", "owner=east,west"),
+        ("class=local&class=primary", "class=local,primary"),
+        ("horizon=5&horizon=10", "horizon=5,10"),
+        ("quantiles=0.1&quantiles=0.9", "quantiles=0.1,0.9"),
+    ):
+        answers = [warm.get(f"/v1/forecasts/congestion?{query}") for query in (parts, whole)]
+        assert answers[0].status_code == 200
+        assert answers[0].content == answers[1].content
+    page = warm.get("/v1/roads?ids=r1&ids=r2&limit=1").json()
+    (following,) = (link["href"] for link in page["links"] if link["rel"] == "next")
+    assert [feature["id"] for feature in warm.get(following).json()["features"]] == ["r2"]
+    entities = warm.get("/v1/ngsi-ld/entities?type=TrafficFlowForecast&ids=r1&ids=r2&limit=1")
+    (more,) = entities.links.values()
+    assert "r2" in warm.get(more["url"]).text
+
+
+@pytest.mark.parametrize(
+    ("address", "parameter"),
+    [
+        ("/v1/forecasts/congestion?index=tpi&index=tti", "index"),
+        ("/v1/roads?bbox=0,0,1,1&bbox=121,31,122,32", "bbox"),
+        ("/v1/roads?limit=1&limit=2", "limit"),
+        ("/v1/problems?task=pm25&task=congestion", "task"),
+        ("/v1/cases?state=open&state=closed", "state"),
+        ("/v1/at?lat=31.2&lon=121.5&lat=0", "lat"),
+    ],
+)
+def test_what_takes_one_value_is_not_given_twice(warm, address, parameter):
+    answer = warm.get(address)
+    assert (answer.status_code, answer.json()["parameter"]) == (422, parameter)
+    assert answer.json()["detail"] == f"{parameter} is given 2 times; it takes one value"
 
 
 def test_a_probe_is_answered_whatever_it_adds(warm):

@@ -62,8 +62,8 @@ def router(service: Service) -> APIRouter:
         request: Request,
         task: Annotated[str, Path(description="`congestion` or `pm25`")],
         places: Selected,
-        horizon: Horizon = None,
-        quantiles: Quantiles = None,
+        horizon: Horizon,
+        quantiles: Quantiles,
         index: IndexName = None,
         issued: Annotated[Moment | None, Query(description="issue time of an older forecast")] = None,
     ) -> Response:

@@ -91,7 +91,7 @@ def _answer(
         np.arange(len(places)) if rows is None else rows,
         page,
         request.url.path,
-        {k: v for k, v in request.query_params.items() if k not in ("limit", "offset")},
+        [(k, v) for k, v in request.query_params.multi_items() if k not in ("limit", "offset")],
         _told(service, node, index, language),
         service.clock.now() or pd.Timestamp.now("UTC"),
     )

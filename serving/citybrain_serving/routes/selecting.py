@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends, Query
+from pydantic import Field
 
 from citybrain_serving.indices.catalogue import INDICES
 from citybrain_serving.selection import Filter
@@ -15,26 +16,43 @@ BOX = {"pattern": f"^{_LON},{_LAT},{_LON},{_LAT}$"}
 NUMBERS = {"pattern": r"^\d+(\.\d+)?(,\d+(\.\d+)?)*$"}
 # Told to callers; what leaves it is refused further in, where the message can name what there is to choose from.
 
-Horizon = Annotated[
-    str | None,
-    Query(description="minutes ahead, separated by commas; all by default", json_schema_extra=NUMBERS),
-]
-Quantiles = Annotated[
-    str | None, Query(description="levels, separated by commas; all by default", json_schema_extra=NUMBERS)
-]
+Word = Annotated[str, Field(min_length=1)]
+Numbers = Annotated[str, Field(json_schema_extra=NUMBERS)]
+# A list is separated by commas, or its parameter given again, or both.
+
 IndexName = Annotated[
     str | None, Query(max_length=40, description="an index of /v1/indices", json_schema_extra={"enum": [*INDICES]})
 ]
 
 
+async def _horizon(
+    horizon: Annotated[
+        list[Numbers] | None, Query(description="minutes ahead, separated by commas; all by default")
+    ] = None,
+) -> str | None:
+    return _joined(horizon)
+
+
+async def _quantiles(
+    quantiles: Annotated[list[Numbers] | None, Query(description="levels, separated by commas; all by default")] = None,
+) -> str | None:
+    return _joined(quantiles)
+
+
 async def _filter(
-    ids: Annotated[str | None, Query(min_length=1, description="node ids, separated by commas; all by default")] = None,
+    ids: Annotated[list[Word] | None, Query(description="node ids, separated by commas; all by default")] = None,
     bbox: Annotated[str | None, Query(description="west,south,east,north in degrees", json_schema_extra=BOX)] = None,
-    owner: Annotated[str | None, Query(min_length=1, description="who answers for the node (路长), or several")] = None,
-    cell: Annotated[str | None, Query(min_length=1, description="grid cell (网格), or several")] = None,
-    road_class: Annotated[str | None, Query(alias="class", min_length=1, description="of the road, or several")] = None,
+    owner: Annotated[list[Word] | None, Query(description="who answers for the node (路长), or several")] = None,
+    cell: Annotated[list[Word] | None, Query(description="grid cell (网格), or several")] = None,
+    road_class: Annotated[list[Word] | None, Query(alias="class", description="of the road, or several")] = None,
 ) -> Filter:
-    return Filter(ids, bbox, owner, cell, road_class)
+    return Filter(_joined(ids), bbox, _joined(owner), _joined(cell), _joined(road_class))
 
 
+def _joined(values: list[str] | None) -> str | None:
+    return None if values is None else ",".join(values)
+
+
+Horizon = Annotated[str | None, Depends(_horizon)]
+Quantiles = Annotated[str | None, Depends(_quantiles)]
 Selected = Annotated[Filter, Depends(_filter)]

@@ -107,7 +107,7 @@ def router(service: Service) -> APIRouter:
         request: Request,
         places: Selected,
         kind: Annotated[Literal["AirQualityForecast", "TrafficFlowForecast"], Query(alias="type")],
-        horizon: Horizon = None,
+        horizon: Horizon,
         options: Annotated[Literal["normalized", "keyValues"], Query()] = "normalized",
         limit: Annotated[int, Query(ge=1, le=1_000, description="nodes on a page")] = 100,
         offset: Annotated[int, Query(ge=0, le=100_000_000, description="nodes before the page")] = 0,
@@ -135,7 +135,7 @@ def router(service: Service) -> APIRouter:
         request: Request,
         task: Annotated[str, Path(description="`congestion` or `pm25`")],
         places: Selected,
-        horizon: Horizon = None,
+        horizon: Horizon,
         limit: Annotated[int, Query(ge=1, le=5_000, description="nodes on a page")] = 1_000,
         offset: Annotated[int, Query(ge=0, le=100_000_000, description="nodes before the page")] = 0,
     ) -> Response:
