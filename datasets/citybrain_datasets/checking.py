@@ -20,7 +20,7 @@ from citybrain_datasets.node_order import node_order
 from citybrain_datasets.report import Finding
 from citybrain_datasets.runs import Runs, find_runs
 from citybrain_datasets.signals import Signal
-from citybrain_datasets.store import CITIES, EMBEDDED, load_city
+from citybrain_datasets.store import EMBEDDED, city_folder, load_city
 
 MUCH_MISSING = 0.5
 FAR_M = 250_000.0
@@ -69,7 +69,7 @@ class CityReport:
 
 def open_city(source: str, root: Path | None = None) -> tuple[City, list[Finding]]:
     """A city by folder, ``embedded``, a YAML or a packaged name, and what its import noticed."""
-    folder = CITIES / EMBEDDED if source == EMBEDDED else Path(source)
+    folder = city_folder(source)
     if not (folder / "city.yaml").is_file() and not folder.is_dir() and source != EMBEDDED:
         city, report = import_city(source, root)
         return city, report.findings

@@ -5,7 +5,6 @@ city.yaml  road.parquet  air.parquet  edges/<relation>.parquet  signals/<signal>
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from citybrain_datasets.city import EDGE_COLUMNS, NODE_COLUMNS, City
 from citybrain_datasets.errors import CityError, Problem
+from citybrain_datasets.folders import standing, swap_in
 from citybrain_datasets.signal_file import open_parquet, read_signal, write_signal
 from citybrain_datasets.signals import KINDS, NodeType, Signal
 
@@ -73,11 +73,15 @@ def save_city(city: City, folder: Path | str, extras: Mapping[str, bytes] | None
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         _write(city, draft, extras or {})
-        _sync(draft)
         draft.chmod(0o755)  # mkdtemp keeps a folder to its owner; a city is to be read
-        _swap(draft, folder)
+        swap_in(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def city_folder(source: Path | str) -> Path:
+    """Where a saved city, or the embedded one, is read from."""
+    return CITIES / EMBEDDED if str(source) == EMBEDDED else standing(Path(source))
 
 
 def load_city(source: Path | str) -> City:
@@ -86,7 +90,7 @@ def load_city(source: Path | str) -> City:
     Signal values stay on disk until they are asked for. Raises :class:`CityError` naming file, row and column
     of whatever is missing, truncated or at odds with ``city.yaml``.
     """
-    folder = CITIES / EMBEDDED if str(source) == EMBEDDED else Path(source)
+    folder = city_folder(source)
     file = _city_file(folder)
     nodes = {
         cast(NodeType, n): _table(folder / f"{n}.parquet", ("id", *NODE_COLUMNS)).set_index("id")
@@ -149,31 +153,6 @@ def _write(city: City, draft: Path, extras: Mapping[str, bytes]) -> None:
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:
     pq.write_table(pa.Table.from_pandas(table, preserve_index=False), path, compression="zstd")
-
-
-def _sync(draft: Path) -> None:
-    for path in [*draft.rglob("*"), draft]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _swap(draft: Path, folder: Path) -> None:
-    """Puts ``draft`` in the place of ``folder``; if that fails, ``folder`` is what it was."""
-    if not folder.exists():
-        draft.rename(folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-    folder.replace(old / folder.name)
-    try:
-        draft.rename(folder)
-    except OSError:
-        (old / folder.name).replace(folder)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _city_file(folder: Path) -> CityFile:

@@ -20,6 +20,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from citybrain_datasets.errors import CityBrainError
+from citybrain_datasets.folders import standing, swap_in
 from citybrain_models.onnx_tensors import OnnxFileError, refuse_external_tensors
 
 MANIFEST = "manifest.json"
@@ -51,18 +52,9 @@ def write_folder(folder: Path, files: Mapping[str, bytes], about: Mapping[str, A
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         for name, data in {**files, MANIFEST: manifest}.items():
-            with open(work / name, "wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
+            (work / name).write_bytes(data)
         work.chmod(0o755)
-        if folder.exists():
-            old = work.with_name(work.name + ".old")
-            folder.rename(old)
-            work.rename(folder)
-            shutil.rmtree(old)
-        else:
-            work.rename(folder)
+        swap_in(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return sha(manifest)
@@ -74,6 +66,7 @@ def read_folder(folder: Path, expected: Mapping[str, Any]) -> tuple[dict[str, by
     ``expected`` is what the manifest must say of itself, its ``format`` for one. Raises :class:`BundleError`, naming
     the file, for anything missing, altered or foreign.
     """
+    folder = standing(folder)
     if not folder.is_dir() or folder.is_symlink():
         raise BundleError(f"{folder}: is no bundle folder")
     raw = read_plain(folder / MANIFEST, LARGEST_MANIFEST)

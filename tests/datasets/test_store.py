@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from citybrain_datasets.checking import open_city
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError
 from citybrain_datasets.signals import Signal
@@ -120,6 +124,46 @@ def test_a_failed_save_leaves_what_was_there(saved: Path) -> None:
     with pytest.raises(CityError):
         City.load(saved).replace(signals={"speed": broken}).save(saved)
     assert City.load(saved).fingerprint() == before
+    assert [path.name for path in saved.parent.iterdir()] == ["toy"]
+
+
+def test_a_swap_that_fails_leaves_what_was_there(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, rename = City.load(saved).fingerprint(), Path.rename
+
+    def full(path: Path, target: Path) -> Path:
+        if path.name.startswith(".toy.") and path.name != ".toy.replaced":
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="no space left"):
+        city(np.ones((4, 3), np.float32)).save(saved)
+    assert City.load(saved).fingerprint() == before
+    assert [path.name for path in saved.parent.iterdir()] == ["toy"]
+
+
+KILLED_BETWEEN_RENAMES = """
+import os, sys
+from pathlib import Path
+from citybrain_datasets.folders import swap_in
+
+rename = Path.rename
+Path.rename = lambda path, target: os._exit(9) if path.name == "draft" else rename(path, target)
+swap_in(Path(sys.argv[1]).with_name("draft"), Path(sys.argv[1]))
+"""
+
+
+def test_a_city_survives_a_kill_while_it_is_replaced(saved: Path) -> None:
+    before = City.load(saved).fingerprint()
+    (saved.parent / "draft").mkdir()
+    assert subprocess.run([sys.executable, "-c", KILLED_BETWEEN_RENAMES, saved], check=False).returncode == 9
+    assert not saved.exists()
+    assert City.load(saved).fingerprint() == before
+    assert open_city(str(saved))[0].fingerprint() == before
+    (saved.parent / "draft").rmdir()
+    replacement = city(np.ones((4, 3), np.float32))
+    replacement.save(saved)
+    assert City.load(saved).fingerprint() == replacement.fingerprint()
     assert [path.name for path in saved.parent.iterdir()] == ["toy"]
 
 

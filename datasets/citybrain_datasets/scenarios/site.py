@@ -20,7 +20,7 @@ from citybrain_datasets.scenarios.trips import endow
 from citybrain_datasets.simulation.demand import Day, draw_trips
 from citybrain_datasets.simulation.network import read_segments
 from citybrain_datasets.simulation.plan import Plan
-from citybrain_datasets.store import CITIES, EMBEDDED, schema_problems
+from citybrain_datasets.store import city_folder, schema_problems
 
 WARM_UP_S = WARM_UP * STEP_MINUTES * 60
 _FAR = 1000
@@ -81,7 +81,7 @@ def open_site(source: Path | str) -> Site:
     Raises :class:`CityError` where the folder has no ``network.net.xml.gz`` and ``plan.yaml``: a city that was
     measured has no trips to send through a simulator.
     """
-    folder = CITIES / EMBEDDED if str(source) == EMBEDDED else Path(source)
+    folder = city_folder(source)
     city = City.load(folder)
     network, plan = folder / "network.net.xml.gz", folder / "plan.yaml"
     absent = [p.name for p in (network, plan) if not p.is_file()]

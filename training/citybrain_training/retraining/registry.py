@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from citybrain_datasets.errors import CityBrainError
+from citybrain_datasets.folders import swap_in
 from citybrain_models.bundle import MANIFEST, Bundle, BundleError
 from citybrain_training.tracking import BUNDLE, CHALLENGER, CHAMPION, alias_version
 
@@ -136,13 +136,7 @@ def fetch(uri: str, out: Path) -> Bundle:
     found = version_of(uri)
     with artifacts(found, BUNDLE, beside=out) as folder:
         bundle = _verified(found, folder)
-        for file in folder.iterdir():
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
-        old = folder.parent / "old"
-        if out.exists():
-            out.rename(old)
-        folder.rename(out)
+        swap_in(folder, out)
     return bundle
 
 
