@@ -96,6 +96,18 @@ def test_what_is_learned_ends_with_the_date(city: City, inside: Counterfactual) 
     assert "no2" not in " ".join(inputs(city, "in", "air").columns)
 
 
+def test_winds_from_either_side_of_north_are_north_together(city: City) -> None:
+    half = pd.Timedelta(minutes=30)
+    wind = {
+        "wind_speed": Signal("wind_speed", "city", START, half, np.full((48, 1), 4.0)),
+        "wind_direction": Signal("wind_direction", "city", START, half, np.resize([350.0, 10.0], (48, 1))),
+    }
+    table = inputs(city.replace(signals=city.signals | wind), "in", "air").loc[START + 2 * half :].head(20)
+    assert table["wind_north"].to_numpy() == pytest.approx(4 * np.cos(np.deg2rad(10)))
+    assert table["wind_east"].to_numpy() == pytest.approx(0, abs=1e-6)
+    assert "wind_direction" not in table
+
+
 def test_a_study_has_its_placebos(city: City) -> None:
     record = run_study(city, Study.model_validate(STUDY))
     assert {p["node"] for p in record["placebo_places"]} == {"far1", "far2", "far3"}  # type: ignore[attr-defined]

@@ -37,7 +37,8 @@ class Counterfactual:
 def inputs(city: City, node: str, kind: NodeType) -> pd.DataFrame:
     """Hourly inputs at ``node``, indexed by the UTC end of the hour.
 
-    Weather of the hour and its means over the last 6 and 24 hours, wind as a vector; hour, weekday and day off in local
+    Weather of the hour and its means over the last 6 and 24 hours; wind as a vector to where it comes from, its
+    directions averaged as vectors too, since 350° and 10° are north together; hour, weekday and day off in local
     time; and the season as the cosine of the day of the year, which is the same in December as in early January, so
     that a record of eleven months holds the twelfth.
     """
@@ -51,10 +52,12 @@ def inputs(city: City, node: str, kind: NodeType) -> pd.DataFrame:
             columns[name] = pd.Series(signal.values[:, column].astype(float), signal.times)
     if not {"wind_speed", "temperature"} & columns.keys():
         raise CityError([Problem(f"city {city.name}", f"has no weather at {node}; the counterfactual needs it")])
+    if "wind_direction" in columns:
+        origin = np.deg2rad(columns.pop("wind_direction"))
+        columns |= {"wind_east": np.sin(origin), "wind_north": np.cos(origin)}
     table = pd.DataFrame(columns).resample("1h", closed="right", label="right").mean()
-    if {"wind_speed", "wind_direction"} <= columns.keys():
-        towards = np.deg2rad(table.pop("wind_direction"))
-        table["wind_east"], table["wind_north"] = (table["wind_speed"] * f(towards) for f in (np.sin, np.cos))
+    if {"wind_speed", "wind_east"} <= columns.keys():
+        table[["wind_east", "wind_north"]] = table[["wind_east", "wind_north"]].mul(table["wind_speed"], axis=0)
     for name in [c for c in ("wind_speed", "temperature", "precipitation", "mixing_height") if c in table]:
         for hours in (6, 24):
             table[f"{name}_{hours}h"] = table[name].rolling(hours, min_periods=1).mean()
