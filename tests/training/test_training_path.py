@@ -16,14 +16,16 @@ from mlflow import MlflowClient
 
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError, ConfigError
+from citybrain_datasets.main import main
 from citybrain_models.bundle import Bundle, BundleError
 from citybrain_models.onnx_forecaster import OnnxForecaster, open_session
 from citybrain_training.config import TrainConfig, read_config
 from citybrain_training.export import ParityError, check_parity, example_inputs, export_onnx
-from citybrain_training.fitting import NetworkForecaster, fit
+from citybrain_training.fitting import NetworkForecaster, fit, load_weights
 from citybrain_training.module import ForecastModule, build_network
 from citybrain_training.pipeline import Outcome, train
 from citybrain_training.preparation import prepare
+from citybrain_training.weights import WeightsError
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +201,56 @@ def test_a_wrong_configuration_names_file_and_key(tmp_path: Path, text: str, mes
     with pytest.raises(ConfigError, match=r"train\.yaml") as raised:
         read_config(path)
     assert message in str(raised.value)
+
+
+def test_a_configuration_that_is_no_utf8_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_bytes("# größer\nseed: 3".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"train\.yaml: is no UTF-8 .* position 4"):
+        read_config(path)
+    path.write_text("# größer\nseed: 3", encoding="utf-8")
+    assert read_config(path).seed == 3
+
+
+def test_a_wrong_change_of_a_configuration_names_its_key(quick: TrainConfig) -> None:
+    with pytest.raises(ConfigError, match=r"configuration: fit\.epochs: Input should be greater than 0"):
+        quick.merged({"fit": {"epochs": 0}})
+
+
+@pytest.mark.parametrize(("option", "value"), [("--epochs", "0"), ("--seed", "-1")])
+def test_a_training_without_epochs_is_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["train", "embedded", "--task", "congestion", option, value])
+    assert left.value.code == 2
+    assert f"Invalid value for '{option}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"no checkpoint", "holds no weights"), (b"", "holds no weights"), (None, "cannot be read")],
+)
+def test_an_export_of_what_is_no_checkpoint_is_told(
+    saved_city: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, told: str
+) -> None:
+    checkpoint = tmp_path / "best.ckpt"
+    if content is not None:
+        checkpoint.write_bytes(content)
+    with pytest.raises(SystemExit) as left:
+        main(["export", str(checkpoint), str(saved_city), "--task", "congestion", "--out", str(tmp_path / "bundle")])
+    assert left.value.code == 2
+    assert f"best.ckpt: {told}" in capsys.readouterr().err
+
+
+def test_weights_of_another_network_are_refused(small_city: City, quick: TrainConfig, tmp_path: Path) -> None:
+    preparation = prepare(small_city, "congestion", quick)
+    module = ForecastModule(build_network(preparation), preparation)
+    state = module.state_dict()
+    torch.save({"state_dict": {"elsewhere": torch.zeros(1)}}, tmp_path / "other.ckpt")
+    wide = {name: torch.cat([tensor, tensor]) if tensor.ndim else tensor for name, tensor in state.items()}
+    torch.save({"state_dict": wide}, tmp_path / "wide.ckpt")
+    for file in ("other.ckpt", "wide.ckpt"):
+        with pytest.raises(WeightsError, match="belongs to another network"):
+            load_weights(module, tmp_path / file)
 
 
 def test_a_task_the_city_cannot_serve_is_refused(small_city: City, quick: TrainConfig) -> None:

@@ -45,8 +45,8 @@ def train(
     task: TaskOption,
     config: ConfigOption = None,
     out: Annotated[Path | None, typer.Option(help="folder of the run [default: runs/CITY-TASK]")] = None,
-    seed: Annotated[int | None, typer.Option(help="overrides the configuration's seed")] = None,
-    epochs: Annotated[int | None, typer.Option(help="overrides the configuration's epochs")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="overrides the configuration's seed")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="overrides the configuration's epochs")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the run's last checkpoint")] = False,
     track: Annotated[bool, typer.Option(help="log to MLflow and register the model")] = True,
     home: Annotated[Path, typer.Option(help="folder of MLflow's database when MLFLOW_TRACKING_URI is not set")] = Path(

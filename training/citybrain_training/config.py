@@ -107,17 +107,17 @@ class TrainConfig(_Strict):
     network: NetworkConfig = NetworkConfig()
     fit: FitConfig = FitConfig()
     split: SplitConfig = SplitConfig()
-    seed: int = 1
+    seed: int = Field(1, ge=0, lt=2**32)
     threads: int = Field(2, gt=0)
     trainer: dict[str, Any] = Field(default_factory=dict)
     """Options of Lightning's Trainer (accelerator, devices, strategy, precision …), passed on as they are."""
 
     def merged(self, changes: dict[str, Any]) -> TrainConfig:
-        """This configuration with some leaves changed, validated anew."""
+        """This configuration with some leaves changed, validated anew. Raises :class:`ConfigError` naming the leaf."""
         base = self.model_dump(by_alias=True, exclude_unset=True)
         for key, value in changes.items():
             base[key] = {**base.get(key, {}), **value} if isinstance(value, dict) else value
-        return TrainConfig.model_validate(base)
+        return _validated(base, "configuration")
 
 
 def read_config(path: Path | str | None) -> TrainConfig:
@@ -126,11 +126,19 @@ def read_config(path: Path | str | None) -> TrainConfig:
         return TrainConfig()
     path = Path(path)
     try:
-        return TrainConfig.model_validate(yaml.safe_load(path.read_text()) or {})
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no UTF-8 ({error})") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is no YAML: {error}") from None
+    return _validated(content or {}, str(path))
+
+
+def _validated(content: object, where: str) -> TrainConfig:
+    try:
+        return TrainConfig.model_validate(content)
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()]
+        lines = [f"{where}: {'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()]
         raise ConfigError("\n".join(lines)) from None

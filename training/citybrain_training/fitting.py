@@ -23,7 +23,7 @@ from citybrain_training.deadline import Deadline
 from citybrain_training.linear_start import start_linear
 from citybrain_training.module import ForecastModule, build_network
 from citybrain_training.preparation import Preparation
-from citybrain_training.weights import start_from
+from citybrain_training.weights import WeightsError, read_weights, start_from
 
 # Its notes on hardware and products are nothing a person can act on; warnings and errors stay.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -119,9 +119,16 @@ def _cpu_seconds() -> float:
 
 
 def load_weights(module: ForecastModule, checkpoint: Path) -> None:
-    """Loads the weights of a checkpoint; its code is never run (``weights_only``)."""
-    state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    module.load_state_dict({k: v for k, v in state.items() if not k.startswith("val_error")}, strict=False)
+    """Loads the weights of a checkpoint; its code is never run (``weights_only``).
+
+    Raises :class:`~citybrain_training.weights.WeightsError` for a file that holds none, or those of another network.
+    """
+    state = read_weights(checkpoint)["state_dict"]
+    try:
+        module.load_state_dict({k: v for k, v in state.items() if not k.startswith("val_error")})
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()  # the line before it names a class
+        raise WeightsError(f"{checkpoint}: belongs to another network ({first[:200]})") from None
 
 
 def _callbacks(preparation: Preparation, progress: bool) -> list[Callback]:

@@ -38,7 +38,8 @@ def read_weights(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
     except (pickle.UnpicklingError, RuntimeError, LookupError, TypeError, ValueError, EOFError) as error:
-        raise WeightsError(f"{path}: holds no weights ({str(error).splitlines()[0][:200]})") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise WeightsError(f"{path}: holds no weights ({reason[:200]})") from None
 
 
 def start_from(module: ForecastModule, preparation: Preparation, path: Path) -> int:

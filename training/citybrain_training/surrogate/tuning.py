@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from citybrain_models.nn.surrogate import SurrogateEnsemble
 from citybrain_models.surrogate.bundle import SurrogateBundle
@@ -21,6 +20,7 @@ from citybrain_training.surrogate.fitting import fit_surrogate
 from citybrain_training.surrogate.module import SurrogateModule, build_network
 from citybrain_training.surrogate.pipeline import bundle_at, exported, judged
 from citybrain_training.surrogate.runs import Study
+from citybrain_training.weights import WeightsError, read_weights
 
 EPOCHS, SLOWER, MINUTES = 40, 5.0, 3.0
 """Of fine-tuning: rounds over the runs, by what the learning rate is divided, and the longest it may take."""
@@ -54,12 +54,16 @@ def tuned(training: Path, seen: Study) -> SurrogateBundle:
 def trained_network(training: Path, place: Study) -> tuple[SurrogateConfig, SurrogateEnsemble]:
     """The configuration and the network of a finished training, to be run on ``place``. Raises :class:`SurrogateError`
     where the folder holds none, or weights of another form."""
-    config = SurrogateConfig.model_validate_json((training / "config.json").read_text(encoding="utf-8"))
+    settings = training / "config.json"
+    try:
+        config = SurrogateConfig.model_validate_json(settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SurrogateError(f"{settings}: is no configuration of a surrogate: {error}") from None
     module = SurrogateModule(build_network(config, place), config, [place])
     checkpoint = training / "fit" / "best.ckpt"
     try:
-        module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
-    except (OSError, RuntimeError) as error:
+        module.load_state_dict(read_weights(checkpoint)["state_dict"])
+    except (WeightsError, RuntimeError) as error:
         raise SurrogateError(f"{checkpoint}: is no training of this network: {error}") from None
     return config, module.network
 
