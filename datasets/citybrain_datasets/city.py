@@ -109,8 +109,7 @@ class City:
         return load_city(source)
 
     def _problems(self) -> Iterable[Problem]:
-        if not self.name or not all(c.isalnum() or c in "-_" for c in self.name):
-            yield Problem("city", f"name {self.name!r} must be letters, digits, '-' or '_'")
+        yield from name_problems(self.name)
         try:
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError):
@@ -150,6 +149,12 @@ class City:
             yield Problem(where, f"has {signal.shape[1]} columns for {width} {signal.node} nodes")
         if signal.step <= pd.Timedelta(0):
             yield Problem(where, f"step {signal.step} must be positive")
+
+
+def name_problems(name: str) -> Iterable[Problem]:
+    """What is wrong with the name of a city."""
+    if not name or not all(c.isalnum() or c in "-_" for c in name):
+        yield Problem("city", f"name {name!r} must be letters, digits, '-' or '_'")
 
 
 def _node_problems(node: str, table: pd.DataFrame) -> Iterable[Problem]:

@@ -63,12 +63,7 @@ def save_city(city: City, folder: Path | str, extras: Mapping[str, bytes] | None
     sibling and moved into place; an existing city is replaced, any other folder is left alone and refused.
     """
     folder = Path(folder).absolute()
-    if (
-        folder.exists()
-        and not (folder / "city.yaml").is_file()
-        and (not folder.is_dir() or any(folder.iterdir()))
-    ):
-        raise CityError([Problem(str(folder), "exists and is no saved city; it is not overwritten")])
+    refuse_foreign(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -77,6 +72,16 @@ def save_city(city: City, folder: Path | str, extras: Mapping[str, bytes] | None
         swap_in(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raises :class:`CityError` where ``folder`` holds something else than a saved city."""
+    if (
+        folder.exists()
+        and not (folder / "city.yaml").is_file()
+        and (not folder.is_dir() or any(folder.iterdir()))
+    ):
+        raise CityError([Problem(str(folder), "exists and is no saved city; it is not overwritten")])
 
 
 def city_folder(source: Path | str) -> Path:

@@ -99,6 +99,29 @@ def test_an_unknown_parameter_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    with pytest.raises(SystemExit) as left:
+        main([*VILLAGE, *options])
+    assert left.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_what_may_not_be_written_is_refused_before_a_day_is_simulated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work", encoding="utf-8")
+    out = tmp_path / "out"
+    (tmp_path / "out-truth").write_text("not a lie", encoding="utf-8")
+    assert "name 'a b' must be letters" in refused(capsys, "--out", str(tmp_path / "city"), "--name", "a b")
+    assert f"{mine}: exists and is no saved city" in refused(capsys, "--out", str(mine))
+    assert f"{out}-truth: exists and is no saved city" in refused(capsys, "--out", str(out))
+    monkeypatch.chdir(mine)
+    assert f"{mine}: exists and is no saved city" in refused(capsys, "--out", ".")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out-truth"]
+
+
 def test_a_closed_road_carries_nothing_and_its_neighbours_more(tmp_path: Path) -> None:
     from citybrain_datasets.simulation.demand import Day, draw_trips
     from citybrain_datasets.simulation.disruptions import Disruption

@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from citybrain_datasets.errors import ConfigError
+from citybrain_datasets.city import name_problems
+from citybrain_datasets.errors import CityError, ConfigError
 from citybrain_datasets.simulation.build import Simulated, simulate_city
 from citybrain_datasets.simulation.plan import Plan
-from citybrain_datasets.store import save_city
+from citybrain_datasets.store import refuse_foreign, save_city
 
 
 def simulate(
@@ -36,6 +37,8 @@ def simulate(
         parameters = Plan.model_validate(given)
     except ValidationError as error:
         raise ConfigError(f"{plan or 'simulate'}: {error}") from error
+    out = out.absolute()  # `.` has a name as well
+    _refuse(name, out)
     work = work or out.with_name(f".{out.name}.work")
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -54,6 +57,19 @@ def simulate(
     typer.echo(f"{out}: {made.city.title}, {len(made.city.ids('road'))} segments, {made.city.fingerprint()[:12]}")
 
 
+def _refuse(name: str, out: Path) -> None:
+    """Raises :class:`CityError` for a name no city may have, or a folder that may not be written."""
+    if problems := list(name_problems(name)):
+        raise CityError(problems)
+    for folder in (out, truth_folder(out)):
+        refuse_foreign(folder)
+
+
+def truth_folder(out: Path) -> Path:
+    """Where the truth about the city in ``out`` lies."""
+    return out.with_name(f"{out.name}-truth")
+
+
 def save_simulated(made: Simulated, plan: Plan, work: Path, out: Path) -> None:
     """Writes the city, and the truth beside it.
 
@@ -70,7 +86,7 @@ def save_simulated(made: Simulated, plan: Plan, work: Path, out: Path) -> None:
     }
     emission = pd.DataFrame(made.emission.round(1), made.truth.signals["pm25"].times, made.truth.ids("road"))
     beside = {"emission.parquet": _parquet(emission.rename_axis("time").reset_index())}
-    save_city(made.truth, out.with_name(f"{out.name}-truth"), beside)
+    save_city(made.truth, truth_folder(out), beside)
     save_city(made.city, out, extras)
 
 
