@@ -158,6 +158,43 @@ def test_runs_to_learn_from_are_written_once_and_read_back(village: Village, tmp
         generate(village.site, tmp_path, 2, window=HOUR, seed=9)
 
 
+def test_runs_to_learn_from_are_the_same_whoever_simulates_them(village: Village, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    one, two = tmp_path / "one", tmp_path / "two"
+    generate(village.site, one, 2, window=HOUR)
+    generate(village.site, two, 1, window=HOUR)
+    first = (two / "run-000000.npz").stat().st_mtime_ns
+    generate(village.site, two, 2, window=HOUR, workers=2, progress=lambda n, of: told.append((n, of)))
+    assert (two / "run-000000.npz").stat().st_mtime_ns == first
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert {p.name for p in one.iterdir()} == {p.name for p in two.iterdir()}
+    for alone, shared in zip(read_runs(one), read_runs(two), strict=True):
+        assert alone.scenario == shared.scenario
+        for name in ("speed", "flow", "emission"):
+            np.testing.assert_array_equal(getattr(alone.traffic, name), getattr(shared.traffic, name))
+            np.testing.assert_array_equal(getattr(alone.base, name), getattr(shared.base, name))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["s.yaml", "--mixed", "2"], "a file of scenarios is of no use with --mixed"),
+        (["--mixed", "2", "--replications", "3"], "--replications is of no use with --mixed"),
+        (["--mixed", "2", "--air", "air.yaml"], "--air is of no use with --mixed"),
+        (["--mixed", "2", "--cache", "kept"], "--cache is of no use with --mixed"),
+        (["s.yaml", "--mornings", "2"], "--mornings is of no use without --mixed"),
+    ],
+)
+def test_what_would_not_be_looked_at_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], told: str
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["simulate", *options, "--out", str(tmp_path / "out")])
+    assert left.value.code == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_runs_on_the_same_mornings_differ_by_the_morning_alone(village: Village, tmp_path: Path) -> None:
     generate(village.site, tmp_path, 1, first=3, window=HOUR, mornings=(0, 2))
     assert {p.name for p in tmp_path.glob("run-*")} == {"run-000003-000.npz", "run-000003-002.npz"}

@@ -22,8 +22,12 @@ from citybrain_datasets.scenarios.results import write_results
 from citybrain_datasets.scenarios.site import Site, open_site
 from citybrain_datasets.scenarios.truth import Simulator
 
+WITHOUT_MIXED = ("scenarios", "replications", "air", "cache")
+WITH_MIXED = ("seed", "first", "mornings")
+
 
 def simulate(
+    context: typer.Context,
     scenarios: Annotated[list[Path] | None, typer.Argument(help="Scenario files: .yaml or .jsonl.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("simulated"),
     city: Annotated[str, typer.Option(help="A simulated city's folder, or `embedded`.")] = "embedded",
@@ -42,6 +46,7 @@ def simulate(
     mornings: Annotated[int, typer.Option(min=0, help="Each of them on the first so many mornings; 0: on one.")] = 0,
 ) -> None:
     """Simulate measures with SUMO: congestion, emissions and PM2.5 against the same mornings without them."""
+    _refuse_unused(context, bool(mixed))
     site = _site(city, network, demand)
     try:
         window = Window.model_validate({"begin": begin, "end": end, "off": off})
@@ -53,10 +58,10 @@ def simulate(
     )  # fmt: skip
     if mixed:
         with bar:
-            task = bar.add_task("Runs simulated", total=mixed)
+            task = bar.add_task("Windows simulated", total=None)
             generate(
-                site, out, mixed, first=first, seed=seed, window=window, mornings=range(mornings),
-                progress=lambda n: bar.update(task, completed=n + 1 - first),
+                site, out, mixed, first=first, seed=seed, window=window, mornings=range(mornings), workers=workers,
+                progress=lambda n, of: bar.update(task, completed=n, total=of),
             )  # fmt: skip
         return
     if not scenarios:
@@ -80,6 +85,15 @@ def simulate(
         )
     Console().print(table)
     typer.echo(f"{out}: {len(outcomes)} scenarios against their base")
+
+
+def _refuse_unused(context: typer.Context, mixed: bool) -> None:
+    """Raises :class:`ConfigError` for what was given and would not be looked at."""
+    for name in WITHOUT_MIXED if mixed else WITH_MIXED:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            given = "a file of scenarios" if name == "scenarios" else f"--{name}"
+            raise ConfigError(f"simulate: {given} is of no use {'with' if mixed else 'without'} --mixed")
 
 
 def _site(city: str, network: Path | None, demand: Path | None) -> Site:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -52,6 +53,19 @@ def simulate(site: Site, scenario: Scenario, replication: int, window: Window, *
     return run(site.network, site.segments, site.city.edges["road-road"], trips, actions)
 
 
+def run_jobs(jobs: Sequence[Callable[[], None]], workers: int, progress: Callable[[int], None]) -> None:
+    """Runs picklable ``jobs``, ``workers`` at the same time; ``progress`` is told how many are done."""
+    if workers <= 1:
+        for number, job in enumerate(jobs, start=1):
+            job()
+            progress(number)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        for number, future in enumerate(as_completed([pool.submit(job) for job in jobs]), start=1):
+            future.result()
+            progress(number)
+
+
 @dataclass(frozen=True)
 class Simulator:
     """Runs scenarios of one site and window; ``cache`` keeps every simulated window by its content."""
@@ -74,19 +88,11 @@ class Simulator:
             for each in (scenario, _base_of(scenario)):
                 for replication in range(self.replications):
                     jobs.setdefault(self._path(each, replication), (each, replication))
-        todo = [job for path, job in jobs.items() if not _sound(path)]
+        todo = [partial(self._simulate, *job) for path, job in jobs.items() if not _sound(path)]
         self.cache.mkdir(parents=True, exist_ok=True)
-        progress(len(jobs) - len(todo), len(jobs))
-        if workers <= 1:
-            for number, job in enumerate(todo, start=len(jobs) - len(todo) + 1):
-                self._simulate(*job)
-                progress(number, len(jobs))
-            return
-        with ProcessPoolExecutor(workers) as pool:
-            running: list[Future[None]] = [pool.submit(_job, self, *job) for job in todo]
-            for number, future in enumerate(as_completed(running), start=len(jobs) - len(todo) + 1):
-                future.result()
-                progress(number, len(jobs))
+        done = len(jobs) - len(todo)
+        progress(done, len(jobs))
+        run_jobs(todo, workers, lambda n: progress(done + n, len(jobs)))
 
     def truth(self, scenario: Scenario) -> Truth:
         """The result of ``scenario``; simulates what is not in the cache."""
@@ -138,10 +144,6 @@ def _rain(site: Site, actions: Actions, weather: Weather, window: Window) -> Non
     hours = weather_hours(site.city, weather, window)
     wet = np.repeat(rain_factor(hours.precipitation[0]), 60 // STEP_MINUTES)
     actions.limit_kmh *= np.r_[np.repeat(wet[:1], WARM_UP), wet][:, None]
-
-
-def _job(simulator: Simulator, scenario: Scenario, replication: int) -> None:
-    simulator._simulate(scenario, replication)
 
 
 def _base_of(scenario: Scenario) -> Scenario:
