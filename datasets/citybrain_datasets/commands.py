@@ -68,15 +68,23 @@ def check_(
 
 @app.command("list")
 def list_() -> None:
-    """The cities whose configuration ships with the package."""
-    table = Table("name", "title", "signals", "source and terms", box=None)
+    """The cities whose configuration ships with the package, where their files are from and how they must lie."""
+    console = Console()
     if (CITIES / EMBEDDED / "city.yaml").is_file():
-        table.add_row(EMBEDDED, "the synthetic city inside the package", "", "")
+        _print_packaged(console, EMBEDDED, "the synthetic city inside the package", {})
     for name in packaged_names():
         config = read_config(CITIES / f"{name}.yaml")
-        signals = ", ".join(signal for source in config.tables for signal in source.signals)
-        table.add_row(name, config.title, signals, config.attribution)
-    Console().print(table)
+        about = {
+            "signals": ", ".join(signal for table in config.tables for signal in table.signals),
+            "by": config.attribution,
+            "source": str(config.source or ""),
+            "files": ", ".join(config.files()),
+        }
+        _print_packaged(console, name, config.title, about)
+    console.print(
+        "Files lie below --source-root, else CITYBRAIN_DATA. If yours have another form, copy the YAML and change it.",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -97,6 +105,12 @@ def show(city: CityArgument, source_root: RootOption = None) -> None:
         minutes = f"{signal.step.total_seconds() / 60:g} min"
         table.add_row(signal.name, signal.kind.unit, signal.node, minutes, *span, str(signal.shape[0]))
     console.print(table)
+
+
+def _print_packaged(console: Console, name: str, title: str, about: dict[str, str]) -> None:
+    console.print(f"[bold]{name}[/]  {title}", highlight=False, soft_wrap=True)
+    for what, told in about.items():
+        console.print(f"  {what:8} {told}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_report(console: Console, report: CityReport) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -237,6 +238,16 @@ class Table(FileTable):
         return self
 
 
+class Source(Strict):
+    """Who publishes the files: the address of the data, and the terms they come under."""
+
+    url: str = Field(pattern=r"^https?://")
+    licence: str
+
+    def __str__(self) -> str:
+        return f"{self.url} (licence: {self.licence})"
+
+
 class CityConfig(Strict):
     """A whole city."""
 
@@ -245,6 +256,7 @@ class CityConfig(Strict):
     title: str = ""
     country: str | None = None
     attribution: str = ""
+    source: Source | None = None
     synthetic: bool = False
     nodes: dict[Literal["road", "air"], Nodes]
     edges: dict[Literal["road-road", "air-air", "road-air"], Edges] = {}
@@ -261,6 +273,19 @@ class CityConfig(Strict):
                     raise ValueError(f"signal {name!r} is measured at {source.node} nodes, which nodes lacks")
                 seen.add(name)
         return self
+
+    def files(self) -> list[str]:
+        """Every file that is read, relative to the source root; some may be patterns."""
+        return sorted(set(_files(self.model_dump())))
+
+
+def _files(part: Any) -> Iterator[str]:
+    if isinstance(part, list):
+        part = dict(enumerate(part))
+    for key, value in part.items() if isinstance(part, dict) else ():
+        if key == "file" and value:
+            yield value
+        yield from _files(value)
 
 
 def find_config(name: str | Path) -> Path:

@@ -42,5 +42,9 @@ class CityError(CityBrainError):
         super().__init__("\n".join(shown))
 
 
+class NoSuchFileError(CityError):
+    """A file that a city is made from is not where its configuration says."""
+
+
 class ConfigError(CityBrainError):
     """A configuration file has an unknown key, a missing one or a wrong value."""

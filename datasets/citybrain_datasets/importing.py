@@ -16,7 +16,7 @@ from citybrain_datasets.city import RELATIONS, City
 from citybrain_datasets.configuration import CityConfig, find_config, read_config, source_root
 from citybrain_datasets.drafting import Draft, drafts_of
 from citybrain_datasets.edges import build_edges
-from citybrain_datasets.errors import CityError, Problem
+from citybrain_datasets.errors import CityError, NoSuchFileError, Problem
 from citybrain_datasets.places import read_places, unplaced
 from citybrain_datasets.report import ImportReport
 from citybrain_datasets.signals import NodeType, Signal
@@ -29,7 +29,12 @@ def import_city(config: str | Path, root: Path | None = None) -> tuple[City, Imp
     """
     path = find_config(config)
     city = read_config(path)
-    return build_city(city, source_root(path, root), ImportReport(path.name))
+    try:
+        return build_city(city, source_root(path, root), ImportReport(path.name))
+    except NoSuchFileError as error:
+        if city.source is None:
+            raise
+        raise NoSuchFileError([*error.problems, Problem(path.name, f"its files are from {city.source}")]) from None
 
 
 def build_city(config: CityConfig, root: Path, report: ImportReport) -> tuple[City, ImportReport]:

@@ -11,6 +11,7 @@ import pytest
 
 from citybrain_datasets import __version__
 from citybrain_datasets.city import City
+from citybrain_datasets.configuration import packaged_names
 from citybrain_datasets.main import main
 
 YAML = """
@@ -86,7 +87,20 @@ def test_an_unknown_key_is_named(config: Path, capsys: pytest.CaptureFixture[str
 
 def test_packaged_cities_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("data", "list") == 0
-    assert "madrid" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "source   https://datos.madrid.es (licence: reuse with attribution)" in text
+    assert "files    madrid/observations.parquet, madrid/stations.csv\n" in text
+    assert "hague/column_to_graph_id.csv, hague/denhaag_distances.csv" in text
+    assert text.count("source   https://") == len(packaged_names())
+
+
+def test_a_packaged_city_without_its_files_says_where_they_are_from_and_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("data", "import", "sz-taxi", "--source-root", tmp_path) == 2
+    error = capsys.readouterr().err
+    assert f"Error: {tmp_path}/sz-taxi/speed.parquet: no such file; --source-root, else CITYBRAIN_DATA" in error
+    assert "sz-taxi.yaml: its files are from https://github.com/lehaifeng/T-GCN" in error
 
 
 def test_version_and_help_name_the_extras(capsys: pytest.CaptureFixture[str]) -> None:

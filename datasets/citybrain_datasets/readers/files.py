@@ -10,17 +10,18 @@ import numpy as np
 import pandas as pd
 
 from citybrain_datasets.configuration import FileTable, Rename, Time
-from citybrain_datasets.errors import CityError, Problem
+from citybrain_datasets.errors import CityError, NoSuchFileError, Problem
 
 PARQUET = (".parquet", ".pq")
 SIDES: tuple[Literal["from"], Literal["to"]] = ("from", "to")
 
 
 def open_files(root: Path, pattern: str) -> list[Path]:
-    """The file, or the files of a pattern in the order of their names."""
+    """The file, or the files of a pattern in the order of their names. Raises :class:`NoSuchFileError`."""
     found = sorted(root.glob(pattern)) if any(c in pattern for c in "*?[") else [root / pattern]
     if not found or not all(path.is_file() for path in found):
-        raise CityError([Problem(str(root / pattern), "no such file; is the source root right?")])
+        what = f"no such file; --source-root, else CITYBRAIN_DATA, names the folder that {pattern} lies in"
+        raise NoSuchFileError([Problem(str(root / pattern), what)])
     return found
 
 
