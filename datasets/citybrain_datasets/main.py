@@ -23,10 +23,10 @@ GROUP = "citybrain.commands"
 SUMMARIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "data": ("Bring a city in, look at it, check it.", ()),
     "simulate": ("What if: measures through SUMO.", ("sumo", "sumolib", "scipy")),
-    "score": ("What if: measures ranked by the hundred thousand.", ("onnxruntime", "onnx")),
-    "apply-surrogate": ("Apply a surrogate to another city.", ("onnxruntime", "onnx", "sumo", "scipy")),
+    "score": ("What if: measures ranked by the hundred thousand.", ("onnxruntime",)),
+    "apply-surrogate": ("Apply a surrogate to another city.", ("onnxruntime", "sumo", "scipy")),
     "train-surrogate": ("Train the surrogate of the traffic simulation.", ("torch", "lightning", "mlflow", "scipy")),
-    "bench-scoring": ("Measure how fast scenarios are scored.", ("onnxruntime", "onnx")),
+    "bench-scoring": ("Measure how fast scenarios are scored.", ("onnxruntime",)),
     "track-ranking": ("Keep a scoring run in MLflow.", ("mlflow", "lightning")),
     "tune-surrogate": ("Fine-tune a surrogate on another city.", ("torch", "lightning", "scipy")),
     "bench-scenarios": ("Measure the surrogate against the simulation.", ("torch", "lightning", "scipy")),

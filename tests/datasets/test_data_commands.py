@@ -112,6 +112,40 @@ def test_version_and_help_name_the_extras(capsys: pytest.CaptureFixture[str]) ->
     assert "Bring a city in" in text
 
 
+WITHOUT = """
+import sys
+from importlib.machinery import PathFinder
+
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        absent = {"onnx", "torch", "lightning", "mlflow", "sumo", "sumolib", "scipy", "sklearn"}
+        return None if name.partition(".")[0] in absent else super().find_spec(name, path, target)
+
+sys.meta_path[:] = [Without if finder is PathFinder else finder for finder in sys.meta_path]
+from citybrain_datasets.main import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_server_without_onnx_and_sumo_scores_and_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="scoring needs the extra 'serving'")
+    scenarios = tmp_path / "limits.jsonl"
+    scenarios.write_text('{"id": "slow", "measures": [{"lever": "speed_limit", "kmh": 30}]}\n', encoding="utf-8")
+
+    def tell(*arguments: object) -> str:
+        command = [sys.executable, "-c", WITHOUT, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    listed = tell("--help")
+    assert "bench-scoring" in listed
+    assert "Simulate" not in listed
+    assert "apply-surrogate" not in listed
+    ranking = tmp_path / "ranking.parquet"
+    assert str(ranking) in tell("score", scenarios, "--out", ranking, "--workers", 1, "--no-report")
+    assert ranking.is_file()
+
+
 def test_the_data_commands_import_no_network_library() -> None:
     program = (
         "import sys; from citybrain_datasets.main import build_app; build_app(['data']);"
