@@ -6,6 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 
+def installing(extras: str) -> str:
+    """How extras are installed: from the sources, since on the public index the name is another project's."""
+    return f"pip install '.[{extras}]' in a checkout of citybrain"
+
+
 class CityBrainError(Exception):
     """Anything a person can mend: the message says what is wrong and where."""
 

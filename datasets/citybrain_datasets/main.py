@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from citybrain_datasets import __version__
-from citybrain_datasets.errors import CityBrainError
+from citybrain_datasets.errors import CityBrainError, installing
 
 GROUP = "citybrain.commands"
 
@@ -52,7 +52,7 @@ SUMMARIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "demo": ("Everything once, on the embedded city.", ("torch", "lightning", "mlflow", "fastapi")),
 }
 
-EXTRAS = "More commands come with pip install 'citybrain[training]', [serving] or [scenarios]."
+EXTRAS = f"More commands come with the extras training, serving and scenarios: {installing('training')}."
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 
 from citybrain_datasets import __version__
-from citybrain_datasets.errors import ConfigError
+from citybrain_datasets.errors import ConfigError, installing
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -36,7 +36,7 @@ def configure(endpoint: str, city: str, exporter: SpanExporter | None = None) ->
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
     except ModuleNotFoundError:
-        raise ConfigError("setting otlp_endpoint: needs the extra citybrain[otel]") from None
+        raise ConfigError(f"setting otlp_endpoint: needs {installing('otel')}") from None
     resource = Resource({"service.name": "citybrain", "service.version": __version__, "citybrain.city": city})
     _provider = TracerProvider(resource=resource)
     if exporter is None:

@@ -108,7 +108,7 @@ def test_version_and_help_name_the_extras(capsys: pytest.CaptureFixture[str]) ->
     assert __version__ in capsys.readouterr().out
     assert run("--help") == 0
     text = capsys.readouterr().out
-    assert "citybrain[training]" in text
+    assert "pip install '.[training]'" in " ".join(text.split())
     assert "Bring a city in" in text
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from citybrain_datasets.configuration import Table
-from citybrain_datasets.errors import CityBrainError, CityError, Problem
+from citybrain_datasets.errors import CityBrainError, CityError, Problem, installing
 from citybrain_datasets.readers.files import open_files
 from citybrain_datasets.readers.rows import WideRows
 from citybrain_datasets.readers.sensor_graph import harmless_load
@@ -21,7 +21,7 @@ def read_hdf5(table: Table, root: Path) -> WideRows:
     try:
         import h5py
     except ModuleNotFoundError as error:
-        raise CityBrainError(f"{table.file}: HDF5 needs h5py: pip install 'citybrain[training]'") from error
+        raise CityBrainError(f"{table.file}: HDF5 needs h5py: {installing('training')}") from error
     path = open_files(root, table.file)[0]
     try:
         with h5py.File(path, "r") as file:

@@ -12,7 +12,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import pandas as pd
 
-from citybrain_datasets.errors import CityBrainError
+from citybrain_datasets.errors import CityBrainError, installing
 from citybrain_datasets.simulation.streets import CLASSES, Street
 
 
@@ -25,7 +25,7 @@ def sumo_binary(name: str) -> str:
     try:
         import sumo
     except ImportError:
-        raise SimulationError("SUMO is not installed: pip install 'citybrain[scenarios]'") from None
+        raise SimulationError(f"SUMO is not installed: {installing('scenarios')}") from None
     return str(Path(sumo.SUMO_HOME) / "bin" / name)
 
 
@@ -111,5 +111,5 @@ def _net(network: Path):  # type: ignore[no-untyped-def]  # sumolib publishes no
     try:
         import sumolib
     except ImportError:
-        raise SimulationError("SUMO is not installed: pip install 'citybrain[scenarios]'") from None
+        raise SimulationError(f"SUMO is not installed: {installing('scenarios')}") from None
     return sumolib.net.readNet(str(network))

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI
 from prometheus_client import Counter
 
+from citybrain_datasets.errors import installing
 from citybrain_models.bundle import Bundle
 from citybrain_serving.database import migrate
 from citybrain_serving.errors import SafetyError
@@ -94,7 +95,7 @@ def tokens_of(settings: SafetySettings) -> Tokens | None:
     try:
         from citybrain_serving.safety.tokens import ALGORITHMS, Tokens, key_source
     except ModuleNotFoundError as error:
-        raise SafetyError(f"setting oidc_issuer: tokens need {error.name}: pip install 'citybrain[oidc]'") from None
+        raise SafetyError(f"setting oidc_issuer: tokens need {error.name}: {installing('oidc')}") from None
     if not settings.oidc_keys:
         raise SafetyError("setting oidc_keys: the issuer's key set is needed, a file or an https address")
     algorithms = [name.strip() for name in settings.oidc_algorithms.split(",") if name.strip()]

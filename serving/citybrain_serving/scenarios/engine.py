@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from citybrain_datasets.errors import installing
 from citybrain_datasets.scenarios.air import AirStep, air_step
 from citybrain_datasets.scenarios.language import Weather
 from citybrain_datasets.scenarios.reading import Scenarios
@@ -118,7 +119,7 @@ class RayEngine:
         try:
             import ray
         except ImportError:
-            raise RunError("`--engine ray` needs the package ray: pip install 'citybrain[ray]'") from None
+            raise RunError(f"`--engine ray` needs the package ray: {installing('ray')}") from None
         self.ray, self.cores = ray, cores
         if not ray.is_initialized():
             count = None if address or workers is None else workers * cores

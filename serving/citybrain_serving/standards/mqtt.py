@@ -19,7 +19,7 @@ import structlog
 from fastapi import APIRouter
 from prometheus_client import Counter, Gauge
 
-from citybrain_datasets.errors import CityBrainError, ConfigError
+from citybrain_datasets.errors import CityBrainError, ConfigError, installing
 from citybrain_serving.errors import BodyTooLarge, NothingAccepted, ServingError, StoreUnavailable
 from citybrain_serving.fleet import Channel
 from citybrain_serving.readings import READERS
@@ -202,7 +202,7 @@ def _client(address: SplitResult, password: Path | None, name: str) -> Client:
         from paho.mqtt.client import Client, MQTTv311
         from paho.mqtt.enums import CallbackAPIVersion
     except ModuleNotFoundError:
-        raise ConfigError("setting mqtt_url: needs the extra citybrain[mqtt]") from None
+        raise ConfigError(f"setting mqtt_url: needs {installing('mqtt')}") from None
     client = Client(
         CallbackAPIVersion.VERSION2, client_id=name, clean_session=False, protocol=MQTTv311, manual_ack=True
     )
