@@ -21,7 +21,7 @@ lint: $(READY)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-# Exact versions of everything but `peers`, whose libraries need torch extensions built on the machine.
+# Exact versions of all extras but `ray` and `peers`, whose libraries need torch extensions built on the machine.
 constraints: pyproject.toml
 	: > constraints.txt
 	$(PYTHON) -m venv $(VENV)-constraints
