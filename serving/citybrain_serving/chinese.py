@@ -110,6 +110,16 @@ READINGS: Mapping[str, str] = {
     "time is later than {}, the newest accepted": "time 晚于可接收的最新时间 {0}",
     "time is more than {} before now": "time 早于现在超过 {0}",
     "{} of {} was given before with another value, which stays": "{1} 的 {0} 先前已有不同的值，保留原值",
+    "is of a part of the road; its lanes are taken together": "只是道路的一部分；各车道须一并提供",
+    "{} of {} is told of lane {} alone; its {} lanes are taken together": (
+        "{1} 的 {0} 只给出车道 {2}；须一并给出其 {3} 条车道"
+    ),
+    "{} of {} is told of lanes of both directions; a road has one": (
+        "{1} 的 {0} 给出了两个方向的车道；一条道路只有一个方向"
+    ),
+    "nothing says what the {} indexes with {} of {} mean": "未说明 {2} 的 {1} 的 {0} 个 index 各指什么",
+    "values of single lanes beside that of their road": "已有整条道路数值时的单车道数值",
+    "values of lanes that were told already": "已给出过的车道数值",
     "{} is no {} node of the city": "{0} 不是本市的{1}节点",
     "unit {}; {} is given in {}": "单位为 {0}；{1} 的单位应为 {2}",
     "{} {} {} lies outside {}–{}": "{0} {1} {2} 超出 {3}–{4}",

@@ -165,6 +165,7 @@ class Ingest:
             Fault.FROM_THE_FUTURE: f"time is later than {self.clock.latest()}, the newest accepted",
             Fault.TOO_OLD: f"time is more than {self.oldest} before now",
             Fault.CONFLICT: f"{signal} of {sensor!r} was given before with another value, which stays",
+            Fault.PARTIAL: readings.broken.get(row, "is of a part of the road; its lanes are taken together"),
         }
         if channel is not None:
             kind, ticks = channel.kind, channel.ticks

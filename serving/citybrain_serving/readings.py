@@ -32,6 +32,7 @@ class Fault(StrEnum):
     FROM_THE_FUTURE = "from_the_future"
     TOO_OLD = "too_old"
     CONFLICT = "conflict"
+    PARTIAL = "partial"
 
 
 FAULTS = tuple(Fault)
@@ -56,7 +57,7 @@ class Readings:
     values: np.ndarray
     fault: np.ndarray
     broken: dict[int, str] = field(default_factory=dict)
-    """What is wrong with the first malformed rows, by row."""
+    """What is wrong with the first malformed and partial rows, by row."""
 
     def __len__(self) -> int:
         return len(self.fault)
@@ -208,12 +209,13 @@ def _parsed(times: list, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if fine:
             found = known.get(time)
             if found is None:
-                found = known[time] = _parse_time(time)
+                found = known[time] = parse_time(time)
             seconds[row], faults[row] = found
     return seconds, faults
 
 
-def _parse_time(text: str) -> tuple[int, np.int8]:
+def parse_time(text: str) -> tuple[int, np.int8]:
+    """Seconds since 1970 UTC, and what is wrong with an ISO 8601 time or ``FINE``."""
     try:
         time = datetime.fromisoformat(text)
         if time.tzinfo is None:

@@ -3,6 +3,11 @@
 A measurement site is the node that has its id. Values of single vehicle classes, and those that their sender marks
 as faulty, are left out and counted; a publication is read as data and never as a programme: no DTD, no entities,
 nothing fetched.
+
+The ``index`` of a quantity is a number in the site table, which says what is measured there: a lane, a vehicle class,
+another method. It is looked up where the table comes in the same body; the ``pertinentLocation`` of a quantity may name
+its lane, too. Indexes that nothing explains are taken for lanes where the road is known to have as many and they differ
+in nothing else; else a quantity of several such is refused as partial.
 """
 
 from __future__ import annotations
@@ -17,7 +22,8 @@ from defusedxml.ElementTree import fromstring
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.errors import MalformedBody
 from citybrain_serving.fleet import Channel
-from citybrain_serving.standards.translation import Meaning, Rows, Translated, end_of
+from citybrain_serving.standards.lanes import Lane, LaneCount, seconds_of
+from citybrain_serving.standards.translation import Meaning, Rows, Translated, end_of, no_count
 
 TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
 
@@ -73,7 +79,24 @@ class _Reading(NamedTuple):
     unit: str
 
 
-def readings_from_datex(body: bytes, channels: Mapping[str, Channel], most: int) -> Translated:
+class _Measured(NamedTuple):
+    """``number`` is the index; ``method`` how it was measured, as far as that is said."""
+
+    number: str
+    channel: Channel
+    time: str | None
+    reading: _Reading
+    method: tuple[str | None, ...]
+    source: str
+
+
+_Table = Mapping[tuple[str, str], Element]
+"""What is measured at a site under an index."""
+
+
+def readings_from_datex(
+    body: bytes, channels: Mapping[str, Channel], most: int, count: LaneCount = no_count
+) -> Translated:
     """Raises :class:`MalformedBody` for what is no such publication."""
     try:
         root = fromstring(body, forbid_dtd=True)
@@ -84,40 +107,130 @@ def readings_from_datex(body: bytes, channels: Mapping[str, Channel], most: int)
     publication = next((e for e in root.iter() if _kind(e) == "MeasuredDataPublication"), None)
     if publication is None:
         raise MalformedBody("the body holds no MeasuredDataPublication")
-    rows = Rows(channels, most)
-    sites = publication.findall("{*}siteMeasurements")
-    for site in sites:
-        _site(site, rows)
-    if not sites:
+    sites = {site.get("id", ""): site for site in root.iterfind(".//{*}measurementSite")}
+    table = {
+        (place, entry.get("index", "")): entry
+        for place, site in sites.items()
+        for entry in site.iterfind("{*}measurementSpecificCharacteristics")
+    }
+    rows = Rows(channels, most, _lane_count(sites, count))
+    measured = publication.findall("{*}siteMeasurements")
+    for site in measured:
+        _site(site, table, rows)
+    if not measured:
         rows.ignored["publications without a value of a site"] += 1
     return rows.translated()
 
 
-def _site(site: Element, rows: Rows) -> None:
+def _lane_count(sites: Mapping[str, Element], count: LaneCount) -> LaneCount:
+    """What the city or the site table knows; where both do, the larger number."""
+
+    def known(place: str) -> int | None:
+        told = "" if place not in sites else sites[place].findtext("{*}measurementSiteNumberOfLanes", "").strip()
+        return max(count(place) or 0, int(told) if told.isdecimal() and len(told) < 3 else 0) or None
+
+    return known
+
+
+def _site(site: Element, table: _Table, rows: Rows) -> None:
     reference = site.find("{*}measurementSiteReference")
     place = "" if reference is None else reference.get("id", "")
     usual = site.find("{*}measurementTimeDefault")
     if site.find("{*}physicalQuantity/{*}physicalQuantity/{*}basicData") is None:
         rows.ignored["sites without a value that is read here"] += 1
+    unexplained: dict[tuple[str, int | None], list[_Measured]] = {}
     for indexed in site.iterfind("{*}physicalQuantity"):
-        for basic in indexed.iterfind("{*}physicalQuantity/{*}basicData"):
-            vehicles = basic.find("{*}forVehiclesWithCharacteristicsOf/{*}vehicleType")
-            if vehicles is not None and vehicles.text != "anyVehicle":
-                rows.ignored["values of single vehicle classes"] += 1
-                continue
-            time = basic.find("{*}measurementOrCalculationTime")
-            for reading in _readings(basic, rows):
-                source = f"{place[:80]}[{indexed.get('index', '')[:10]}]#{reading.signal}"
-                channel = rows.channel(reading.signal, reading.node, place)
-                if channel is None:
-                    continue
-                if (reading.holder.findtext("{*}dataError") or "").strip() in ("true", "1"):
-                    rows.ignored["values that their sender marks as faulty"] += 1
-                    continue
-                rows.add(
-                    channel, place, _time(usual if time is None else time, channel), _number(reading.text),
-                    reading.unit, source,
-                )  # fmt: skip
+        entry = table.get((place, indexed.get("index", "")))
+        for quantity in indexed.iterfind("{*}physicalQuantity"):
+            explained, lane = _lane(quantity, entry, rows.lanes.count(place))
+            for one in _measured(indexed, quantity, entry, usual, place, lane, rows):
+                if explained or one.reading.node != "road":
+                    _add(one, place, lane, rows)
+                else:
+                    unexplained.setdefault((one.reading.signal, seconds_of(one.time)), []).append(one)
+    for told in unexplained.values():
+        _unexplained(told, place, rows)
+
+
+def _measured(
+    indexed: Element, quantity: Element, entry: Element | None, usual: Element | None, place: str, lane: Lane | None,
+    rows: Rows,
+) -> Iterator[_Measured]:  # fmt: skip
+    """Values of all vehicles that the city measures; of a lane's flow at least what its speed weighs."""
+    number = indexed.get("index", "")
+    narrowed = _single_class(entry, "measurementSpecificCharacteristics/{*}specificVehicleCharacteristics")
+    for basic in quantity.iterfind("{*}basicData"):
+        if narrowed or _single_class(basic, "forVehiclesWithCharacteristicsOf"):
+            rows.ignored["values of single vehicle classes"] += 1
+            continue
+        own = basic.find("{*}measurementOrCalculationTime")
+        given = usual if own is None else own
+        for reading in _readings(basic, rows):
+            channel = rows.channel(reading.signal, reading.node, place)
+            clock = rows.channels.get("speed") if channel is None else channel
+            time = None if clock is None else _time(given, clock)
+            if reading.signal == "flow" and lane is not None:
+                rows.lanes.weigh(place, time, _number(reading.text), lane)
+            if channel is not None:
+                source = f"{place[:80]}[{number[:10]}]#{reading.signal}"
+                yield _Measured(number, channel, time, reading, _method(reading.holder, given), source)
+
+
+def _add(one: _Measured, place: str, lane: Lane | None, rows: Rows) -> None:
+    reading = one.reading
+    if not _faulty(reading):
+        rows.add(one.channel, place, one.time, _number(reading.text), reading.unit, one.source, lane)
+        return
+    rows.ignored["values that their sender marks as faulty"] += 1
+    if lane is not None:
+        rows.lanes.named(one.channel, place, one.time, lane)
+
+
+def _unexplained(told: list[_Measured], place: str, rows: Rows) -> None:
+    """Values of one quantity of a road at one time, of which nothing says what their index means."""
+    count = len({one.number for one in told})
+    lanes = count == rows.lanes.count(place) and len({one.method for one in told}) == 1
+    for one in told:
+        signal, value = one.reading.signal, _number(one.reading.text)
+        if count == 1:
+            _add(one, place, None, rows)
+        elif lanes:
+            _add(one, place, Lane(f"[{one.number[:10]}]"), rows)
+        elif _faulty(one.reading) or not isinstance(value, float):
+            _add(one, place, None, rows)
+        else:
+            why = f"nothing says what the {count} indexes with {signal} of {place[:80]!r} mean"
+            rows.partial(one.channel, place, one.time, value, one.source, why)
+
+
+def _lane(quantity: Element, entry: Element | None, count: int | None) -> tuple[bool, Lane | None]:
+    """Whether anything says where on the road a quantity is measured, and the lane if it is on one."""
+    carriageways = "{*}pertinentLocation//{*}supplementaryPositionalDescription/{*}carriageway/{*}lane"
+    lanes = quantity.findall(carriageways)
+    if not lanes and entry is not None:
+        lanes = entry.findall("{*}measurementSpecificCharacteristics/{*}specificLane")
+    names = [(lane.findtext("{*}laneNumber") or lane.findtext("{*}laneUsage") or "").strip() for lane in lanes]
+    if not names:
+        return entry is not None, None
+    usages = {lane.findtext("{*}laneUsage", "").strip() for lane in lanes}
+    if "allLanesCompleteCarriageway" in usages or (len(names) > 1 and len(names) == count):
+        return True, None
+    return True, Lane(", ".join(names)[:20])
+
+
+def _single_class(parent: Element | None, path: str) -> bool:
+    """Whether a value is of some of the vehicles: of any characteristic but a vehicle of any type."""
+    vehicles = None if parent is None else parent.find(f"{{*}}{path}")
+    return vehicles is not None and any((part.text or "").strip() != "anyVehicle" for part in vehicles)
+
+
+def _method(holder: Element, time: Element | None) -> tuple[str | None, ...]:
+    start = None if time is None else time.findtext("{*}period/{*}startOfPeriod")
+    return holder.get("computationalMethod"), holder.get("smoothingFactor"), start
+
+
+def _faulty(reading: _Reading) -> bool:
+    return (reading.holder.findtext("{*}dataError") or "").strip() in ("true", "1")
 
 
 def _readings(basic: Element, rows: Rows) -> Iterator[_Reading]:

@@ -10,10 +10,11 @@ from citybrain_serving.fleet import Channel
 from citybrain_serving.languages import asked_language
 from citybrain_serving.outcome import acknowledged
 from citybrain_serving.service import Service
+from citybrain_serving.standards.lanes import LaneCount, lane_count
 from citybrain_serving.standards.translation import Translated
 
-Reader = Callable[[bytes, Mapping[str, Channel], int], Translated]
-"""Takes a body, the channels of the city and the most readings a body may hold."""
+Reader = Callable[[bytes, Mapping[str, Channel], int, LaneCount], Translated]
+"""Takes a body, the channels of the city, the most readings a body may hold and how many lanes its roads have."""
 
 
 def ingested(service: Service, body: bytes, reader: Reader) -> dict[str, Any]:
@@ -21,7 +22,8 @@ def ingested(service: Service, body: bytes, reader: Reader) -> dict[str, Any]:
 
     Raises :class:`NothingAccepted` where there were readings and none could be taken.
     """
-    translated = reader(body, service.fleet.channels, service.settings.max_readings)
+    fleet = service.fleet
+    translated = reader(body, fleet.channels, service.settings.max_readings, lane_count(fleet.city))
     outcome = service.take(translated.readings)
     language = asked_language()
     ignored = {chinese.translated(what, language): count for what, count in translated.ignored.items()}

@@ -26,6 +26,7 @@ from citybrain_serving.readings import READERS
 from citybrain_serving.service import Service
 from citybrain_serving.standards.datex_in import readings_from_datex
 from citybrain_serving.standards.ingesting import Reader, ingested
+from citybrain_serving.standards.lanes import LaneCount
 from citybrain_serving.standards.ngsi_in import readings_from_ngsi
 from citybrain_serving.standards.translation import Translated
 
@@ -44,7 +45,7 @@ log = structlog.get_logger(__name__)
 
 
 def _plain(media: str) -> Reader:
-    def read(body: bytes, _channels: Mapping[str, Channel], most: int) -> Translated:
+    def read(body: bytes, _channels: Mapping[str, Channel], most: int, _count: LaneCount) -> Translated:
         readings = READERS[media](body, most)
         return Translated(readings, [f"row {row}" for row in range(len(readings))], {})
 

@@ -3,7 +3,8 @@
 Normalized, concise and simplified (key-value) attributes are read alike. An entity is about the node whose id ends
 its own id (``urn:ngsi-ld:TrafficFlowObserved:<id>``), or that its reference names (``refRoadSegment``,
 ``refDevice``, ``refPointOfInterest``). Its time is ``dateObservedTo``, the end of ``dateObserved`` where that is an
-interval, or ``dateObserved`` itself.
+interval, or ``dateObserved`` itself. Entities with a ``laneId`` tell of lanes, which become their road where a body
+tells of all of them; those with a ``vehicleType`` tell of a part of the traffic, and are counted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import orjson
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.errors import MalformedBody
 from citybrain_serving.fleet import Channel
-from citybrain_serving.standards.translation import Rows, Translated
+from citybrain_serving.standards.lanes import Lane, LaneCount
+from citybrain_serving.standards.translation import Rows, Translated, no_count
 
 ATTRIBUTES: dict[str, tuple[NodeType, dict[str, tuple[str, str]]]] = {
     "TrafficFlowObserved": (
@@ -53,10 +55,15 @@ UNIT_CODES = {
 }  # fmt: skip
 """UN/CEFACT Recommendation 20 codes of the units that are known here."""
 
+CLASSES = ("vehicleType", "vehicleSubType")
+"""Attributes that narrow an observation to some of the traffic."""
+
 REFERENCES = ("refRoadSegment", "refDevice", "refPointOfInterest")
 
 
-def readings_from_ngsi(body: bytes, channels: Mapping[str, Channel], most: int) -> Translated:
+def readings_from_ngsi(
+    body: bytes, channels: Mapping[str, Channel], most: int, count: LaneCount = no_count
+) -> Translated:
     """A notification, one entity or a list of entities. Raises :class:`MalformedBody`."""
     try:
         document = orjson.loads(body)
@@ -67,7 +74,7 @@ def readings_from_ngsi(body: bytes, channels: Mapping[str, Channel], most: int) 
         entities = document.get("data") if document.get("type") == "Notification" else [document]
     if not isinstance(entities, list):
         raise MalformedBody("the body must be a Notification with data, an entity or a list of entities")
-    rows = Rows(channels, most)
+    rows = Rows(channels, most, count)
     for number, entity in enumerate(entities):
         sound = isinstance(entity, dict) and isinstance(entity.get("id"), str)
         kinds = entity.get("type") if sound else None
@@ -84,14 +91,19 @@ def _entity(entity: dict[str, Any], rows: Rows) -> None:
     if kind is None:
         rows.ignored[f"entities of type {str(kinds)[:60]}"] += 1
         return
+    if any(_plain(entity.get(name)) is not None for name in CLASSES):
+        rows.ignored["values of single vehicle classes"] += 1
+        return
     node, attributes = ATTRIBUTES[kind]
     first, last = _interval(entity)
+    place, lane = _place(entity, kind, node, rows), _lane(entity)
     for name, (signal, usual) in attributes.items():
         if entity.get(name) is None:
             continue
         source = f"{entity['id'][:120]}#{name}"
         value, code, observed = _attribute(entity[name])
-        place = _place(entity, kind, rows, signal)
+        if signal == "flow" and lane is not None:
+            rows.lanes.weigh(place, observed or last, value, lane)
         channel = rows.channel(signal, node, place)
         if channel is None:
             continue
@@ -101,7 +113,13 @@ def _entity(entity: dict[str, Any], rows: Rows) -> None:
             value, unit = value / hours, None
         if signal == "wind_direction" and unit == "°" and type(value) in (int, float):
             value = value % 360  # the model counts from −180 to 180
-        rows.add(channel, place, observed or last, value, unit, source)
+        rows.add(channel, place, observed or last, value, unit, source, lane)
+
+
+def _lane(entity: dict[str, Any]) -> Lane | None:
+    """The lane that an entity is about, None where it is about the road."""
+    name, direction = _plain(entity.get("laneId")), _plain(entity.get("laneDirection"))
+    return None if name is None else Lane(str(name)[:20], direction if isinstance(direction, str) else "")
 
 
 def _attribute(given: Any) -> tuple[Any, str | None, Any]:
@@ -138,12 +156,12 @@ def _hours(first: Any, last: Any) -> float | None:
     return seconds / 3600 if seconds > 0 else None
 
 
-def _place(entity: dict[str, Any], kind: str, rows: Rows, signal: str) -> str:
+def _place(entity: dict[str, Any], kind: str, node: NodeType, rows: Rows) -> str:
     """The node an entity is about; the end of its own id where no candidate is known."""
     own = unquote(entity["id"].removeprefix("urn:ngsi-ld:").removeprefix(f"{kind}:"))
-    channel = rows.channels.get(signal)
+    known = [channel.ids for channel in rows.channels.values() if channel.node in (node, "city")]
     named = [_plain(entity.get(reference)) for reference in REFERENCES]
     for candidate in (own, *(unquote(name.rsplit(":", 1)[-1]) for name in named if isinstance(name, str))):
-        if channel is not None and candidate in channel.ids:
+        if any(candidate in ids for ids in known):
             return candidate
     return own
