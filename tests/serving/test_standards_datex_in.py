@@ -140,6 +140,55 @@ def test_what_holds_no_value_that_is_read_says_so(channels):
     assert readings_from_datex(datex(), channels, 100).ignored == {"publications without a value of a site": 1}
 
 
+NOTHING_FALLS = "<roa:noPrecipitation>true</roa:noPrecipitation>"
+NO_TYPE = (
+    "<roa:precipitationDetail><com:precipitationType>noPrecipitation</com:precipitationType></roa:precipitationDetail>"
+)
+
+
+@pytest.mark.parametrize("inner", [NOTHING_FALLS, NO_TYPE])
+def test_no_precipitation_is_a_precipitation_of_zero(channels, listed, inner):
+    translated = readings_from_datex(datex(site(basic("PrecipitationInformation", inner), place="a1")), channels, 100)
+    assert [(row[1], row[3], row[5]) for row in listed(translated)] == [("precipitation", 0.0, None)]
+
+
+LEAD = (
+    "<roa:pollution><com:pollutantType>lead</com:pollutantType><com:pollutantConcentration>"
+    "<com:microgramsConcentration>4</com:microgramsConcentration></com:pollutantConcentration></roa:pollution>"
+)
+MAXIMUM = "<roa:maximumSpeed><com:speed>90</com:speed></roa:maximumSpeed>"
+
+
+@pytest.mark.parametrize(
+    ("kind", "inner", "ignored"),
+    [
+        ("TrafficSpeed", MAXIMUM, "values of the kind TrafficSpeed without what is read here"),
+        (
+            "PrecipitationInformation",
+            NOTHING_FALLS.replace("true", "false"),
+            "values of the kind PrecipitationInformation without what is read here",
+        ),
+        ("PollutionInformation", LEAD, "values of the pollutant lead"),
+        ("PollutionInformation", "", "values of the kind PollutionInformation without what is read here"),
+    ],
+)
+def test_a_known_kind_without_a_value_is_counted(channels, kind, inner, ignored):
+    translated = readings_from_datex(datex(site(basic(kind, inner))), channels, 100)
+    assert translated.ignored == {ignored: 1}
+
+
+def test_a_quantity_without_a_value_is_counted(channels):
+    assert readings_from_datex(datex(site("")), channels, 100).ignored == {"quantities without a value": 1}
+
+
+def test_every_publication_of_a_container_is_read(channels, listed):
+    bodies = [
+        datex(site(basic("TrafficSpeed", speed(value)), place=place)) for place, value in (("r1", "20"), ("r 2", "30"))
+    ]
+    container = b"<c>" + b"".join(body.partition(b"?>")[2] for body in bodies) + b"</c>"
+    assert [row[3] for row in listed(readings_from_datex(container, channels, 100))] == [20.0, 30.0]
+
+
 @pytest.mark.parametrize(
     ("value", "default", "fault"),
     [

@@ -113,13 +113,15 @@ def test_messages_are_taken_in_every_format_and_refusals_told(subscribed):
     entity = {"type": "TrafficFlowObserved", "dateObserved": LAST, "averageVehicleSpeed": 42.5}
     send(client, "ngsi-ld", orjson.dumps([{"id": "r1", **entity}, {"id": "r98", **entity}]))
     assert refused.get(timeout=20)["repeated"] == 1
+    send(client, "ngsi-ld", orjson.dumps([{"id": "r1", **entity, "laneSpeed": 40}]))
+    assert refused.get(timeout=20)["ignored"] == {"attribute laneSpeed of TrafficFlowObserved is not read here": 1}
     for topic, body in (("datex2", b"<a/>"), ("arrow", b"no"), ("observations", bytes(5000))):
         send(client, topic, body)
         assert refused.get(timeout=20)["topic"] == f"citybrain/{topic}"
     assert service.telemetry.registry.get_sample_value("citybrain_mqtt_connected") == 1
     subscription.stop()
     assert counted(service, "malformed") == 3
-    assert counted(service, "taken") == 2
+    assert counted(service, "taken") == 3
 
 
 @WITH_BROKER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import httpx
 import orjson
@@ -105,6 +106,7 @@ def test_air_quality_is_read_attribute_by_attribute(listed, ngsi):
     assert translated.ignored == {
         "temperature is not measured at air nodes here": 1,
         "o3 is not measured at air nodes here": 1,
+        "attribute tsp of AirQualityObserved is not read here": 1,
     }
     assert translated.sources[0] == "urn:ngsi-ld:AirQualityObserved:a1#pm25"
     city = {"id": "city", "type": "AirQualityObserved", "dateObserved": TIME, "temperature": 12}
@@ -135,12 +137,34 @@ def test_what_cannot_be_a_reading_keeps_its_row(listed, ngsi, entity, fault):
     assert row[5] == fault
 
 
+@pytest.mark.parametrize("nothing", [None, prop(None), {"value": None}])
+def test_a_missing_value_is_handed_on_to_be_refused(listed, ngsi, nothing):
+    (row,) = listed(ngsi(traffic(averageVehicleSpeed=nothing)))
+    assert math.isnan(row[3])
+
+
 def test_a_unit_that_is_unknown_is_handed_on_to_be_refused(listed, ngsi):
     assert listed(ngsi(traffic(averageVehicleSpeed=prop(50, unitCode="KNT"))))[0][4] == "KNT"
 
 
 def test_entities_of_other_types_are_counted(ngsi):
     assert ngsi({"id": "urn:1", "type": "Vehicle"}).ignored == {"entities of type Vehicle": 1}
+
+
+@pytest.mark.parametrize(
+    ("entity", "ignored"),
+    [
+        (traffic(averageSpeed=50), {"attribute averageSpeed of TrafficFlowObserved is not read here": 1}),
+        (traffic(averageSpeed=prop(50)), {"attribute averageSpeed of TrafficFlowObserved is not read here": 1}),
+        (traffic(congested=True, laneId=1), {"entities of type TrafficFlowObserved without a number": 1}),
+        (traffic(intensity=3, vehicleType="lorry"), {"values of single vehicle classes": 1}),
+        (traffic(intensity=3, vehicleSubType=prop("OGV1")), {"values of single vehicle classes": 1}),
+    ],
+)
+def test_what_is_not_read_is_counted(ngsi, entity, ignored):
+    translated = ngsi(entity)
+    assert translated.ignored == ignored
+    assert not len(translated.readings)
 
 
 def test_what_is_no_entity_is_told_by_its_place(channels):
@@ -226,6 +250,16 @@ def test_over_http_the_ingest_decides_and_says_where(client: httpx.Client, servi
     assert told["refusals"][1]["detail"].startswith("urn:ngsi-ld:TrafficFlowObserved:r99#averageVehicleSpeed: ")
     at = pd.Timestamp(LAST)
     assert service.store.read("speed", at, at).values[0, 1] == 44
+
+
+def test_over_http_what_is_not_read_is_told_and_counted(client: httpx.Client):
+    station = {"id": "urn:ngsi-ld:AirQualityObserved:a0", "type": "AirQualityObserved", "dateObserved": LAST}
+    ignored = {"attribute pm2_5 of AirQualityObserved is not read here": 1}
+    answer = client.post("/v1/ngsi-ld/notifications", json=[{**station, "pm2_5": 77}])
+    assert (answer.status_code, answer.json()["ignored"]) == (200, ignored)
+    refused = client.post("/v1/ngsi-ld/notifications", json=[{**station, "pm2_5": 77, "pm25": -1}])
+    assert (refused.status_code, refused.json()["ignored"]) == (422, ignored)
+    assert 'citybrain_readings_total{outcome="ignored"} 2.0' in client.get("/metrics").text
 
 
 @pytest.mark.parametrize(

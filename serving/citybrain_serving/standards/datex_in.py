@@ -104,8 +104,8 @@ def readings_from_datex(
         raise MalformedBody("the body has a DTD or entities, which are not read") from None
     except (ParseError, ValueError, LookupError) as error:
         raise MalformedBody(f"the body is no XML: {error}") from None
-    publication = next((e for e in root.iter() if _kind(e) == "MeasuredDataPublication"), None)
-    if publication is None:
+    publications = [element for element in root.iter() if _kind(element) == "MeasuredDataPublication"]
+    if not publications:
         raise MalformedBody("the body holds no MeasuredDataPublication")
     sites = {site.get("id", ""): site for site in root.iterfind(".//{*}measurementSite")}
     table = {
@@ -114,11 +114,12 @@ def readings_from_datex(
         for entry in site.iterfind("{*}measurementSpecificCharacteristics")
     }
     rows = Rows(channels, most, _lane_count(sites, count))
-    measured = publication.findall("{*}siteMeasurements")
-    for site in measured:
-        _site(site, table, rows)
-    if not measured:
-        rows.ignored["publications without a value of a site"] += 1
+    for publication in publications:
+        measured = publication.findall("{*}siteMeasurements")
+        for site in measured:
+            _site(site, table, rows)
+        if not measured:
+            rows.ignored["publications without a value of a site"] += 1
     return rows.translated()
 
 
@@ -136,11 +137,13 @@ def _site(site: Element, table: _Table, rows: Rows) -> None:
     reference = site.find("{*}measurementSiteReference")
     place = "" if reference is None else reference.get("id", "")
     usual = site.find("{*}measurementTimeDefault")
-    if site.find("{*}physicalQuantity/{*}physicalQuantity/{*}basicData") is None:
+    if site.find("{*}physicalQuantity") is None:
         rows.ignored["sites without a value that is read here"] += 1
     unexplained: dict[tuple[str, int | None], list[_Measured]] = {}
     for indexed in site.iterfind("{*}physicalQuantity"):
         entry = table.get((place, indexed.get("index", "")))
+        if indexed.find("{*}physicalQuantity/{*}basicData") is None:
+            rows.ignored["quantities without a value"] += 1
         for quantity in indexed.iterfind("{*}physicalQuantity"):
             explained, lane = _lane(quantity, entry, rows.lanes.count(place))
             for one in _measured(indexed, quantity, entry, usual, place, lane, rows):
@@ -230,28 +233,50 @@ def _method(holder: Element, time: Element | None) -> tuple[str | None, ...]:
 
 
 def _faulty(reading: _Reading) -> bool:
-    return (reading.holder.findtext("{*}dataError") or "").strip() in ("true", "1")
+    return _true(reading.holder.find("{*}dataError"))
+
+
+def _true(flag: Element | None) -> bool:
+    return flag is not None and (flag.text or "").strip() in ("true", "1")
 
 
 def _readings(basic: Element, rows: Rows) -> Iterator[_Reading]:
     kind = _kind(basic)
-    if kind == "PollutionInformation":
-        for pollution in basic.iterfind("{*}pollution"):
-            pollutant, value = pollution.find("{*}pollutantType"), pollution.find("{*}pollutantConcentration")
-            if pollutant is None or value is None:
-                continue
-            signal = POLLUTANTS.get(pollutant.get("_extendedValue") or (pollutant.text or "").strip())
-            if signal is not None:
-                yield _Reading(signal, "air", value, value.findtext("{*}microgramsConcentration"), "µg/m³")
-    elif kind not in PATHS:
+    if kind not in (*PATHS, "PollutionInformation"):
         rows.ignored[f"values of the kind {kind[:60]}"] += 1
-    else:
-        node, paths = PATHS[kind]
-        for signal, path, unit in paths:
-            *above, last = (f"{{*}}{part}" for part in path.split("/"))
-            holder = basic.find("/".join(above))
-            if holder is not None:
-                yield _Reading(signal, node, holder, holder.findtext(last), unit)
+        return
+    found = list(_pollution(basic, rows) if kind == "PollutionInformation" else _quantities(basic, kind))
+    if not found and basic.find("{*}pollution") is None:
+        rows.ignored[f"values of the kind {kind} without what is read here"] += 1
+    yield from found
+
+
+def _quantities(basic: Element, kind: str) -> Iterator[_Reading]:
+    node, paths = PATHS[kind]
+    for signal, path, unit in paths:
+        *above, last = (f"{{*}}{part}" for part in path.split("/"))
+        holder = basic.find("/".join(above))
+        if holder is not None:
+            yield _Reading(signal, node, holder, holder.findtext(last), unit)
+        elif signal == "precipitation" and _dry(basic):
+            yield _Reading(signal, node, basic, "0", unit)
+
+
+def _dry(basic: Element) -> bool:
+    """Whether it says that nothing falls, which is a precipitation of zero."""
+    kind = basic.findtext("{*}precipitationDetail/{*}precipitationType", "").strip()
+    return _true(basic.find("{*}noPrecipitation")) or kind == "noPrecipitation"
+
+
+def _pollution(basic: Element, rows: Rows) -> Iterator[_Reading]:
+    for pollution in basic.iterfind("{*}pollution"):
+        kind, value = pollution.find("{*}pollutantType"), pollution.find("{*}pollutantConcentration")
+        pollutant = "" if kind is None else kind.get("_extendedValue") or (kind.text or "").strip()
+        signal = POLLUTANTS.get(pollutant)
+        if signal is None or value is None:
+            rows.ignored[f"values of the pollutant {pollutant[:60]}"] += 1
+        else:
+            yield _Reading(signal, "air", value, value.findtext("{*}microgramsConcentration"), "µg/m³")
 
 
 def _time(given: Element | None, channel: Channel) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from citybrain_serving import chinese
+from citybrain_serving.errors import NothingAccepted
 from citybrain_serving.fleet import Channel
 from citybrain_serving.languages import asked_language
 from citybrain_serving.outcome import acknowledged
@@ -18,13 +19,18 @@ Reader = Callable[[bytes, Mapping[str, Channel], int, LaneCount], Translated]
 
 
 def ingested(service: Service, body: bytes, reader: Reader) -> dict[str, Any]:
-    """Translates a body, stores what is sound and says what became of it.
+    """Translates a body, stores what is sound and says what became of it; what was ignored is counted, too.
 
     Raises :class:`NothingAccepted` where there were readings and none could be taken.
     """
     fleet = service.fleet
     translated = reader(body, fleet.channels, service.settings.max_readings, lane_count(fleet.city))
     outcome = service.take(translated.readings)
+    service.telemetry.readings.labels("ignored").inc(sum(translated.ignored.values()))
     language = asked_language()
     ignored = {chinese.translated(what, language): count for what, count in translated.ignored.items()}
-    return {**acknowledged(outcome, translated.sources), "ignored": ignored}
+    try:
+        return {**acknowledged(outcome, translated.sources), "ignored": ignored}
+    except NothingAccepted as error:
+        error.extra["ignored"] = ignored
+        raise

@@ -2,7 +2,8 @@
 
 The client is paho's own, in a thread: it alone lets a message be acknowledged by hand. A message that cannot be
 stored now is tried again until it can; one that comes twice, as MQTT allows, finds its readings there already. What
-can never be stored is acknowledged and told on ``<topic>/refused``, so that it does not stand in the way.
+can never be stored, and what is not read here, is acknowledged and told on ``<topic>/refused``, so that it does not
+stand in the way.
 """
 
 from __future__ import annotations
@@ -182,7 +183,7 @@ class Subscription:
         if len(body) > most:
             raise BodyTooLarge(f"the message has {len(body)} bytes; at most {most} are read")
         document = ingested(self.service, body, TOPICS[topic.rpartition("/")[2]])
-        if document["refused"]:
+        if document["refused"] or document["ignored"]:
             self._tell(topic, document)
 
     def _tell(self, topic: str, document: dict[str, Any]) -> None:

@@ -58,6 +58,9 @@ UNIT_CODES = {
 CLASSES = ("vehicleType", "vehicleSubType")
 """Attributes that narrow an observation to some of the traffic."""
 
+ABOUT = ("laneId", "dateObserved", "dateObservedFrom", "dateObservedTo")
+"""Attributes that say which lane and when, and are no readings."""
+
 REFERENCES = ("refRoadSegment", "refDevice", "refPointOfInterest")
 
 
@@ -97,8 +100,9 @@ def _entity(entity: dict[str, Any], rows: Rows) -> None:
     node, attributes = ATTRIBUTES[kind]
     first, last = _interval(entity)
     place, lane = _place(entity, kind, node, rows), _lane(entity)
+    _count_unread(entity, kind, rows)
     for name, (signal, usual) in attributes.items():
-        if entity.get(name) is None:
+        if name not in entity:
             continue
         source = f"{entity['id'][:120]}#{name}"
         value, code, observed = _attribute(entity[name])
@@ -114,6 +118,17 @@ def _entity(entity: dict[str, Any], rows: Rows) -> None:
         if signal == "wind_direction" and unit == "°" and type(value) in (int, float):
             value = value % 360  # the model counts from −180 to 180
         rows.add(channel, place, observed or last, value, unit, source, lane)
+
+
+def _count_unread(entity: dict[str, Any], kind: str, rows: Rows) -> None:
+    """Numbers that are no reading here are counted by name: one of them may be a reading misspelt."""
+    _, attributes = ATTRIBUTES[kind]
+    numbers = [name for name, given in entity.items() if type(_plain(given)) in (int, float)]
+    unread = [name for name in numbers if name not in attributes and name not in ABOUT]
+    for name in unread:
+        rows.ignored[f"attribute {name[:60]} of {kind} is not read here"] += 1
+    if not unread and not attributes.keys() & entity.keys():
+        rows.ignored[f"entities of type {kind} without a number"] += 1
 
 
 def _lane(entity: dict[str, Any]) -> Lane | None:
