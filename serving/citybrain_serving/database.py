@@ -7,16 +7,29 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+)
 
-from citybrain_serving.errors import FleetError, StoreUnavailable
+from citybrain_serving.errors import FleetError, StoreRefused, StoreUnavailable
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSIONS = "citybrain_schema"
 """Table in which the database notes its version."""
+
+TEXT = r"^[^\x00]*$"
+"""Pattern of text that every database can hold: PostgreSQL takes no NUL."""
 
 _POSTGRESQL = {
     "connect_timeout": 5,
@@ -26,6 +39,8 @@ _POSTGRESQL = {
     "keepalives_count": 2,
 }
 """Of a connection, unless the URL says otherwise: a network that is cut is an error soon, and not a wait for hours."""
+
+log = structlog.get_logger(__name__)
 
 _WRITER = 7_236_001
 """Key of PostgreSQL's advisory lock for whoever writes; any number that nothing else here uses."""
@@ -79,12 +94,21 @@ def migrate(engine: sa.Engine) -> None:
 @contextmanager
 def transaction(engine: sa.Engine, *, write: bool = False) -> Iterator[sa.Connection]:
     """A transaction; of those that ``write``, one at a time, on SQLite and on PostgreSQL: what is written here is
-    read, merged and written back. Raises :class:`StoreUnavailable`; then nothing was written."""
+    read, merged and written back.
+
+    Raises :class:`StoreUnavailable`, and :class:`StoreRefused` for a statement or a value that the database does not
+    take, which is no outage; then nothing was written.
+    """
     try:
         with engine.connect().execution_options(citybrain_write=write) as connection, connection.begin():
             if write and engine.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER)))
             yield connection
+    except (DataError, IntegrityError, NotSupportedError, ProgrammingError) as error:
+        log.exception("the store refused a statement")
+        raise StoreRefused(
+            f"the store does not take this ({type(error.orig).__name__}); nothing was written"
+        ) from error
     except DBAPIError as error:
         told = "" if isinstance(error, OperationalError) else f" ({type(error.orig).__name__})"
         raise StoreUnavailable(f"the store cannot be used now{told}; nothing was written") from error

@@ -104,6 +104,10 @@ class StoreUnavailable(ServingError):
     """The store cannot be read or written now."""
 
 
+class StoreRefused(StoreUnavailable):
+    """The store does not take a statement or a value, however often it is tried: a fault here, and no outage."""
+
+
 class Deposed(StoreUnavailable):
     """Another replica computes by now: what this one wanted to publish is not written."""
 

@@ -40,6 +40,7 @@ STATUSES: dict[type[errors.ServingError], tuple[int, str]] = {
     errors.TooManyStreams: (429, "too-many-streams"),
     errors.TooManyListeners: (503, "too-many-listeners"),
     errors.StoreUnavailable: (503, "store-unavailable"),
+    errors.StoreRefused: (500, "store-refused"),
 }
 """Status and the last part of the problem's type for each error a caller may meet."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import httpx
@@ -19,9 +20,10 @@ from citybrain_serving.cases.outbox import Outbox
 from citybrain_serving.cases.watch import Hysteresis, Watch
 from citybrain_serving.cases.webhooks import WAITS_S, Webhooks, checked_targets
 from citybrain_serving.database import migrate, open_engine, transaction
-from citybrain_serving.errors import FleetError, NotNow, StoreUnavailable, UnknownCase
+from citybrain_serving.errors import FleetError, NotNow, StoreRefused, StoreUnavailable, UnknownCase
 from citybrain_serving.schemas.decisions import CaseBody
-from citybrain_serving.settings import load_settings
+from citybrain_serving.service import Service
+from citybrain_serving.settings import Settings, load_settings
 from citybrain_serving.tables import deliveries
 
 NOW = pd.Timestamp("2026-03-17T12:00:00Z")
@@ -301,6 +303,38 @@ def test_cases_over_http(warm, service):
     assert [c["number"] for c in warm.get("/v1/cases?state=filed&owner=east").json()] == [1]
     assert warm.get("/v1/cases?state=lost").status_code == 422
     assert warm.get("/v1/cases?task=noise").status_code == 404
+
+
+@pytest.fixture
+def stored(location, bundles, live) -> Iterator[httpx.Client]:
+    """A client of a service on each kind of database."""
+    service = Service(bundles.values(), Settings(store=location, clock="observations"))
+    with live(service, lifespan="off") as base, httpx.Client(base_url=base, timeout=30) as connected:
+        yield connected
+    service.close()
+
+
+def test_text_that_no_database_holds_is_refused_by_its_field(stored):
+    opened = stored.post("/v1/cases", json={"task": "congestion", "id": "r3", "note": "a\0b"})
+    assert (opened.status_code, opened.json()["errors"][0]["where"]) == (422, "body.note")
+    assert stored.post("/v1/cases", json={"task": "congestion", "id": "r3", "note": "two\nlines"}).status_code == 201
+    step = stored.post("/v1/cases/1/steps", json={"action": "note", "note": "\0"})
+    assert (step.status_code, step.json()["errors"][0]["where"]) == (422, "body.note")
+    for field in ("owner", "cell"):
+        found = stored.get("/v1/cases", params={field: "\0"})
+        assert (found.status_code, found.json()["errors"][0]["where"]) == (422, f"query.{field}")
+    assert stored.get("/v1/quality", params={"task": "congestion", "group": "\0"}).status_code == 422
+    assert stored.get("/v1/scenarios/%00").status_code == 422
+
+
+def test_a_fault_of_the_store_is_not_told_as_an_outage(warm, service, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise StoreRefused("the store does not take this (DataError); nothing was written")
+
+    monkeypatch.setattr(service.casebook, "find", refuse)
+    answer = warm.get("/v1/cases")
+    assert (answer.status_code, answer.json()["type"]) == (500, "urn:citybrain:problem:store-refused")
+    assert "retry-after" not in answer.headers
 
 
 def test_open_cases_in_pages(warm):

@@ -8,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from citybrain_serving.database import VERSIONS, migrate, open_engine, transaction
-from citybrain_serving.errors import FleetError, StoreUnavailable
+from citybrain_serving.errors import FleetError, StoreRefused, StoreUnavailable
 from citybrain_serving.tables import metadata
 
 
@@ -45,10 +45,18 @@ def test_a_failed_transaction_writes_nothing(engine):
     migrate(engine)
     table = metadata.tables["layouts"]
     twice = [{"digest": "a", "ids": b"1"}, {"digest": "a", "ids": b"2"}]
-    with pytest.raises(StoreUnavailable), transaction(engine, write=True) as connection:
+    with pytest.raises(StoreRefused, match="does not take"), transaction(engine, write=True) as connection:
         connection.execute(table.insert(), twice)
     with engine.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(table)) == 0
+
+
+@pytest.mark.parametrize("statement", ["SELECT nothing FROM nowhere", "NO SQL"])
+def test_a_statement_that_is_wrong_is_a_fault_and_no_outage(database, statement):
+    engine = open_engine(database)
+    with pytest.raises(StoreRefused), transaction(engine) as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
 
 
 @pytest.mark.parametrize("location", ["nonsense://x", "oracle+nothing://x/y", "sqlite+missing:///x"])

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from citybrain_serving.cases.casebook import OPEN, Case, State, Wanted
 from citybrain_serving.cases.documents import case_document
+from citybrain_serving.database import TEXT
 from citybrain_serving.errors import NotNow
 from citybrain_serving.languages import asked_language, spoken
 from citybrain_serving.negotiation import next_page
@@ -27,7 +28,7 @@ class NewCase(BaseModel):
     model_config = ConfigDict(extra="forbid")
     task: str = Field(max_length=20)
     id: str = Field(max_length=200, description="of the road segment or air station")
-    note: str = Field("", max_length=4_000)
+    note: str = Field("", max_length=4_000, pattern=TEXT)
 
 
 class Step(BaseModel):
@@ -35,7 +36,7 @@ class Step(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     action: Literal["file", "dispatch", "close", "note"]
-    note: str = Field("", max_length=4_000)
+    note: str = Field("", max_length=4_000, pattern=TEXT)
     expected: State | None = Field(None, description="refused where the case is in another state by now")
 
 
@@ -55,8 +56,8 @@ def router(service: Service) -> APIRouter:
         response: Response,
         state: Annotated[State | Literal["open"] | None, Query(description="`open` is every state but closed")] = None,
         task: Annotated[str | None, Query(max_length=20, description="`congestion` or `pm25`; both by default")] = None,
-        owner: Annotated[str | None, Query(max_length=200)] = None,
-        cell: Annotated[str | None, Query(max_length=40)] = None,
+        owner: Annotated[str | None, Query(max_length=200, pattern=TEXT)] = None,
+        cell: Annotated[str | None, Query(max_length=40, pattern=TEXT)] = None,
         limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
         offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
     ) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from fastapi import APIRouter, Query, Request, Response
 
+from citybrain_serving.database import TEXT
 from citybrain_serving.encoding import utc
 from citybrain_serving.errors import BadSelection
 from citybrain_serving.negotiation import next_page
@@ -70,7 +71,7 @@ def router(service: Service) -> APIRouter:
         first: Annotated[date | None, Query(alias="from", description="first day, UTC; a week by default")] = None,
         last: Annotated[date | None, Query(alias="to", description="last day, UTC; today by default")] = None,
         part: Annotated[
-            str, Query(alias="group", max_length=120, description="`all`, `owner=…`, `road_class=…`")
+            str, Query(alias="group", max_length=120, pattern=TEXT, description="`all`, `owner=…`, `road_class=…`")
         ] = ALL,
         by: Annotated[
             list[Literal["lead_minutes", "bundle", "source", "day", "group"]] | None,

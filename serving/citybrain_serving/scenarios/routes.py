@@ -21,6 +21,7 @@ from citybrain_models.files import BundleError
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.scorer import Scorer
 from citybrain_serving.chinese import translated
+from citybrain_serving.database import TEXT
 from citybrain_serving.encoding import ARROW, JSON, utc
 from citybrain_serving.errors import BadScenario, NoSurrogate
 from citybrain_serving.languages import asked_language, spoken
@@ -111,12 +112,12 @@ def router(service: Service) -> APIRouter:
         found = jobs.list(principal_of(request).name)
         return _json([_document(job) for job in found])
 
-    @routes.get("/{job}", summary="How far a job is", response_model=JobBody, responses=problems(404, 503))
-    def status(request: Request, job: str = Path(description="its id")) -> Response:
+    @routes.get("/{job}", summary="How far a job is", response_model=JobBody, responses=problems(404, 422, 503))
+    def status(request: Request, job: str = Path(pattern=TEXT, description="its id")) -> Response:
         return _told(_mine(jobs, request, job), status=200)
 
     @routes.get("/{job}/results", summary="The ranking of a job", responses=RESULTS)
-    async def results(request: Request, job: str = Path(description="its id")) -> Response:
+    async def results(request: Request, job: str = Path(pattern=TEXT, description="its id")) -> Response:
         """The ranking as JSON, Arrow or Parquet; 202 with the job's state while it is under way."""
         media = preferred(request.headers.get("accept"), OFFERED)
         found = await run_in_threadpool(_mine, jobs, request, job)
@@ -128,9 +129,13 @@ def router(service: Service) -> APIRouter:
         return await run_in_threadpool(_encoded, table, media, found.about)
 
     @routes.post(
-        "/{job}/cancel", summary="Stop a job", status_code=202, response_model=JobBody, responses=problems(404, 503)
+        "/{job}/cancel",
+        summary="Stop a job",
+        status_code=202,
+        response_model=JobBody,
+        responses=problems(404, 422, 503),
     )
-    def cancel(request: Request, job: str = Path(description="its id")) -> Response:
+    def cancel(request: Request, job: str = Path(pattern=TEXT, description="its id")) -> Response:
         """A job that has ended stays as it is."""
         found = _mine(jobs, request, job)
         request.app.state.ledger.record(principal_of(request).name, "cancels a scenario job", job=found.id)

@@ -21,7 +21,7 @@ from fastapi import APIRouter
 from prometheus_client import Counter, Gauge
 
 from citybrain_datasets.errors import CityBrainError, ConfigError, installing
-from citybrain_serving.errors import BodyTooLarge, NothingAccepted, ServingError, StoreUnavailable
+from citybrain_serving.errors import BodyTooLarge, NothingAccepted, ServingError, StoreRefused, StoreUnavailable
 from citybrain_serving.fleet import Channel
 from citybrain_serving.readings import READERS
 from citybrain_serving.service import Service
@@ -163,6 +163,9 @@ class Subscription:
         while True:
             try:
                 self._take(topic, body)
+            except StoreRefused as error:
+                self._tell(topic, {"error": str(error)})
+                return "failed"
             except StoreUnavailable:
                 log.warning("a message waits for the store", topic=topic, tries=tries + 1)
                 if self._away.wait(WAITS[min(tries, len(WAITS) - 1)]):
