@@ -70,6 +70,8 @@ BODIES: Mapping[str, str] = {
     "the body is over {} bytes; send it in parts": "请求体超过 {0} 字节，请分批发送",
     "the message has {} bytes; at most {} are read": "消息有 {0} 字节，最多读取 {1} 字节",
     "the body is no JSON: {}": "请求体不是 JSON：{0}",
+    "the body is nested too deeply": "请求体嵌套过深",
+    "the key {} is given twice in one object": "同一对象中两次给出键 {0}",
     "the body must be a JSON object": "请求体必须是 JSON 对象",
     "the body must have the one key 'observations', or the columns {} (and unit); it has {}": (
         "请求体必须只有 'observations' 一个键，或有 {0} 各列（可加 unit）；现有 {1}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 import numpy as np
+import orjson
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -120,6 +121,13 @@ def test_offsets_name_the_same_instant(service, client):
     assert stored(service)[0] == 42.5
 
 
+def test_colons_that_are_written_otherwise_are_no_key(service, client):
+    body = orjson.dumps({"observations": [GOOD]}).replace(b"05:00Z", b"05\\u003a00Z")
+    headers = {"Content-Type": "application/json"}
+    assert client.post("/v1/observations", content=body, headers=headers).json()["accepted"] == 1
+    assert stored(service)[0] == 42.5
+
+
 def test_columns_where_one_string_stands_for_all(service, client):
     body = {"signal": "speed", "time": TIME, "id": ["r0", "r2"], "value": [42.5, 30], "unit": "km/h"}
     assert client.post("/v1/observations", json=body).json()["accepted"] == 2
@@ -153,6 +161,10 @@ def test_arrow_times_without_a_zone_are_refused(client):
         (b'{"value": [1], "id": ["r0"]}', "signal, time"),
         (b'{"value": [1, 2], "id": ["r0"], "signal": "speed", "time": "x"}', "differ in length"),
         (b'{"value": [NaN]}', "no JSON"),
+        (b'{"observations": [], "observations": []}', "'observations' is given twice"),
+        (b'{"observations": [{"id": "a:b", "value": 1, "v\\u0061lue": 2}]}', "'value' is given twice"),
+        (b'{"value": [1], "id": "r0", "signal": "speed", "time": "x", "id": "r1"}', "'id' is given twice"),
+        (b"[" * 500 + b"]" * 500, "nested too deeply"),
     ],
 )
 def test_malformed_json_says_what_is_wrong(client, body, says):

@@ -183,6 +183,12 @@ def test_what_is_no_notification_is_refused(channels, body):
         readings_from_ngsi(body, channels, 100)
 
 
+def test_an_attribute_given_twice_is_refused_by_its_name(channels):
+    body = orjson.dumps(traffic(intensity=3)).replace(b"}", b',"intensity":4}')
+    with pytest.raises(MalformedBody, match="'intensity' is given twice"):
+        readings_from_ngsi(body, channels, 100)
+
+
 def test_too_many_readings_are_refused(channels):
     with pytest.raises(MalformedBody, match="at most 3"):
         readings_from_ngsi(orjson.dumps([traffic(occupancy=0.1)] * 4), channels, 3)

@@ -14,11 +14,10 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
-import orjson
-
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.errors import MalformedBody
 from citybrain_serving.fleet import Channel
+from citybrain_serving.readings import document_of
 from citybrain_serving.standards.lanes import Lane, LaneCount
 from citybrain_serving.standards.translation import Rows, Translated, no_count
 
@@ -68,11 +67,7 @@ def readings_from_ngsi(
     body: bytes, channels: Mapping[str, Channel], most: int, count: LaneCount = no_count
 ) -> Translated:
     """A notification, one entity or a list of entities. Raises :class:`MalformedBody`."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise MalformedBody(f"the body is no JSON: {error}") from None
-    entities = document
+    document = entities = document_of(body)
     if isinstance(document, dict):
         entities = document.get("data") if document.get("type") == "Notification" else [document]
     if not isinstance(entities, list):
