@@ -82,8 +82,9 @@ class Coverage:
         outcome = forecast.observed[nodes]
         # Each observation counts once, however often it is the newest.
         steps_ago = forecast.observed_age[nodes]
+        fresh = np.isfinite(outcome) & np.isfinite(steps_ago)  # of unknown age is the outcome of nothing in particular
+        steps_ago = np.where(fresh, steps_ago, 0).astype(np.int64)
         seconds = int(forecast.issued.timestamp()) - steps_ago * int(task.step.total_seconds())
-        fresh = np.isfinite(outcome)
         if self._seen is not None and len(self._seen) == len(nodes):
             fresh &= seconds > self._seen
             self._seen = np.where(fresh, seconds, self._seen)

@@ -153,7 +153,8 @@ class Cycle:
                 "forecast fell back to the weekly profile",
                 task=forecaster.task.name, reason=answer.reason, bundle=version, issued=str(issue),
             )  # fmt: skip
-        observed, age = last_seen(features, window, features.task.target)
+        latest = {signal: last_seen(features, window, signal) for signal in features.signals}
+        observed, age = latest[features.task.target]
         return Forecast(
             task=features.task,
             issued=issue,
@@ -166,5 +167,6 @@ class Cycle:
             source=trusted if answer.source == "model" else answer.source,
             reason=answer.reason,
             doubts=answer.doubts,
-            latest={signal: last_seen(features, window, signal)[0] for signal in features.signals},
+            latest={signal: values for signal, (values, _) in latest.items()},
+            latest_age={signal: ages for signal, (_, ages) in latest.items()},
         )

@@ -95,7 +95,9 @@ class Answers:
                 b",".join([ids[row] for row in chosen]),
                 b'],"observed":',
                 orjson.dumps(self._observed[rows], option=orjson.OPT_SERIALIZE_NUMPY),
-                b',"values":[',
+                b',"observed_at":[',
+                b",".join(self._observed_at[rows].tolist()),
+                b'],"values":[',
                 b",".join(view.fragments(chosen)),
                 b"]}",
             )
@@ -103,9 +105,10 @@ class Answers:
 
     def _geojson(self, rows: np.ndarray, view: _View, head: dict[str, Any]) -> bytes:
         heads, chosen = self.places.feature_heads, rows.tolist()
-        observed = self._observed
+        observed, at = self._observed, self._observed_at
         features = [
-            b'%b,"observed":%b,"values":%b}}' % (heads[row], orjson.dumps(_number(observed[row])), fragment)
+            b'%b,"observed":%b,"observed_at":%b,"values":%b}}'
+            % (heads[row], orjson.dumps(_number(observed[row])), at[row], fragment)
             for row, fragment in zip(chosen, view.fragments(chosen), strict=True)
         ]
         opening = orjson.dumps({"type": "FeatureCollection", "numberReturned": len(features), **head})
@@ -114,10 +117,10 @@ class Answers:
     def _arrow(self, rows: np.ndarray | None, cut: Cut, head: dict[str, Any]) -> bytes:
         """Column by column from the forecast itself: of a whole city, every copy more takes a tenth of the time."""
         values, signal = self.forecast.values, self.forecast.kind.name
-        ids, observed = self.places.arrow_ids, self._observed
+        ids, observed, at = self.places.arrow_ids, self._observed, self.forecast.observed_times
         if rows is not None:
-            values, ids, observed = values[rows], ids.take(pa.array(rows)), observed[rows]
-        columns = {"id": ids, "observed": pa.array(observed)}
+            values, ids, observed, at = values[rows], ids.take(pa.array(rows)), observed[rows], at[rows]
+        columns = {"id": ids, "observed": pa.array(observed), "observed_at": pa.array(at, pa.timestamp("s", "UTC"))}
         for place, level in zip(cut.quantiles, head["quantiles"], strict=True):
             flat = pa.array(_rounded(values[:, list(cut.leads), place], signal).reshape(-1))
             columns[f"q{level:g}"] = pa.FixedSizeListArray.from_arrays(flat, len(cut.leads))
@@ -130,6 +133,13 @@ class Answers:
     @cached_property
     def _observed(self) -> np.ndarray:
         return _rounded(self.forecast.observed, self.forecast.kind.name)
+
+    @cached_property
+    def _observed_at(self) -> np.ndarray:
+        """JSON of each time, bytes ``[node]``; there are far fewer times than nodes."""
+        times, which = np.unique(self.forecast.observed_times, return_inverse=True)
+        words = [b"null" if np.isnat(time) else b'"%sZ"' % str(time).encode() for time in times]
+        return np.array(words, object)[which]
 
     def _view(self, cut: Cut) -> _View:
         with self._lock:

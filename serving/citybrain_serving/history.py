@@ -71,6 +71,7 @@ class History:
             "layout": self.layouts[forecast.task.node].digest,
             "values": pack(forecast.values.reshape(-1)),
             "observed": pack(forecast.observed),
+            "observed_age": pack(forecast.observed_age),
             "ends": int(forecast.times[-1].timestamp()),
             "scored": False,
         }
@@ -175,14 +176,15 @@ class History:
         layout = self.layouts[task.node]
         shape = (task.horizon, len(task.quantiles))
         values = layout.decode(connection, row["layout"], row["values"], int(np.prod(shape)))
-        newest = about["newest"]
+        ages, newest = row["observed_age"], about["newest"]
+        unknown = np.full(len(values), np.nan, np.float32)
         return Forecast(
             task=task,
             issued=_time(row["issued"]),
             computed=_time(row["computed"]),
             values=values.reshape(-1, *shape),
             observed=layout.decode(connection, row["layout"], row["observed"]).reshape(-1),
-            observed_age=np.zeros(len(values), np.int64),
+            observed_age=unknown if ages is None else layout.decode(connection, row["layout"], ages).reshape(-1),
             inputs=InputHealth(about["seen"], None if newest is None else _time(newest), about["signals"]),
             bundle=row["bundle"],
             source=row["source"],

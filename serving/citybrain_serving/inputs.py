@@ -47,12 +47,13 @@ def health(features: Features, window: Window) -> InputHealth:
 
 
 def last_seen(features: Features, window: Window, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Newest measured value of a signal at each node, float32 ``[node]``, NaN for none in the history, and its age
-    in steps."""
+    """Newest measured value of a signal at each node and its age in steps, float32 ``[node]``, NaN for none in the
+    history."""
     history = window.values[name][0, : features.task.history]
     seen = np.isfinite(history)
     age = np.argmax(seen[::-1], axis=0)
-    return history[len(history) - 1 - age, np.arange(history.shape[1])], age
+    newest = history[len(history) - 1 - age, np.arange(history.shape[1])]
+    return newest, np.where(np.isfinite(newest), age, np.nan).astype(np.float32)
 
 
 def _cut(store: ObservationStore, features: Features, name: str, issue: pd.Timestamp) -> np.ndarray:

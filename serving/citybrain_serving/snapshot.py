@@ -23,11 +23,11 @@ Source = Literal["model", "fallback", "shadow"]
 class Forecast:
     """One task's forecast, as issued.
 
-    ``values`` float32 ``[node, horizon, quantile]`` in the target's unit; ``observed`` float32 ``[node]``
-    is the newest measured target within the history, NaN for none, ``observed_age`` its age in steps at the
-    issue time. ``doubts`` counts, by reason, nodes whose own forecast was doubted and which the weekly profile answers;
-    ``doubted`` says that the forecast as a whole is the model's and yet not to be relied on. ``reason`` says why it is
-    not the model's, or why it is doubted.
+    ``values`` float32 ``[node, horizon, quantile]`` in the target's unit; ``observed`` float32 ``[node]`` is the newest
+    measured target within the history, NaN for none, ``observed_age`` float32 ``[node]`` its age in steps at the issue
+    time, NaN where that is unknown, as of forecasts kept before ages were. ``doubts`` counts, by reason, nodes whose
+    own forecast was doubted and which the weekly profile answers; ``doubted`` says that the forecast as a whole is the
+    model's and yet not to be relied on. ``reason`` says why it is not the model's, or why it is doubted.
     """
 
     task: Task
@@ -45,9 +45,12 @@ class Forecast:
     latest: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Newest value of every signal that the forecast was made from, float32 ``[node]``; what is said of causes is
     said from these. Empty for a forecast of the history."""
+    latest_age: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Their ages in steps at the issue time, float32 ``[node]``, NaN where unknown."""
 
     def __post_init__(self) -> None:
-        for array in (self.values, self.observed, self.observed_age, *self.latest.values()):
+        arrays = (self.values, self.observed, self.observed_age, *self.latest.values(), *self.latest_age.values())
+        for array in arrays:
             array.setflags(write=False)
 
     @property
@@ -73,13 +76,23 @@ class Forecast:
         )
         digest.update(np.ascontiguousarray(self.values).data)
         digest.update(np.ascontiguousarray(self.observed).data)
+        if np.isfinite(self.observed_age).any():  # a forecast kept before ages were keeps its name
+            digest.update(np.ascontiguousarray(self.observed_age, np.float32).data)
         return digest.hexdigest()
 
     def observed_at(self, row: int) -> pd.Timestamp | None:
-        """When ``observed`` was measured at a node, None for none."""
-        if not np.isfinite(self.observed[row]):
+        """When ``observed`` was measured at a node, None for none or where that is unknown."""
+        if not (np.isfinite(self.observed[row]) and np.isfinite(self.observed_age[row])):
             return None
         return self.issued - int(self.observed_age[row]) * self.task.step
+
+    @cached_property
+    def observed_times(self) -> np.ndarray:
+        """When ``observed`` was measured, datetime64[s] ``[node]`` in UTC, NaT for none or where that is unknown."""
+        known = np.isfinite(self.observed) & np.isfinite(self.observed_age)
+        steps = np.where(known, self.observed_age, 0).astype(np.int64)
+        seconds = int(self.issued.timestamp()) - steps * 60 * self.task.step_minutes
+        return np.where(known, seconds.astype("datetime64[s]"), np.datetime64("NaT"))
 
     def stale(self, now: pd.Timestamp, steps: int) -> bool:
         """Whether the newest observation behind it, or the forecast itself, is older than ``steps`` steps."""

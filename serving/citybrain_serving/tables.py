@@ -60,6 +60,7 @@ forecasts = sa.Table(
     sa.Column("layout", sa.String(64), sa.ForeignKey(layouts.c.digest), nullable=False),
     sa.Column("values", sa.LargeBinary, nullable=False, comment="float32 by node, lead and quantile, packed"),
     sa.Column("observed", sa.LargeBinary, nullable=False, comment="float32 by node at the issue time, packed"),
+    sa.Column("observed_age", sa.LargeBinary, comment="its age in steps, float32 by node, packed; null unknown"),
     sa.Column("ends", sa.BigInteger, nullable=False, comment="last time forecast"),
     sa.Column("scored", sa.Boolean, nullable=False, comment="compared with what happened"),
     sa.Index("forecasts_unscored", "scored", "ends"),
@@ -156,6 +157,7 @@ published_latest = sa.Table(
     sa.Column("signal", sa.String(40), primary_key=True),
     sa.Column("layout", sa.String(64), sa.ForeignKey(layouts.c.digest), nullable=False),
     sa.Column("values", sa.LargeBinary, nullable=False, comment="float32 by node, packed"),
+    sa.Column("ages", sa.LargeBinary, comment="in steps of the task, float32 by node, packed; null unknown"),
     comment="newest values of the signals that a published forecast was made from",
 )
 wanted_models = sa.Table(

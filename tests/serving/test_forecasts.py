@@ -32,6 +32,23 @@ def test_json_is_the_snapshot_in_columns(warm, service):
     np.testing.assert_allclose(body.observed, forecast.observed, atol=0.0051)
 
 
+def test_every_format_says_when_each_place_was_measured(client, service, rows):
+    silent = [row for row in rows(30) if row["id"] != "r3"]
+    late = [row for row in silent if row["id"] != "r1" or row["time"] <= "2026-03-16T23:45:00+00:00"]
+    client.post("/v1/observations", json={"observations": late})
+    service.cycle.run()
+    columns = client.get(ROADS, params={"ids": "r0,r1,r3"}).json()
+    assert columns["observed_at"] == ["2026-03-17T00:00:00Z", "2026-03-16T23:45:00Z", None]
+    assert columns["observed"][2] is None
+    features = client.get(ROADS, params={"ids": "r0,r1,r3"}, headers={"Accept": "application/geo+json"}).json()
+    assert [f["properties"]["observed_at"] for f in features["features"]] == columns["observed_at"]
+    table = pa.ipc.open_stream(client.get(ROADS, headers={"Accept": ARROW}).content).read_all()
+    assert table["observed_at"].to_pylist()[1] == pd.Timestamp("2026-03-16T23:45:00Z")
+    assert table["observed_at"].to_pylist()[3] is None
+    road = client.get("/v1/roads/r1").json()["properties"]["observed"]
+    assert road["time"] == columns["observed_at"][1]
+
+
 def test_geojson(warm):
     answer = warm.get("/v1/forecasts/pm25", headers={"Accept": "application/geo+json"})
     assert answer.headers["content-type"] == "application/geo+json"
@@ -52,7 +69,7 @@ def test_arrow(warm, service):
     answer = warm.get(ROADS, headers={"Accept": ARROW})
     assert answer.headers["content-type"] == ARROW
     table = pa.ipc.open_stream(answer.content).read_all()
-    assert table.column_names == ["id", "observed", "q0.1", "q0.5", "q0.9"]
+    assert table.column_names == ["id", "observed", "observed_at", "q0.1", "q0.5", "q0.9"]
     expected = service.snapshot.forecasts["congestion"].values[:, :, 1]
     np.testing.assert_allclose(np.array(table["q0.5"].to_pylist()), expected, atol=0.0051)
     head = orjson.loads(table.schema.metadata[b"citybrain"])

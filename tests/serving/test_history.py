@@ -8,6 +8,7 @@ import pytest
 
 from citybrain_datasets.signals import Signal
 from citybrain_models.calibration import Calibration
+from citybrain_serving.coverage import Coverage
 from citybrain_serving.database import transaction
 from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.history import History
@@ -58,6 +59,23 @@ def test_a_forecast_comes_back_as_it_was_issued(kept, city):
     np.testing.assert_array_equal(found.observed, issued.observed)
     assert found.digest == issued.digest
     assert (found.inputs, found.source, found.task) == (issued.inputs, issued.source, issued.task)
+
+
+def test_how_old_each_observation_was_comes_back_and_of_older_rows_is_unknown(kept, city):
+    merge(kept, city.signals["speed"].between(END - pd.Timedelta(days=2), END - 3 * FIVE))
+    kept.store.merge([Partial("speed", int(END.timestamp()), np.arange(1), np.float32([40.0]))])
+    issued = kept.step().forecasts["congestion"]
+    found = kept.history.find("congestion", END)
+    assert found.observed_age.tolist() == issued.observed_age.tolist() == [0, 3, 3, 3, 3, 3]
+    assert found.observed_at(1) == END - 3 * FIVE
+    with transaction(kept.store.engine, write=True) as connection:
+        connection.execute(forecasts.update().values(observed_age=None))
+    before = kept.history.find("congestion", END)
+    assert np.isnan(before.observed_age).all()
+    assert before.observed_at(0) is None
+    coverage = Coverage()
+    coverage.recall([before, before])
+    assert coverage.share is None
     assert kept.history.find("congestion", END - FIVE) is None
 
 

@@ -78,7 +78,13 @@ class Relay:
         if not connection.execute(published.update().where(published.c.task == task).values(**row)).rowcount:
             connection.execute(published.insert().values(**row))
         rows = [
-            {"task": task, "signal": signal, "layout": self.layouts[signal].digest, "values": pack(values)}
+            {
+                "task": task,
+                "signal": signal,
+                "layout": self.layouts[signal].digest,
+                "values": pack(values),
+                "ages": pack(forecast.latest_age[signal]),
+            }
             for signal, values in forecast.latest.items()
         ]
         if rows:
@@ -88,10 +94,12 @@ class Relay:
         forecast = self.history.read(connection, {name: row[name] for name in ("task", "issued", "bundle")})
         if forecast is None:  # so old that the history forgot it
             return None
-        latest = {
-            found["signal"]: self.layouts[found["signal"]].decode(connection, found["layout"], found["values"])[:, 0]
-            for found in connection.execute(
-                sa.select(published_latest).where(published_latest.c.task == row["task"])
-            ).mappings()
-        }
-        return replace(forecast, latest={n: np.ascontiguousarray(v) for n, v in latest.items()})
+        latest, ages = {}, {}
+        found = connection.execute(sa.select(published_latest).where(published_latest.c.task == row["task"]))
+        for told in found.mappings().all():
+            signal, layout = told["signal"], self.layouts[told["signal"]]
+            latest[signal] = np.ascontiguousarray(layout.decode(connection, told["layout"], told["values"])[:, 0])
+            ages[signal] = np.full_like(latest[signal], np.nan)
+            if told["ages"] is not None:
+                ages[signal] = np.ascontiguousarray(layout.decode(connection, told["layout"], told["ages"])[:, 0])
+        return replace(forecast, latest=latest, latest_age=ages)

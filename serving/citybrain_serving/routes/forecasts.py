@@ -36,7 +36,8 @@ EXAMPLE: dict[str, Any] = {
     "stale": False, "bundle": "4f1c0d7a9b2e",
     "inputs": {"seen": 0.99, "newest": "2026-03-02T08:05:00Z", "replaced": 0, "doubts": {}, "signals": {"speed": 0.98}},
     "times": ["2026-03-02T08:10:00Z", "2026-03-02T08:15:00Z"], "quantiles": [0.1, 0.5, 0.9],
-    "ids": ["r1"], "observed": [42.5], "values": [[[38.1, 41.9, 45.2], [36.0, 41.0, 45.7]]],
+    "ids": ["r1"], "observed": [42.5], "observed_at": ["2026-03-02T08:05:00Z"],
+    "values": [[[38.1, 41.9, 45.2], [36.0, 41.0, 45.7]]],
 }  # fmt: skip
 
 ANSWERS: dict[int | str, dict[str, Any]] = {

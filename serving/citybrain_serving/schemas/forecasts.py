@@ -47,6 +47,10 @@ class ForecastBody(ForecastHead):
 
     ids: list[str]
     observed: list[float | None] = Field(description="newest measured value")
+    observed_at: list[str | None] = Field(
+        description="end of the interval in which it was, None where that is not known; of an index that of the newest"
+        " reading behind it"
+    )
     values: list[list[list[float]]] = Field(description="values[id][time][quantile] in the unit")
 
 
@@ -59,7 +63,9 @@ class ForecastFeature(BaseModel):
     type: Literal["Feature"]
     id: str
     geometry: PointBody | None
-    properties: dict[str, Any] = Field(description="id, names, owner, cell, observed, values[time][quantile]")
+    properties: dict[str, Any] = Field(
+        description="id, names, owner, cell, observed, observed_at, values[time][quantile]"
+    )
 
 
 class ForecastFeatures(ForecastHead):
