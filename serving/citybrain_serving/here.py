@@ -169,7 +169,7 @@ def _warnings(service: Service, forecast: Forecast, row: int, language: Language
 
 
 def _advice(service: Service, forecast: Forecast, row: int, language: Language) -> list[str]:
-    current = newest(forecast)[0][row : row + 1]
+    current = newest(forecast, service.board.stale_steps)[0][row : row + 1]
     if forecast.task.target == "pm25":
         return [AIR_ADVICE[int(air.level(air.aqi_cn(current))[0])][language]]
     free = service.board.free_speeds[row : row + 1]

@@ -50,11 +50,12 @@ class ForecastQuery:
 class Published:
     """One forecast's answers, whole ones kept while they are asked for again."""
 
-    def __init__(self, answers: Answers, good_until: float, base: Published | None = None):
+    def __init__(self, answers: Answers, stale_steps: int, base: Published | None = None):
         self.answers = answers
+        self.stale_steps = stale_steps
         self.base: Published = base or self
         """The forecast itself, where this is an index of it."""
-        self.good_until = good_until
+        self.good_until = answers.forecast.good_until(stale_steps)
         """Seconds since 1970 UTC after which the forecast is stale."""
         self._whole: LRUCache[tuple[ForecastQuery, Coding], bytes] = LRUCache(CACHED_BYTES, getsizeof=len)
         self._lock = threading.Lock()
@@ -69,14 +70,16 @@ class Published:
             now = self.present(index, free, recent)
             seen = np.where(now.basis == BASES.index("forecast"), np.nan, now.value)
             derived = Answers(self.answers.city, places, applied(index, forecast, self._free(free), seen), index)
-            self._indices[name] = Published(derived, self.good_until, self)
+            self._indices[name] = Published(derived, self.stale_steps, self)
         return self._indices[name]
 
     def present(self, index: Index, free: np.ndarray, recent: Recent) -> Current:
         """What an index of this forecast's signal is now, at every node."""
         forecast = self.answers.forecast
         if index.id not in self._present:
-            self._present[index.id] = current(index, forecast, self._free(free), lambda: recent.hours(forecast))
+            self._present[index.id] = current(
+                index, forecast, self._free(free), lambda: recent.hours(forecast), self.stale_steps
+            )
         return self._present[index.id]
 
     def _free(self, free: np.ndarray) -> np.ndarray:
@@ -206,7 +209,7 @@ class Board:
 
     def _publish(self, forecast: Forecast) -> Published:
         answers = Answers(self.fleet.city, self.places[forecast.task.node], forecast)
-        return Published(answers, forecast.good_until(self.stale_steps))
+        return Published(answers, self.stale_steps)
 
     def known(self, name: str) -> None:
         """Raises :class:`~citybrain_serving.errors.UnknownTask` for a task that no bundle here forecasts."""

@@ -46,7 +46,8 @@ class Settings(SafetySettings, BaseSettings):
     debounce_seconds: float = Field(0.25, ge=0)
     """Observations that arrive within this time of each other are computed together."""
     stale_steps: int = Field(3, ge=1)
-    """A forecast whose newest observation is older than this many steps is called stale."""
+    """A forecast whose newest observation is older than this many steps is called stale; a node's own that is older is
+    not taken for the present there."""
     leave_seconds: float = Field(3, ge=0, le=60)
     """How long a service that is asked to stop goes on answering while ``/readyz`` says 503: longer than a load
     balancer takes to notice. Its supervisor must wait for these, for ten to finish and for the audit log."""

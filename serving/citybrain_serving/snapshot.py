@@ -86,6 +86,16 @@ class Forecast:
             return None
         return self.issued - int(self.observed_age[row]) * self.task.step
 
+    def fresh(self, steps: int) -> np.ndarray:
+        """Nodes, bool ``[node]``, whose ``observed`` is at most ``steps`` steps old at the issue time and so tells of
+        the present."""
+        return np.isfinite(self.observed) & (self.observed_age <= steps)
+
+    def sees(self, now: pd.Timestamp, steps: int) -> np.ndarray:
+        """Nodes, bool ``[node]``, of which it tells from what was measured there lately: none where it is stale or the
+        weekly profile's."""
+        return self.fresh(steps) & (self.source == "model" and not self.stale(now, steps))
+
     @cached_property
     def observed_times(self) -> np.ndarray:
         """When ``observed`` was measured, datetime64[s] ``[node]`` in UTC, NaT for none or where that is unknown."""

@@ -144,7 +144,7 @@ def test_a_forecast_of_the_planning_time_is_one_quantile_of_that_of_the_travel_t
     assert planned.task.quantiles == (0.95,)
     assert travelled.task.quantiles[-1] == 0.95
     np.testing.assert_array_equal(planned.values[..., 0], travelled.values[..., -1])
-    now = current(INDICES["pti"], forecast, free, lambda: none)
+    now = current(INDICES["pti"], forecast, free, lambda: none, 3)
     assert now.value.tolist() == [6.0, 6.0]
     assert {BASES[b] for b in now.basis} == {"forecast"}
 
@@ -154,7 +154,7 @@ def test_the_present_of_an_index_is_taken_as_its_standard_has_it(forecast_of, in
     hours = np.full((12, 2), 45.0)
     hours[-1, 0] = 30.0  # an hour of clean air moves the hourly index at once, the NowCast by its weight
     forecast = forecast_of(observed=[30.0, np.nan], ahead=45.0)
-    found = current(INDICES[index], forecast, np.full(2, np.nan), lambda: hours)
+    found = current(INDICES[index], forecast, np.full(2, np.nan), lambda: hours, 3)
     assert BASES[found.basis[0]] == basis
     weights = (30 / 45) ** np.arange(12)
     mean = (weights * np.r_[30.0, np.full(11, 45.0)]).sum() / weights.sum()
@@ -165,10 +165,10 @@ def test_the_present_of_an_index_is_taken_as_its_standard_has_it(forecast_of, in
 def test_without_measurements_the_present_is_forecast_but_never_a_nowcast(forecast_of):
     hours = np.full((12, 2), np.nan)
     forecast = forecast_of(observed=[np.nan, 20.0], ahead=45.0)
-    chinese = current(INDICES["aqi"], forecast, np.full(2, np.nan), lambda: hours)
+    chinese = current(INDICES["aqi"], forecast, np.full(2, np.nan), lambda: hours, 3)
     assert [BASES[b] for b in chinese.basis] == ["forecast", "observed"]
     assert chinese.value.tolist() == air.aqi_cn(np.array([45.0, 20.0])).tolist()
-    american = current(INDICES["aqi-us"], forecast, np.full(2, np.nan), lambda: hours)
+    american = current(INDICES["aqi-us"], forecast, np.full(2, np.nan), lambda: hours, 3)
     assert np.isnan(american.value).all()
 
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from citybrain_datasets.city import City
-from citybrain_serving.languages import summary
+from citybrain_serving.indices.air import aqi_cn, level
+from citybrain_serving.languages import AIR_ADVICE, summary
 from citybrain_serving.problems.causes import Causes, Scene
 from citybrain_serving.problems.trouble import trouble
 from citybrain_serving.schemas.decisions import ProblemsBody
@@ -81,6 +82,28 @@ def test_polluted_air_with_its_exposure(warm, service):
     assert spot["cost"] > 0
 
 
+def test_a_station_that_fell_silent_is_not_polluted_now(warm, service):
+    """Three steps long its last reading is of the present; then neither problems nor indices nor advice rest on it."""
+    at = {"lat": 31.2101, "lon": 121.5101}
+    told = []
+    for hour in range(1, 8):
+        time = f"2026-03-17T{hour:02}:00:00Z"
+        sent = {"a0": 20.0, "a2": 20.0} | ({"a1": 400.0} if hour <= 3 else {})
+        readings = [{"id": node, "signal": "pm25", "time": time, "value": value} for node, value in sent.items()]
+        assert warm.post("/v1/observations", json={"observations": readings}).status_code == 200
+        service.step()
+        spots = warm.get("/v1/problems?task=pm25&probability=0").json()["problems"]["pm25"]
+        here = warm.get("/v1/at", params=at).json()
+        aqi = next(index for index in here["air"]["indices"] if index["id"] == "aqi")
+        told.append((any(s["now"] for s in spots if s["id"] == "a1"), aqi["basis"]))
+        assert (here["air"]["id"], here["air"]["observed"]) == ("a1", 400.0)
+        assert here["air"]["observed_at"] == f"2026-03-17T{min(hour, 3):02}:00:00Z"
+    assert told == [(True, "hour")] * 3 + [(True, "observed")] * 3 + [(False, "forecast")]
+    ahead = here["air"]["ahead"][0]["values"]["0.5"]
+    assert aqi["value"] == aqi_cn(np.array(ahead))
+    assert here["advice"] == [AIR_ADVICE[int(level(aqi_cn(np.array([ahead])))[0])]["en"]]
+
+
 def test_before_a_snapshot_there_is_nothing_to_say(client):
     assert client.get("/v1/problems").status_code == 503
 
@@ -147,7 +170,7 @@ def test_a_cost_that_cannot_be_told_is_not_zero(warm, service, flow, length, uni
         observed_age=forecast.observed_age[:2],
         latest={"flow": np.array(flow, np.float32)},
     )
-    found = trouble(two, pd.DataFrame({"length_m": length}), np.full(2, 60.0))
+    found = trouble(two, pd.DataFrame({"length_m": length}), np.full(2, 60.0), stale_steps=3)
     assert found.unit == unit
     assert np.isfinite(found.cost).tolist() == known
     assert (found.cost[known] > 0).all()

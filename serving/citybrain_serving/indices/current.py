@@ -14,8 +14,8 @@ from citybrain_serving.snapshot import Forecast
 
 Basis = Literal["observed", "hour", "nowcast", "forecast"]
 BASES: tuple[Basis, ...] = ("observed", "hour", "nowcast", "forecast")
-"""``observed`` the newest reading of the history, ``hour`` the mean of the last full hour, ``nowcast`` the last twelve
-hours weighted, ``forecast`` the median of the next step, where nothing was measured."""
+"""``observed`` the newest reading where that is of the present, ``hour`` the mean of the last full hour, ``nowcast``
+the last twelve hours weighted, ``forecast`` the median of the next step, where nothing was measured lately."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,11 @@ class Current:
     basis: np.ndarray
 
 
-def current(index: Index, forecast: Forecast, free: np.ndarray, hours: Callable[[], np.ndarray]) -> Current:
-    """``free`` are free-flow speeds ``[node]``, ``hours`` gives hourly means ``[hour, node]``, oldest first.
+def current(
+    index: Index, forecast: Forecast, free: np.ndarray, hours: Callable[[], np.ndarray], stale_steps: int
+) -> Current:
+    """``free`` are free-flow speeds ``[node]``, ``hours`` gives hourly means ``[hour, node]``, oldest first; a reading
+    of more than ``stale_steps`` steps is not of the present.
 
     A NowCast stands for nothing but itself: without two of the last three hours there is none.
     """
@@ -37,7 +40,7 @@ def current(index: Index, forecast: Forecast, free: np.ndarray, hours: Callable[
     if index.taken is not None:  # of what is to come at the next step: what was measured has no quantiles
         ahead = index.at_level(forecast.values[:, 0], forecast.task.quantiles, free)
         return Current(ahead.astype(float), np.full(len(ahead), BASES.index("forecast")))
-    measured, basis = newest(forecast)
+    measured, basis = newest(forecast, stale_steps)
     if index.now == "hour":
         hour = hours()[-1]
         known = np.isfinite(hour)
@@ -45,9 +48,9 @@ def current(index: Index, forecast: Forecast, free: np.ndarray, hours: Callable[
     return Current(index.compute(measured, free).astype(float), basis)
 
 
-def newest(forecast: Forecast) -> tuple[np.ndarray, np.ndarray]:
-    """The newest measured value of the target, or the median of the next step where there is none, ``[node]``; and
-    which of the two it is."""
-    seen = np.isfinite(forecast.observed)
+def newest(forecast: Forecast, stale_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """The newest measured value of the target, or the median of the next step where there is none of at most
+    ``stale_steps`` steps, ``[node]``; and which of the two it is."""
+    seen = forecast.fresh(stale_steps)
     values = np.where(seen, forecast.observed, forecast.values[:, 0, forecast.task.median])
     return values, np.where(seen, BASES.index("observed"), BASES.index("forecast"))

@@ -76,7 +76,7 @@ class Finder:
 
     def _of(self, forecast: Forecast, latest: Mapping[str, np.ndarray]) -> list[Problem]:
         places = self.board.places[forecast.task.node]
-        found = trouble(forecast, places.table, self.board.free_speeds)
+        found = trouble(forecast, places.table, self.board.free_speeds, self.board.stale_steps)
         if found is None:
             return []
         chance = found.chance.max(axis=1)

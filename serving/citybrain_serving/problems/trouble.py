@@ -23,9 +23,9 @@ POLLUTED = 115.0
 class Trouble:
     """Trouble of one task at every node.
 
-    ``limit [node]`` in the signal's unit; ``now [node]`` whether the newest observation passes it; ``chance [node,
-    horizon]`` the probability that the outcome does; ``cost [node]`` what the whole horizon is expected to cost, in
-    ``unit``: time lost by everybody, or what is breathed above the limit; NaN where that cannot be told.
+    ``limit [node]`` in the signal's unit; ``now [node]`` whether an observation of the present passes it; ``chance
+    [node, horizon]`` the probability that the outcome does; ``cost [node]`` what the whole horizon is expected to cost,
+    in ``unit``: time lost by everybody, or what is breathed above the limit; NaN where that cannot be told.
     """
 
     standard: Standard
@@ -36,17 +36,18 @@ class Trouble:
     unit: str
 
 
-def trouble(forecast: Forecast, table: pd.DataFrame, free: np.ndarray) -> Trouble | None:
+def trouble(forecast: Forecast, table: pd.DataFrame, free: np.ndarray, stale_steps: int) -> Trouble | None:
     """Trouble as a forecast sees it; None for a target that has no standard of trouble. ``table`` is the node table,
-    ``free`` free-flow speeds ``[node]``, km/h."""
+    ``free`` free-flow speeds ``[node]``, km/h; a reading of more than ``stale_steps`` steps tells nothing of now."""
+    seen = np.where(forecast.fresh(stale_steps), forecast.observed, np.nan)
     if forecast.task.target == "speed":
-        return _congestion(forecast, table, free)
+        return _congestion(forecast, seen, table, free)
     if forecast.task.target == "pm25":
-        return _pollution(forecast, table)
+        return _pollution(forecast, seen, table)
     return None
 
 
-def _congestion(forecast: Forecast, table: pd.DataFrame, free: np.ndarray) -> Trouble:
+def _congestion(forecast: Forecast, seen: np.ndarray, table: pd.DataFrame, free: np.ndarray) -> Trouble:
     limit = traffic.speed_at(CONGESTED, free)
     chance = probability_below(forecast.values, forecast.task.quantiles, limit[:, None])
     hours = forecast.task.step_minutes / 60
@@ -58,10 +59,10 @@ def _congestion(forecast: Forecast, table: pd.DataFrame, free: np.ndarray) -> Tr
         cost, unit = (lost * hours).sum(axis=1) * vehicles * length.to_numpy(float) / 1000, "veh·h"
     else:
         cost, unit = lost.mean(axis=1) * 3600, "s/km/veh"
-    return Trouble(GBT_33171, limit, _known(forecast.observed < limit, limit), _known(chance, limit), cost, unit)
+    return Trouble(GBT_33171, limit, _known(seen < limit, limit), _known(chance, limit), cost, unit)
 
 
-def _pollution(forecast: Forecast, table: pd.DataFrame) -> Trouble:
+def _pollution(forecast: Forecast, seen: np.ndarray, table: pd.DataFrame) -> Trouble:
     limit = np.full(len(table), POLLUTED)
     chance = 1 - probability_below(forecast.values, forecast.task.quantiles, limit[:, None])
     hours = forecast.task.step_minutes / 60
@@ -69,7 +70,7 @@ def _pollution(forecast: Forecast, table: pd.DataFrame) -> Trouble:
     cost, unit = (above * hours).sum(axis=1), "µg/m³·h"
     if "population" in table and np.isfinite(table["population"].to_numpy(float)).any():
         cost, unit = cost * table["population"].to_numpy(float), "person·µg/m³·h"
-    return Trouble(HJ_633_2026, limit, forecast.observed > limit, chance, cost, unit)
+    return Trouble(HJ_633_2026, limit, seen > limit, chance, cost, unit)
 
 
 def _mean(values: np.ndarray, forecast: Forecast) -> np.ndarray:

@@ -38,7 +38,8 @@ def router(service: Service) -> APIRouter:
         """For each task the costliest first, with probable causes and the observations that they are read from.
 
         `cost` is what the whole horizon is expected to cost: time lost by everybody, or what is breathed above the
-        limit. A probability is that of the worst step; `now` says that the newest observation passes the limit.
+        limit. A probability is that of the worst step; `now` says that the newest observation passes the limit,
+        and is not so old (`stale_steps`) that it tells nothing of the present.
         """
         language = preferred_language(accept_language)
         response.headers.update(lasting(service, request, language))

@@ -59,7 +59,7 @@ class IndexValue(StandardBody):
     value: float | None
     basis: Literal["observed", "hour", "nowcast", "forecast"] = Field(
         description="made from the newest reading, the mean of the last hour, the NowCast of the last twelve hours, or"
-        " the next step: its median where nothing was measured, the quantile that an index is"
+        " the next step: its median where nothing was measured lately, the quantile that an index is"
     )
     level: int | None = None
     name: str | None = None
