@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 import structlog
 
 from citybrain_models.onnx_forecaster import OnnxForecaster
+from citybrain_serving.cases.sight import Sight
 from citybrain_serving.cases.watch import Watch
 from citybrain_serving.cycle import FeaturedForecaster
 from citybrain_serving.errors import StoreUnavailable
@@ -50,6 +52,7 @@ class Followup:
         self.keep_for = keep_for
         self.problems: Mapping[str, list[Problem]] = {}
         """By task, of the newest snapshot; replaced as a whole."""
+        self._sight = Sight(finder.board.stale_steps)
         self._watched: dict[str, pd.Timestamp] = {}
         self._kept: dict[str, Forecast] = {}
         self._forgotten: pd.Timestamp | None = None
@@ -89,8 +92,14 @@ class Followup:
         """Only what was issued later counts: a forecast computed again from late data is not a second sign."""
         issued = {n: f.issued for n, f in snapshot.forecasts.items() if f.issued != self._watched.get(n)}
         if issued:
-            self.watch.update({name: self.problems[name] for name in issued}, snapshot.computed)
+            now = snapshot.computed
+            seen = {name: self._sight.anew(snapshot.forecasts[name], now) for name in issued}
+            places = {name: self.finder.board.places[snapshot.forecasts[name].task.node] for name in issued}
+            ids = {name: frozenset(places[name].ids[row] for row in np.flatnonzero(seen[name])) for name in issued}
+            self.watch.update({name: self.problems[name] for name in issued}, now, ids)
             self._watched |= issued
+            for name in issued:
+                self._sight.counted(snapshot.forecasts[name], seen[name])
 
     def _learn(self, now: pd.Timestamp) -> None:
         self.quality.update(now)

@@ -239,6 +239,15 @@ class Service:
         now = self.clock.now()
         return now is None or not self.leadership.connected or forecast.stale(now, self.settings.stale_steps)
 
+    def sees(self, task: str, node: str) -> bool:
+        """Whether the newest forecast of a task tells of a node from what was measured there lately."""
+        now = self.clock.now()
+        forecast = None if self.snapshot is None else self.snapshot.forecasts.get(task)
+        if forecast is None or now is None or not self.leadership.connected:
+            return False
+        row = self.board.places[forecast.task.node].position.get(node)
+        return row is not None and bool(forecast.sees(now, self.settings.stale_steps)[row])
+
     def fresh(self) -> str:
         """``Cache-Control`` of the newest forecasts: fresh until the next tick, and briefly while those of the last one
         are awaited. A replay, whose time jumps, is asked again each time."""

@@ -129,7 +129,7 @@ def test_no_such_case(book):
 
 
 def watch(book: Casebook) -> Watch:
-    return Watch(book, lambda problem: {**PROBLEM, "id": problem.node}, Hysteresis())
+    return Watch(book, lambda problem: {**PROBLEM, "task": problem.task, "id": problem.node}, Hysteresis())
 
 
 def seen(node: str, probability: float, now: bool = False) -> SimpleNamespace:
@@ -188,6 +188,44 @@ def test_after_a_restart_no_case_opens_twice(book, told):
         for _ in range(3):
             follow.update({"congestion": [seen("r1", 0.9)]}, NOW)
     assert told == [("case.discovered", 1)]
+
+
+def test_a_place_that_is_not_seen_neither_opens_nor_ends_a_case(book, told):
+    follow = watch(book)
+    follow.update({"congestion": [seen("r1", 0.9)]}, NOW, {"congestion": {"r1"}})
+    for _ in range(5):
+        follow.update({"congestion": [seen("r1", 0.9)]}, NOW, {"congestion": set()})
+    assert told == []
+    follow.update({"congestion": [seen("r1", 0.9)]}, NOW, {"congestion": {"r1"}})
+    assert told == [("case.discovered", 1)]  # what was counted before the feed fell silent counts on
+    for _ in range(5):
+        follow.update({"congestion": []}, NOW, {"congestion": {"r2"}})
+    assert book.get(1).state == "discovered"
+    for _ in range(3):
+        follow.update({"congestion": []}, NOW, {"congestion": {"r1"}})
+    assert book.get(1).state == "closed"
+
+
+def test_forecasts_of_one_task_between_those_of_another_are_no_interruption(book, told):
+    follow = watch(book)
+    foul = SimpleNamespace(task="pm25", node="a1", now=True, probability=0.9, severity=1.0)
+    for _ in range(2):
+        follow.update({"congestion": [], "pm25": [foul]}, NOW)
+        for _ in range(11):
+            follow.update({"congestion": []}, NOW)
+    assert told == [("case.discovered", 1)]
+
+
+@pytest.mark.parametrize("foreseen", [True, False])
+def test_what_somebody_opened_the_service_does_not_close(book, told, foreseen):
+    """It marks the end of what a forecast saw, too; of what none saw it knows nothing."""
+    follow = watch(book)
+    book.open({**PROBLEM, **({"issued": "2026-03-17T12:00:00Z"} if foreseen else {})}, NOW, "ann", "a burst pipe")
+    for _ in range(9):
+        follow.update({"congestion": []}, NOW)
+    case = book.get(1)
+    assert (case.state, case.opened_by) == ("discovered", "ann")
+    assert case.over == (NOW if foreseen else None)
 
 
 class Target:
@@ -286,6 +324,7 @@ def test_cases_over_http(warm, service):
     assert opened.status_code == 201
     case = CaseBody.model_validate_json(opened.content)
     assert (case.number, case.owner, case.notes[0].text) == (1, "east", "a lorry")
+    assert (case.opened_by, case.seen) == ("local", True)
     assert warm.post("/v1/cases", json={"task": "congestion", "id": "r3"}).status_code == 409
     assert warm.post("/v1/cases", json={"task": "congestion", "id": "r99"}).status_code == 404
     assert warm.post("/v1/cases", json={"task": "noise", "id": "r3"}).status_code == 404
@@ -356,4 +395,55 @@ def test_trouble_that_lasts_opens_a_case_by_itself(warm, service):
         service.step()
     (case,) = warm.get("/v1/cases").json()
     assert (case["id"], case["state"], case["owner"]) == ("r1", "discovered", "east")
+    assert (case["opened_by"], case["seen"]) == ("citybrain", True)
     assert case["problem"]["now"]
+
+
+class Moved:
+    """A clock that a test moves."""
+
+    time = pd.Timestamp("2026-03-16T12:00:05Z")
+
+    def now(self) -> pd.Timestamp:
+        return self.time
+
+    def seconds(self) -> float:
+        return self.time.timestamp()
+
+    def latest(self) -> None:
+        return None
+
+    def refresh(self) -> None:
+        pass
+
+
+def test_while_nothing_is_measured_no_case_opens_or_ends(tmp_path, bundles, rows, live):
+    clock = Moved()
+    made = Service(bundles.values(), Settings(store=str(tmp_path / "s.sqlite")), clock=clock)
+    with live(made, lifespan="off") as base, httpx.Client(base_url=base) as client:
+
+        def after_five_minutes(*speeds: tuple[str, float]) -> dict[str, dict]:
+            clock.time += pd.Timedelta(minutes=5)
+            time = clock.time.floor("5min").isoformat()
+            readings = [{"id": i, "signal": "speed", "time": time, "value": value} for i, value in speeds]
+            if readings:
+                client.post("/v1/observations", json={"observations": readings})
+            made.step()
+            return {case["id"]: case for case in client.get("/v1/cases").json()}
+
+        client.post("/v1/observations", json={"observations": rows(30, clock.time.floor("h"))})
+        for _ in range(3):
+            cases = after_five_minutes(("r1", 3.0), ("r2", 50.0))
+        assert (cases["r1"]["state"], cases["r1"]["seen"], len(cases)) == ("discovered", True, 1)
+        for _ in range(26):
+            cases = after_five_minutes()
+        assert made.stale(made.snapshot.forecasts["congestion"])
+        assert (cases["r1"]["state"], cases["r1"]["seen"], len(cases)) == ("discovered", False, 1)
+        for _ in range(6):  # of the others there is news, of this road there is none
+            cases = after_five_minutes(("r2", 50.0))
+        assert not made.stale(made.snapshot.forecasts["congestion"])
+        assert (cases["r1"]["state"], cases["r1"]["seen"]) == ("discovered", False)
+        for _ in range(6):
+            cases = after_five_minutes(("r1", 50.0), ("r2", 50.0))
+        assert (cases["r1"]["state"], cases["r1"]["seen"]) == ("closed", None)
+    made.close()

@@ -40,7 +40,8 @@ class Note:
 
 @dataclass(frozen=True)
 class Case:
-    """``problem`` is what was found, as `/v1/problems` told it; ``over`` says since when the trouble has passed."""
+    """``problem`` is what was found, as `/v1/problems` told it, or the place alone where somebody saw what no forecast
+    did; ``over`` says since when the trouble has passed."""
 
     number: int
     task: str
@@ -53,8 +54,14 @@ class Case:
     dispatched: pd.Timestamp | None
     closed: pd.Timestamp | None
     over: pd.Timestamp | None
+    opened_by: str
     problem: dict[str, Any]
     notes: tuple[Note, ...] = ()
+
+    @property
+    def foreseen(self) -> bool:
+        """Whether a forecast saw the trouble when the case was opened, whoever opened it."""
+        return "issued" in self.problem
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ class Casebook:
 
     def find(self, wanted: Wanted, limit: int, offset: int = 0) -> list[Case]:
         """Cases without their notes, the newest first."""
-        query = sa.select(cases).order_by(cases.c.number.desc()).limit(limit).offset(offset)
+        query = _CASES.order_by(cases.c.number.desc()).limit(limit).offset(offset)
         if wanted.states is not None:
             query = query.where(cases.c.state.in_(list(wanted.states)))
         for name in ("task", "owner", "cell"):
@@ -152,7 +159,7 @@ class Casebook:
     def unfinished(self) -> list[Case]:
         """Every case that is not closed."""
         with transaction(self.engine) as connection:
-            query = sa.select(cases).where(cases.c.state != "closed").order_by(cases.c.number)
+            query = _CASES.where(cases.c.state != "closed").order_by(cases.c.number)
             return [_read(row, ()) for row in connection.execute(query).mappings()]
 
     @contextmanager
@@ -168,8 +175,13 @@ class Casebook:
         return case
 
 
+_FIRST = sa.and_(case_notes.c.case == cases.c.number, case_notes.c.number == 1)
+_CASES = sa.select(cases, case_notes.c.who.label("opened_by")).join(case_notes, _FIRST)
+"""Every case with whoever made the first note of it."""
+
+
 def _case(connection: sa.Connection, number: int) -> Case:
-    row = connection.execute(sa.select(cases).where(cases.c.number == number)).mappings().first()
+    row = connection.execute(_CASES.where(cases.c.number == number)).mappings().first()
     if row is None:
         raise UnknownCase(f"there is no case {number}")
     notes = connection.execute(
@@ -182,7 +194,8 @@ def _read(row: sa.RowMapping, notes: tuple[Note, ...]) -> Case:
     times: dict[str, Any] = {
         name: None if row[name] is None else _time(row[name]) for name in ("filed", "dispatched", "closed", "over")
     }
-    plain: dict[str, Any] = {name: row[name] for name in ("number", "task", "node", "owner", "cell", "state")}
+    names = ("number", "task", "node", "owner", "cell", "state", "opened_by")
+    plain: dict[str, Any] = {name: row[name] for name in names}
     problem = orjson.loads(row["problem"])
     return Case(**plain, **times, discovered=_time(row["discovered"]), problem=problem, notes=notes)
 

@@ -26,6 +26,7 @@ def case_document(case: Case, language: Language = "en") -> dict[str, Any]:
         "owner": case.owner,
         "cell": case.cell,
         "state": case.state,
+        "opened_by": case.opened_by,
         **{name: None if time is None else utc(time) for name, time in times.items()},
         "problem": case.problem,
         "notes": [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +32,11 @@ class Hysteresis:
 class Watch:
     """Follows problems from forecast to forecast. Called by the cycle's thread alone.
 
-    A case that nobody has filed is closed when its trouble is over; one that somebody deals with is only marked, for
-    its end is theirs to see. What it counts is lost with the process: after a start a case opens ``rise`` forecasts
-    later, and none is opened twice, for that the book knows.
+    A case that nobody has filed is closed when its trouble is over; one that somebody opened or deals with is only
+    marked, for its end is theirs to see; and one that somebody opened for what no forecast saw is left alone. A
+    forecast that does not see a place is no sign that its trouble passed, nor that it is there: what was counted so far
+    waits. What it counts is lost with the process: after a start a case opens ``rise`` forecasts later, and none is
+    opened twice, for that the book knows.
     """
 
     def __init__(
@@ -49,29 +51,39 @@ class Watch:
         self._rising: Counter[Key] = Counter()
         self._falling: Counter[Key] = Counter()
 
-    def update(self, problems: Mapping[str, Iterable[Problem]], now: pd.Timestamp) -> None:
-        """``problems`` of the tasks that were just forecast again. Raises
+    def update(
+        self,
+        problems: Mapping[str, Iterable[Problem]],
+        now: pd.Timestamp,
+        seen: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
+        """``problems`` of the tasks that were just forecast again, and the nodes of each that were measured anew and
+        that the forecast sees, all where ``seen`` is None. Raises
         :class:`~citybrain_serving.errors.StoreUnavailable`."""
-        found = {(p.task, p.node): p for several in problems.values() for p in several}
-        known = {(c.task, c.node): c for c in self.book.unfinished() if c.task in problems}
+
+        def told(key: Key) -> bool:
+            return key[0] in problems and (seen is None or key[1] in seen[key[0]])
+
+        found = {(p.task, p.node): p for several in problems.values() for p in several if told((p.task, p.node))}
+        known = {(c.task, c.node): c for c in self.book.unfinished() if told((c.task, c.node))}
+        quiet = {key for key in known if not self._lasts(found.get(key))}
+        self._rising = _counted(self._rising, {key for key, p in found.items() if self._begins(p)}, told)
+        self._falling = _counted(self._falling, quiet, told)
         self._open(found, known, now)
-        self._end(found, known, now)
+        self._end(known, quiet, now)
 
     def _open(self, found: Mapping[Key, Problem], known: Mapping[Key, Case], now: pd.Timestamp) -> None:
-        due = {key for key, p in found.items() if self._begins(p)}
-        self._rising = Counter({key: self._rising[key] + 1 for key in due})
-        for key in sorted(due - set(known), key=lambda k: -found[k].severity):
+        for key in sorted(found.keys() - known.keys(), key=lambda k: -found[k].severity):
             if self._rising[key] >= self.hysteresis.rise:
                 self.book.open(self.describe(found[key]), now)
 
-    def _end(self, found: Mapping[Key, Problem], known: Mapping[Key, Case], now: pd.Timestamp) -> None:
-        quiet = {key for key in known if not self._lasts(found.get(key))}
-        self._falling = Counter({key: self._falling[key] + 1 for key in quiet})
+    def _end(self, known: Mapping[Key, Case], quiet: Collection[Key], now: pd.Timestamp) -> None:
         for key, case in known.items():
+            ours = case.opened_by == SYSTEM
             if key in quiet and self._falling[key] >= self.hysteresis.fall:
-                if case.state == "discovered":
+                if ours and case.state == "discovered":
                     self.book.act(case.number, "close", SYSTEM, "the trouble has passed", now)
-                elif case.over is None:
+                elif case.over is None and (ours or case.foreseen):
                     self.book.mark(case.number, True, now)
             elif case.over is not None and self._rising[key] >= self.hysteresis.rise:
                 self.book.mark(case.number, False, now)
@@ -82,3 +94,9 @@ class Watch:
 
     def _lasts(self, problem: Problem | None) -> bool:
         return problem is not None and (problem.now or problem.probability >= self.hysteresis.close_at)
+
+
+def _counted(before: Counter[Key], again: Collection[Key], told: Callable[[Key], bool]) -> Counter[Key]:
+    """One more for whatever shows a sign again, nothing for what was looked at and does not, as before for the rest."""
+    kept = {key: count for key, count in before.items() if not told(key)}
+    return Counter(kept | {key: before[key] + 1 for key in again})

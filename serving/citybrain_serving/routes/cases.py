@@ -50,6 +50,10 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1/cases", tags=["decisions"], dependencies=[Depends(_say_language)])
     book = service.casebook
 
+    def told(case: Case) -> dict[str, Any]:
+        seen = None if case.state == "closed" else service.sees(case.task, case.node)
+        return {**case_document(case, asked_language()), "seen": seen}
+
     @routes.get("", summary="Cases, the newest first", response_model=list[CaseBody], responses=problems(404, 422, 503))
     def cases(
         request: Request,
@@ -116,10 +120,6 @@ def router(service: Service) -> APIRouter:
         return told(book.act(number, step.action, who, step.note, _now(), step.expected))
 
     return routes
-
-
-def told(case: Case) -> dict[str, Any]:
-    return case_document(case, asked_language())
 
 
 def _say_language(response: Response) -> None:

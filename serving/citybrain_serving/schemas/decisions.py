@@ -24,7 +24,7 @@ class Hotspot(BaseModel):
     cell: str
     lat: float | None
     lon: float | None
-    now: bool = Field(description="the newest observation passes the limit")
+    now: bool = Field(description="the newest observation passes the limit and is no older than `stale_steps` steps")
     probability: float = Field(description="of the worst step")
     peak: str = Field(description="the worst step")
     onset: str | None = Field(description="first step at which it is likely")
@@ -69,10 +69,15 @@ class CaseBody(BaseModel):
     owner: str
     cell: str
     state: Literal["discovered", "filed", "dispatched", "closed"]
+    opened_by: str = Field(description="`citybrain` is the service itself; what somebody opened it does not close")
     discovered: str
     filed: str | None
     dispatched: str | None
     closed: str | None
     over: str | None = Field(description="since when the trouble has passed, while the case is still open")
+    seen: bool | None = Field(
+        description="whether the newest forecast sees the place: where nothing was measured lately, nobody can say that"
+        " the trouble has passed; None of a closed case"
+    )
     problem: dict[str, Any] = Field(description="as it was found")
     notes: list[NoteBody]
