@@ -110,7 +110,13 @@ class Service:
             self.telemetry.registry,
         )
         outbox = Outbox(checked_targets(settings.webhook_targets))
-        self.webhooks = Webhooks(self.store.engine, outbox, settings.webhook_secret(), lambda: self.leadership.leads)
+        self.webhooks = Webhooks(
+            self.store.engine,
+            outbox,
+            settings.webhook_secret(),
+            lambda: self.leadership.leads,
+            registry=self.telemetry.registry,
+        )
         self.casebook = Casebook(self.store.engine, outbox)
         watch = Watch(self.casebook, self.describe, settings.hysteresis())
         self.relay = Relay(self.history, self.store.layouts, self.fleet.bundles, self.leadership)
@@ -279,8 +285,8 @@ class Service:
     def close(self) -> None:
         self.stream.close()
         self.runner.stop()
+        self.leadership.stop()  # another computes from here on, whoever else keeps this one waiting
         self.webhooks.stop()
-        self.leadership.stop()
         self.store.close()
 
     def _clock(self) -> Clock:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Iterator
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -13,6 +17,7 @@ import orjson
 import pandas as pd
 import pytest
 import sqlalchemy as sa
+from prometheus_client import CollectorRegistry
 
 from citybrain_datasets.errors import ConfigError
 from citybrain_serving.cases.casebook import Casebook, Wanted
@@ -28,6 +33,7 @@ from citybrain_serving.tables import deliveries
 
 NOW = pd.Timestamp("2026-03-17T12:00:00Z")
 PROBLEM = {"task": "congestion", "id": "r1", "owner": "east", "cell": "cell0", "probability": 0.9}
+RUNBOOK = Path(__file__).parents[2] / "docs" / "operations.md"
 SECRET = b"a secret of at least twenty-four bytes"
 
 
@@ -267,6 +273,21 @@ def test_a_message_is_signed_by_the_standard(engine):
     hooks.stop()
 
 
+def test_who_verifies_as_the_runbook_says_believes_ours_alone(engine):
+    (code,) = re.findall(r"^```python\n(.*?)^```$", RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    told = {"base64": base64, "hashlib": hashlib, "hmac": hmac, "time": time, "Mapping": Mapping}
+    exec(code, told)
+    target, clock = Target(), [time.time()]
+    hooks = webhooks(engine, target, clock)
+    send(hooks, "case.filed", {"number": 1})
+    hooks.deliver()
+    (request,) = target.requests
+    assert told["genuine"](SECRET, request.headers, request.content)
+    assert not told["genuine"](SECRET, request.headers, request.content + b" ")
+    assert not told["genuine"](SECRET, {**request.headers, "webhook-timestamp": "1773748800"}, request.content)
+    hooks.stop()
+
+
 def test_a_message_is_retried_until_it_arrives_and_keeps_its_id(engine):
     target, clock = Target(500, 0, 302), [0.0]
     hooks = webhooks(engine, target, clock)
@@ -303,10 +324,89 @@ def test_a_target_that_is_no_longer_allowed_gets_nothing(engine):
     hooks.stop()
 
 
-@pytest.mark.parametrize("text", ["http://desk.example/", "ftp://x", "https://me:pw@desk.example/", "desk"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://desk.example/", "ftp://x", "https://me:pw@desk.example/", "desk", "https://desk.example:443x/hook",
+        "https://a..b/x", "https:///x", "https://desk.example:99999/", "https://de sk.example/",
+        "https://x/" + "a" * 500,
+    ],
+)  # fmt: skip
 def test_targets_that_are_refused(text):
-    with pytest.raises(FleetError, match="webhook"):
-        checked_targets(text)
+    with pytest.raises(FleetError, match="webhook target"):
+        checked_targets(f"https://good.example/, {text}")
+
+
+TWO = ["https://dead.example/hook", "https://desk.example/hook"]
+
+
+def test_a_target_that_fails_is_tried_once_a_round_and_what_fails_is_counted(engine):
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        if request.url.host == "dead.example":
+            raise httpx.InvalidURL("of no use")  # no HTTPError
+        return httpx.Response(200)
+
+    clock, registry = [0.0], CollectorRegistry()
+    outbox = Outbox(TWO, lambda: clock[0])
+    hooks = Webhooks(engine, outbox, SECRET, transport=httpx.MockTransport(answer), registry=registry)
+    for number in range(3):
+        send(hooks, "case.filed", {"number": number})
+    assert hooks.deliver() == 3
+    assert asked == ["dead.example", *["desk.example"] * 3]
+    assert registry.get_sample_value("citybrain_webhook_waiting", {"target": "dead.example"}) == 3
+    assert registry.get_sample_value("citybrain_webhook_waiting", {"target": "desk.example"}) == 0
+    for _ in range(60):
+        clock[0] += WAITS_S[-1]
+        hooks.deliver()
+    counted = {
+        outcome: registry.get_sample_value(
+            "citybrain_webhook_attempts_total", {"target": "dead.example", "outcome": outcome}
+        )
+        for outcome in ("arrived", "failed", "given_up")
+    }
+    assert counted == {"arrived": 0, "failed": 3 * len(WAITS_S), "given_up": 3}
+    hooks.stop()
+
+
+def test_a_target_that_hangs_holds_up_neither_the_others_nor_the_end(engine, monkeypatch):
+    monkeypatch.setattr("citybrain_serving.cases.webhooks.LINGER_S", 0.0)
+    hangs, arrived, released, asked = threading.Event(), threading.Event(), threading.Event(), []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        if request.url.host == "desk.example":
+            arrived.set()
+            return httpx.Response(200)
+        hangs.set()
+        released.wait(60)
+        return httpx.Response(500)
+
+    hooks = Webhooks(engine, Outbox(TWO), SECRET, transport=httpx.MockTransport(answer))
+    for number in range(3):
+        send(hooks, "case.filed", {"number": number})
+    hooks.start()
+    assert hangs.wait(60)
+    assert arrived.wait(60)
+    hooks.stop()  # returns while the request hangs
+    released.set()
+    for thread in hooks._threads:
+        thread.join(60)
+    assert asked.count("dead.example") == 1  # what else was due to it stays for the next start
+    with transaction(engine) as connection:
+        left = connection.scalars(sa.select(deliveries.c.attempts).where(deliveries.c.target == TWO[0])).all()
+    assert left == [0, 0, 0]
+
+
+def test_whoever_ends_lets_another_compute_before_it_waits_for_a_webhook(tmp_path, bundles, monkeypatch):
+    made = Service(bundles.values(), Settings(store=str(tmp_path / "s.sqlite"), clock="observations"))
+    ended: list[str] = []
+    monkeypatch.setattr(made.leadership, "stop", lambda: ended.append("leadership"), raising=False)
+    monkeypatch.setattr(made.webhooks, "stop", lambda: ended.append("webhooks"))
+    made.close()
+    assert ended == ["leadership", "webhooks"]
 
 
 def test_settings_of_cases(tmp_path):

@@ -166,7 +166,7 @@ class Casebook:
     def _writing(self) -> Iterator[sa.Connection]:
         with transaction(self.engine, write=True) as connection:
             yield connection
-        self.outbox.filled.set()
+        self.outbox.announce()
 
     def _told(self, connection: sa.Connection, event: str, number: int) -> Case:
         """The case as it is now; whoever is to know of ``event`` will be told."""

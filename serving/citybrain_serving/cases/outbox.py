@@ -14,12 +14,17 @@ from citybrain_serving.tables import deliveries
 
 
 class Outbox:
-    """A row for each message and target. ``filled`` is set once there may be something to deliver."""
+    """A row for each message and target. ``filled`` is set, by target, once there may be something to deliver."""
 
     def __init__(self, targets: Sequence[str] = (), now: Callable[[], float] = time.time):
         self.targets = targets
         self.now = now
-        self.filled = threading.Event()
+        self.filled = {target: threading.Event() for target in targets}
+
+    def announce(self) -> None:
+        """Wakes whoever delivers."""
+        for filled in self.filled.values():
+            filled.set()
 
     def put(self, connection: sa.Connection, event: str, data: dict[str, object]) -> None:
         """Adds a message for every target; it is there if, and only if, the transaction of ``connection`` succeeds."""
