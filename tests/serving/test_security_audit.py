@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator
 
+import pandas as pd
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
@@ -230,6 +231,83 @@ def test_a_decision_is_on_disk_before_it_is_done(told, monkeypatch):
 
     decisions = [e["path"] for e in told(work) if e["what"] == "decides"]
     assert decisions == ["/v1/cases/7/close"]
+
+
+def test_it_says_what_was_decided_about_which_case(told, rows):
+    def work(client, service):
+        client.post("/v1/observations", json={"observations": rows(30)})
+        service.cycle.run()
+        assert client.post("/v1/cases", json={"task": "congestion", "id": "r3"}).status_code == 201
+        for action in ("dispatch", "close"):
+            assert client.post("/v1/cases/1/steps", json={"action": action}).status_code == 200
+
+    entries = told(work)
+    (opened,) = [e for e in entries if e["what"] == "opens case"]
+    assert (opened["task"], opened["id"]) == ("congestion", "r3")
+    assert opened["who"].endswith(":screen")
+    steps = [(e["case"], e["id"], e["state"], e["action"]) for e in entries if e["what"] == "takes step"]
+    assert steps == [(1, "r3", "discovered", "dispatch"), (1, "r3", "dispatched", "close")]
+
+
+def test_a_step_that_cannot_be_recorded_is_not_taken(told, rows, monkeypatch):
+    def work(client, service):
+        client.post("/v1/observations", json={"observations": rows(30)})
+        service.cycle.run()
+        client.post("/v1/cases", json={"task": "congestion", "id": "r3"})
+        record = Ledger.record
+
+        def failing(self, who, what, **details):
+            (_failing if what == "takes step" else record)(self, who, what, **details)
+
+        monkeypatch.setattr(Ledger, "record", failing)
+        assert client.post("/v1/cases/1/steps", json={"action": "close"}).status_code == 503
+        assert client.get("/v1/cases/1").json()["state"] == "discovered"
+        monkeypatch.undo()
+
+    told(work)
+
+
+def test_it_says_which_forecast_of_the_history_answered(told, rows):
+    digests = {}
+
+    def work(client, service):
+        for until in ("2026-03-16T12:00:00Z", "2026-03-16T12:05:00Z"):
+            client.post("/v1/observations", json={"observations": rows(30, pd.Timestamp(until))})
+            service.step()
+            digests[until] = service.snapshot.forecasts["congestion"].digest
+        for index in ("", "&index=tpi"):
+            asked = f"/v1/forecasts/congestion?issued=2026-03-16T12:00:00Z{index}"
+            assert client.get(asked).status_code == 200
+
+    entries = told(work)
+    for query in ("issued=2026-03-16T12:00:00Z", "issued=2026-03-16T12:00:00Z&index=tpi"):
+        asked = next(e for e in entries if e["what"] == "asked" and e["query"] == query)
+        assert asked["answered_from"] == [digests["2026-03-16T12:00:00Z"]]
+    described = {e["digest"] for e in entries if e["what"].startswith("forecast ")}
+    assert set(digests.values()) <= described
+
+
+def test_it_says_which_model_ran(told, bundles):
+    def work(client, service):
+        assert client.post("/v2/models/congestion/infer", json={"inputs": []}).status_code == 400
+        assert client.post("/v2/models/noise/infer", json={"inputs": []}).status_code == 404
+
+    entries = [e for e in told(work) if e["what"] == "asked"]
+    ran = next(e for e in entries if e["path"] == "/v2/models/congestion/infer")
+    bundle = bundles["congestion"]
+    assert ran["model"] == {"task": "congestion", "version": bundle.version, "digest": bundle.digest}
+    assert "model" not in next(e for e in entries if e["path"] == "/v2/models/noise/infer")
+
+
+def test_a_query_that_is_cut_says_so(told):
+    ids = ",".join(f"r{n}" for n in range(1_000))
+
+    def work(client, _service):
+        client.get(f"/v1/city?ids={ids}")
+        client.get("/v1/city?ids=" + "r1," * 100)
+
+    queries = {e["query"] for e in told(work) if e["what"] == "asked"}
+    assert queries == {f"ids={ids}"[:2_000] + f"… ({len(ids) + 4} characters)", "ids=" + "r1," * 100}
 
 
 def _failing(*_args, **_kwargs):

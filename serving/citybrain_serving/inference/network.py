@@ -35,6 +35,7 @@ class Network:
         bundle: Bundle = forecaster.bundle
         self.name = bundle.task.name
         self.version = bundle.version
+        self.digest = bundle.digest
         self.graph = bundle.graph
         made = forecaster.features(unmeasured(forecaster.features, bundle))
         self._admitted: dict[tuple[tuple[str, np.dtype, tuple[int, ...]], ...], int] = {}

@@ -32,6 +32,7 @@ from citybrain_serving.inference.schemas import (
     ServerBody,
 )
 from citybrain_serving.middleware import METHODS
+from citybrain_serving.safety.ledger import Inferred, rests_on
 from citybrain_serving.service import Service
 from citybrain_serving.tracing import span
 
@@ -71,6 +72,7 @@ def router(service: Service) -> APIRouter:
         """
         loaded = models.get(model, version)
         network = loaded.network
+        rests_on(request.scope, Inferred(network.name, network.version, network.digest))
         body = await _body(request)
         told = dict(request.scope["headers"])
         coding = told.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()

@@ -102,6 +102,7 @@ def router(service: Service) -> APIRouter:
         seen = {column: places.text(column)[row] for column in ("name", "name_zh")}
         about = {"task": new.task, "id": new.id, "owner": owner, "cell": cell, **seen}
         problem = service.describe(found) if found else about
+        _record(request, "opens case", task=new.task, id=new.id)
         opened = book.open(problem, _now(), who.name, new.note)
         if opened is None:
             raise NotNow(f"a case of {new.task} at {new.id!r} is open already")
@@ -115,7 +116,9 @@ def router(service: Service) -> APIRouter:
     )
     def act(request: Request, number: Number, step: Step) -> dict[str, Any]:
         """discovered → filed → dispatched → closed. A step that the state does not allow is refused with 409."""
-        _mine(request, book.get(number))
+        case = _mine(request, book.get(number))
+        about = {"case": number, "task": case.task, "id": case.node, "state": case.state}
+        _record(request, "takes step", action=step.action, **about)
         who = principal_of(request).name
         return told(book.act(number, step.action, who, step.note, _now(), step.expected))
 
@@ -129,6 +132,11 @@ def _say_language(response: Response) -> None:
 def _mine(request: Request, case: Case) -> Case:
     principal_of(request).require_owner(case.owner, f"case {case.number}")
     return case
+
+
+def _record(request: Request, what: str, **details: Any) -> None:
+    """Writes to the audit log what is decided, before it is done."""
+    request.app.state.ledger.record(principal_of(request).name, what, **details)
 
 
 def _now() -> pd.Timestamp:

@@ -17,6 +17,7 @@ from citybrain_serving.publication import ForecastQuery
 from citybrain_serving.routes.documentation import problems, schema
 from citybrain_serving.routes.selecting import Horizon, IndexName, Quantiles, Selected
 from citybrain_serving.routes.times import Moment, instant
+from citybrain_serving.safety.ledger import rests_on
 from citybrain_serving.schemas.forecasts import ForecastBody, ForecastFeatures
 from citybrain_serving.service import Service
 from citybrain_serving.shortcuts import VARY, Answer
@@ -80,7 +81,8 @@ def router(service: Service) -> APIRouter:
             stale, fresh = service.stale(published.answers.forecast), service.fresh()
         else:
             published = await run_in_threadpool(service.past, task, instant(issued, "issued"), index)
-            old = published.answers.forecast
+            old = published.base.answers.forecast
+            rests_on(request.scope, old)
             stale, fresh = old.stale(old.issued, service.settings.stale_steps), "no-cache"
         # Nothing but a reason is said in words.
         spoken = preferred_language(request.headers.get("accept-language"))

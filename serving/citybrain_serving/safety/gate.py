@@ -21,8 +21,8 @@ from citybrain_serving.safety.roles import LOCAL, NOBODY, Permission, Principal
 from citybrain_serving.safety.rules import READING, permission_for
 from citybrain_serving.shortcuts import Reply
 
-QUERY_TOLD = 200
-"""Characters of a query that the audit log keeps."""
+QUERY_TOLD = 2_000
+"""Characters of an address, and of a query, that the audit log keeps; of a longer one it says how long it was."""
 
 
 class Gate:
@@ -182,11 +182,17 @@ class Gate:
 
     def _note(self, who: Principal, scope: Scope, status: int, refused: bool = False) -> None:
         """A refusal of a caller whom nobody knows is counted without its words: they are free to invent."""
+        name = _name(who, scope)
         if refused and not who.known:
-            self.ledger.note(_name(who, scope), UNTOLD, UNTOLD, "", status, known=False)
+            self.ledger.note(name, UNTOLD, UNTOLD, "", status, known=False)
             return
-        query = scope["query_string"].decode("latin-1")[:QUERY_TOLD]
-        self.ledger.note(_name(who, scope), scope["method"], scope["path"][:QUERY_TOLD], query, status, known=who.known)
+        path, query = _cut(scope["path"]), _cut(scope["query_string"].decode("latin-1"))
+        basis = scope.get("state", {}).get("basis")
+        self.ledger.note(name, scope["method"], path, query, status, basis, known=who.known)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= QUERY_TOLD else f"{text[:QUERY_TOLD]}… ({len(text)} characters)"
 
 
 class _Overload(BaseException):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import structlog
+from starlette.types import Scope
 
 from citybrain_serving.encoding import utc
 from citybrain_serving.errors import StoreUnavailable
@@ -32,8 +33,17 @@ UNTOLD = "…"
 log = structlog.get_logger(__name__)
 
 
+class Inferred(NamedTuple):
+    """The model that ran on what a caller sent; ``digest`` is that of its bundle."""
+
+    task: str
+    version: str
+    digest: str
+
+
 class Asked(NamedTuple):
-    """What is summed. ``answered_from`` names the forecasts that were published then, by their digests."""
+    """What is summed. ``answered_from`` names the forecasts that were published then, or the one of the history that
+    was asked for, by their digests; ``model`` is the one that ran, where one did."""
 
     who: str
     method: str
@@ -41,6 +51,12 @@ class Asked(NamedTuple):
     query: str
     status: int
     answered_from: tuple[str, ...] = ()
+    model: Inferred | None = None
+
+
+def rests_on(scope: Scope, basis: Forecast | Inferred) -> None:
+    """Lets the ledger know what an answer is made from, where that is not what is published now."""
+    scope.setdefault("state", {})["basis"] = basis
 
 
 class Ledger:
@@ -61,6 +77,7 @@ class Ledger:
         self._asked: Counter[Asked] = Counter()
         self._strangers: Counter[Asked] = Counter()
         self._published: dict[str, dict[str, Any]] = {}
+        self._recalled: dict[str, dict[str, Any]] = {}
         self._told: set[str] = set()
         self._last: tuple[Snapshot | None, tuple[str, ...]] = (None, ())
         self._lock = threading.Lock()
@@ -77,10 +94,21 @@ class Ledger:
             self._thread.join()
         self.flush()
 
-    def note(self, who: str, method: str, path: str, query: str, status: int, *, known: bool = True) -> None:
-        """Sums one request; quick, and safe from any thread. ``known`` says that the caller proved who it is."""
-        digests = self._digests()
-        asked = Asked(who, method, path, query, status, digests if method in ("GET", "HEAD") else ())
+    def note(
+        self,
+        who: str,
+        method: str,
+        path: str,
+        query: str,
+        status: int,
+        basis: Forecast | Inferred | None = None,
+        *,
+        known: bool = True,
+    ) -> None:
+        """Sums one request; quick, and safe from any thread. ``basis`` is what :func:`rests_on` was told; ``known``
+        says that the caller proved who it is."""
+        digests, model = self._basis(basis)
+        asked = Asked(who, method, path, query, status, digests if method in ("GET", "HEAD") else (), model)
         with self._lock:
             sums, most = (self._asked, MOST_KINDS) if known else (self._strangers, MOST_STRANGERS)
             if asked not in sums and len(sums) >= most:
@@ -104,7 +132,9 @@ class Ledger:
                 asked, self._asked = self._asked, Counter()
                 strangers, self._strangers = self._strangers, Counter()
                 published, self._published = self._published, {}
+                recalled, self._recalled = self._recalled, {}
             entries = [entry("service", "forecast published", **told) for told in published.values()]
+            entries += [entry("service", "forecast recalled", **told) for told in recalled.values()]
             entries += [entry(a.who, "asked", **_told(a), count=n) for a, n in (*asked.items(), *strangers.items())]
             if not entries:
                 return
@@ -115,10 +145,23 @@ class Ledger:
                     self._asked.update(asked)
                     self._strangers.update(strangers)
                     self._published = {**published, **self._published}
+                    self._recalled = {**recalled, **self._recalled}
                 self.failed()
                 log.warning("the audit log cannot be written now", entries=len(entries))
             else:
                 log.info("audit head", number=head.number, seal=head.seal)
+
+    def _basis(self, basis: Forecast | Inferred | None) -> tuple[tuple[str, ...], Inferred | None]:
+        """Digests of the forecasts that an answer is made from, and the model that ran for it."""
+        digests = self._digests()
+        if isinstance(basis, Inferred):
+            return (), basis
+        if basis is None:
+            return digests, None
+        with self._lock:
+            if basis.digest not in self._told and len(self._recalled) < MOST_KINDS:
+                self._recalled[basis.digest] = _description(basis)
+        return (basis.digest,), None
 
     def _digests(self) -> tuple[str, ...]:
         """Digests of what is published now; each forecast is told in full once."""
@@ -143,8 +186,8 @@ class Ledger:
 
 def _told(asked: Asked) -> Mapping[str, Any]:
     details = asked._asdict()
-    del details["who"]
-    return details
+    del details["who"], details["model"]
+    return details if asked.model is None else {**details, "model": asked.model._asdict()}
 
 
 def _description(forecast: Forecast) -> dict[str, Any]:
