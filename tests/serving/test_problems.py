@@ -54,9 +54,14 @@ def test_hot_spots_are_ranked_and_complete(jammed, service):
 def test_a_queue_reaches_back_and_the_inputs_are_told(jammed):
     spots = {s["id"]: s for s in jammed.get("/v1/problems?task=congestion").json()["problems"]["congestion"]}
     causes = {c["kind"]: c["inputs"] for c in spots["r0"]["causes"]}
-    assert causes["spillback"] == [{"signal": "speed", "id": "r1", "value": 4.0, "unit": "km/h", "distance_m": 500}]
+    read = {"signal": "speed", "value": 4.0, "unit": "km/h", "kind": "measured", "time": "2026-03-17T12:55:00Z"}
+    assert causes["spillback"] == [{**read, "id": "r1", "distance_m": 500}]
     assert "upstream" in {c["kind"] for c in spots["r1"]["causes"]}
-    assert "unusual_drop" in {c["kind"] for c in spots["r1"]["causes"]}
+    measured, usual = next(c["inputs"] for c in spots["r1"]["causes"] if c["kind"] == "unusual_drop")
+    assert measured == {**read, "id": "r1"}
+    assert (usual["kind"], usual["time"]) == ("usual", "2026-03-17T12:55:00Z")
+    assert usual["value"] > 20
+    assert set(usual) == set(measured)
 
 
 def test_filters_and_languages(jammed):
@@ -111,7 +116,8 @@ def test_before_a_snapshot_there_is_nothing_to_say(client):
 def station_scene(city: City, **latest: list[float]) -> Scene:
     placing = {"pm25": "air", "wind_direction": "city", "wind_speed": "city", "mixing_height": "city", "speed": "road"}
     values = {name: np.array(row, np.float32) for name, row in latest.items()}
-    return Scene(city, values, placing, np.full(6, 60.0), np.array([50.0, 50.0, 50.0]))
+    times = {name: np.full(len(row), np.datetime64("2026-03-17T11:00:00")) for name, row in latest.items()}
+    return Scene(city, NOON, values, times, placing, np.full(6, 60.0), np.array([50.0, 50.0, 50.0]))
 
 
 @pytest.fixture
@@ -130,8 +136,11 @@ def test_transport_comes_from_where_the_wind_comes_from(windy, wind, carried):
     causes = {c.kind: c.inputs for c in Causes(windy).of_station("a1", scene)}
     assert ("transport" in causes) == carried
     if carried:
-        assert [entry["id"] for entry in causes["transport"]] == ["a1", "a0"]
+        assert [entry["id"] for entry in causes["transport"]] == ["city", "a0"]
         assert causes["transport"][1]["value"] == 180.0
+        assert {(entry["kind"], entry["time"]) for entry in causes["transport"]} == {
+            ("measured", "2026-03-17T11:00:00Z")
+        }
 
 
 def test_stagnation_and_traffic_nearby(windy):
@@ -140,12 +149,24 @@ def test_stagnation_and_traffic_nearby(windy):
     )
     causes = {c.kind: c.inputs for c in Causes(windy).of_station("a1", scene)}
     assert [entry["signal"] for entry in causes["stagnation"]] == ["wind_speed", "mixing_height"]
+    assert {entry["id"] for entry in causes["stagnation"]} == {"city"}
     assert [entry["id"] for entry in causes["traffic_nearby"]] == ["r3"]
     assert "transport" not in causes
 
 
 def test_nothing_known_names_no_cause(windy):
     assert Causes(windy).of_station("a2", station_scene(windy, pm25=[1, 1, 200])) == []
+
+
+def test_what_is_measured_hourly_is_told_with_its_hour_and_only_while_it_is_of_themeasured_at(service, warm):
+    finder = service.followup.finder
+    forecast = service.snapshot.forecasts["pm25"]
+    for age, told in ((0, "2026-03-17T00:00:00"), (3, "2026-03-16T21:00:00"), (4, "NaT"), (np.nan, "NaT")):
+        old = replace(forecast, latest_age={"temperature": np.full(1, age, np.float32)})
+        assert str(finder.measured_at(old, "temperature")[0]) == told
+    finer = replace(forecast, task=service.fleet.bundles["congestion"].task, issued=NOON + pd.Timedelta(minutes=35))
+    held = replace(finer, latest_age={"temperature": np.zeros(1, np.float32)})
+    assert str(finder.measured_at(held, "temperature")[0]) == "2026-03-17T12:00:00"
 
 
 def test_a_summary_says_when_and_why():

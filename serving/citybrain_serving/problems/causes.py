@@ -15,6 +15,7 @@ import pandas as pd
 
 from citybrain_datasets.city import EDGE_COLUMNS, City
 from citybrain_datasets.signals import KINDS
+from citybrain_serving.encoding import utc
 from citybrain_serving.indices import traffic
 from citybrain_serving.problems.trouble import CONGESTED
 
@@ -37,7 +38,9 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Cause:
-    """``inputs`` are the observations it is read from: each has signal, id, value and unit."""
+    """``inputs`` are what it is read from: each has signal, id, value, unit, kind and time. Those of the kind
+    ``measured`` are readings of the place with that id, the city as a whole for what is measured once for all; those of
+    the kind ``usual`` are the weekly profile's for that time."""
 
     kind: Kind
     inputs: list[dict[str, Any]] = field(default_factory=list)
@@ -45,11 +48,14 @@ class Cause:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is known at the moment: newest values by signal ``[node]``, where each is measured, free-flow speeds and
-    what is usual for the target at this time ``[node]``."""
+    """What is known at the moment ``issued``: newest values of the present by signal, NaN for none, and when each was
+    measured, datetime64[s], both ``[node]``; where each signal is measured, free-flow speeds and what is usual for the
+    target at this time ``[node]``."""
 
     city: City
+    issued: pd.Timestamp
     latest: Mapping[str, np.ndarray]
+    measured: Mapping[str, np.ndarray]
     placing: Mapping[str, str]
     free: np.ndarray
     usual: np.ndarray
@@ -62,8 +68,21 @@ class Scene:
             return float("nan")
         return float(values[0 if placed == "city" else row])
 
-    def told(self, signal: str, node: str, value: float) -> dict[str, Any]:
-        return {"signal": signal, "id": node, "value": round(value, 2), "unit": KINDS[signal].unit}
+    def reading(self, signal: str, row: int, name: str) -> dict[str, Any]:
+        """The newest value as it is told, of the node ``name`` or of the whole city."""
+        shared = self.placing[signal] == "city"
+        at = 0 if shared else row
+        value, time = float(self.latest[signal][at]), f"{self.measured[signal][at]}Z"
+        return _told(signal, "city" if shared else name, value, "measured", time)
+
+    def usually(self, signal: str, row: int, name: str) -> dict[str, Any]:
+        """What is usual for the target now, as it is told."""
+        return _told(signal, name, float(self.usual[row]), "usual", utc(self.issued))
+
+
+def _told(signal: str, name: str, value: float, kind: Literal["measured", "usual"], time: str) -> dict[str, Any]:
+    unit = KINDS[signal].unit
+    return {"signal": signal, "id": name, "value": round(value, 2), "unit": unit, "kind": kind, "time": time}
 
 
 class Neighbours:
@@ -111,22 +130,23 @@ class Causes:
             found.append(Cause("upstream", behind))
         rain = scene.value("precipitation", row, "road")
         if rain >= RAIN_MM_H:
-            found.append(Cause("rain", [scene.told("precipitation", node, rain)]))
+            found.append(Cause("rain", [scene.reading("precipitation", row, node)]))
         speed, usual = scene.value("speed", row, "road"), float(scene.usual[row])
         limit = float(traffic.speed_at(CONGESTED, scene.free[row : row + 1])[0])
         if usual < limit:
-            found.append(Cause("usual", [scene.told("speed", node, usual)]))
+            found.append(Cause("usual", [scene.usually("speed", row, node)]))
         elif speed < DROP * usual and not ahead:
-            found.append(Cause("unusual_drop", [scene.told("speed", node, speed), scene.told("speed", node, usual)]))
+            told = [scene.reading("speed", row, node), scene.usually("speed", row, node)]
+            found.append(Cause("unusual_drop", told))
         return found
 
     def of_station(self, node: str, scene: Scene) -> list[Cause]:
         row = self.stations[node]
         found = []
         calm = [
-            scene.told(signal, node, value)
+            scene.reading(signal, row, node)
             for signal, bound in (("wind_speed", CALM_M_S), ("mixing_height", SHALLOW_M))
-            if (value := scene.value(signal, row, "air")) < bound
+            if scene.value(signal, row, "air") < bound
         ]
         if calm:
             found.append(Cause("stagnation", calm))
@@ -137,7 +157,7 @@ class Causes:
         if roads:
             found.append(Cause("traffic_nearby", roads))
         if scene.usual[row] > 0 and scene.value("pm25", row, "air") <= scene.usual[row]:
-            found.append(Cause("usual", [scene.told("pm25", node, float(scene.usual[row]))]))
+            found.append(Cause("usual", [scene.reading("pm25", row, node), scene.usually("pm25", row, node)]))
         return found
 
     def _congested(self, neighbours: Iterator[tuple[str, float, float]], scene: Scene) -> list[dict[str, Any]]:
@@ -146,7 +166,7 @@ class Causes:
             row = self.roads[other]
             speed, free = scene.value("speed", row, "road"), scene.free[row : row + 1]
             if traffic.performance(np.array([speed]), free)[0] >= CONGESTED:
-                told.append({**scene.told("speed", other, speed), "distance_m": round(metres)})
+                told.append({**scene.reading("speed", row, other), "distance_m": round(metres)})
         return sorted(told, key=lambda entry: entry["distance_m"])[:NAMED]
 
     def _upwind(self, node: str, row: int, scene: Scene) -> list[dict[str, Any]]:
@@ -154,12 +174,13 @@ class Causes:
         wind, here = scene.value("wind_direction", row, "air"), scene.value("pm25", row, "air")
         told = []
         for other, metres, bearing in self.around.of(node):
-            there = scene.value("pm25", self.stations[other], "air")
+            place = self.stations[other]
+            there = scene.value("pm25", place, "air")
             # An edge points from the neighbour to here; the neighbour lies the other way.
             away = abs((bearing + 180 - wind + 180) % 360 - 180)
             if away <= UPWIND_DEG and there > here:
-                told.append({**scene.told("pm25", other, there), "distance_m": round(metres)})
+                told.append({**scene.reading("pm25", place, other), "distance_m": round(metres)})
         if told:
             told.sort(key=lambda entry: -entry["value"])
-            told = [scene.told("wind_direction", node, wind), *told[:NAMED]]
+            told = [scene.reading("wind_direction", row, node), *told[:NAMED]]
         return told

@@ -69,12 +69,31 @@ class Finder:
     def find(self, snapshot: Snapshot) -> Mapping[str, list[Problem]]:
         """Problems by task, the worst first."""
         latest: dict[str, np.ndarray] = {}
+        measured: dict[str, np.ndarray] = {}
         # Of a signal that several tasks read, the one on the finest clock knows the newest value.
         for forecast in sorted(snapshot.forecasts.values(), key=lambda f: -f.task.step_minutes):
-            latest |= forecast.latest
-        return {name: self._of(forecast, latest) for name, forecast in snapshot.forecasts.items()}
+            for signal, values in forecast.latest.items():
+                times = self.measured_at(forecast, signal)
+                known = ~np.isnat(times)
+                latest[signal] = np.where(known, values, latest.get(signal, np.nan))
+                measured[signal] = np.where(known, times, measured.get(signal, times))
+        return {name: self._of(forecast, latest, measured) for name, forecast in snapshot.forecasts.items()}
 
-    def _of(self, forecast: Forecast, latest: Mapping[str, np.ndarray]) -> list[Problem]:
+    def measured_at(self, forecast: Forecast, signal: str) -> np.ndarray:
+        """When the newest value of a signal was measured, datetime64[s] ``[node]``; NaT where that is more than
+        ``stale_steps`` of its steps ago, or unknown. Between its ticks a value holds: it is as old as its tick."""
+        ticks = self.fleet.channels[signal].ticks
+        step, tick, offset = (60 * m for m in (forecast.task.step_minutes, ticks.step_minutes, ticks.offset_minutes))
+        issued, ages = int(forecast.issued.timestamp()), forecast.latest_age[signal]
+        known = np.isfinite(forecast.latest[signal]) & np.isfinite(ages)
+        seconds = issued - np.where(known, ages, 0).astype(np.int64) * step
+        seconds = (seconds - offset) // tick * tick + offset
+        known &= issued - seconds <= self.board.stale_steps * max(step, tick)
+        return np.where(known, seconds.astype("datetime64[s]"), np.datetime64("NaT"))
+
+    def _of(
+        self, forecast: Forecast, latest: Mapping[str, np.ndarray], measured: Mapping[str, np.ndarray]
+    ) -> list[Problem]:
         places = self.board.places[forecast.task.node]
         found = trouble(forecast, places.table, self.board.free_speeds, self.board.stale_steps)
         if found is None:
@@ -85,7 +104,15 @@ class Finder:
         rows = rows[np.argsort(-severity[rows], kind="stable")][:MOST]
         if not len(rows):
             return []
-        scene = Scene(self.fleet.city, latest, self.placing, self.board.free_speeds, self._usual(forecast))
+        scene = Scene(
+            city=self.fleet.city,
+            issued=forecast.issued,
+            latest=latest,
+            measured=measured,
+            placing=self.placing,
+            free=self.board.free_speeds,
+            usual=self._usual(forecast),
+        )
         return [self._problem(forecast, found, int(row), places.ids[row], scene) for row in rows]
 
     def _problem(self, forecast: Forecast, found: Trouble, row: int, node: str, scene: Scene) -> Problem:

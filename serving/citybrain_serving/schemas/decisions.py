@@ -10,7 +10,10 @@ from pydantic import BaseModel, Field
 class CauseBody(BaseModel):
     kind: str
     title: str = Field(description="the kind in words")
-    inputs: list[dict[str, Any]] = Field(description="observations that the cause is read from")
+    inputs: list[dict[str, Any]] = Field(
+        description="what the cause is read from: `signal`, `id` of where it is measured (`city` for the whole city),"
+        " `value`, `unit`, `kind` (`measured`, or `usual` by the weekly profile), `time`; of a neighbour `distance_m`"
+    )
 
 
 class Hotspot(BaseModel):
