@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import orjson
+import pandas as pd
 import pyarrow as pa
 from cachetools import LRUCache
 
@@ -179,6 +181,11 @@ def standard_of(index: Index) -> dict[str, Any]:
         "standard": index.standard.id,
         "effective": None if effective is None else effective.isoformat(),
     }
+
+
+def local_day(time: pd.Timestamp, city: City) -> date:
+    """The day of a moment by the calendar of a city."""
+    return time.tz_convert(city.timezone).date()
 
 
 def utc(time: Any) -> str:

@@ -9,12 +9,13 @@ import pandas as pd
 
 from citybrain_datasets.geo import cell
 from citybrain_datasets.signals import NodeType
-from citybrain_serving.encoding import standard_of, utc
+from citybrain_serving.encoding import local_day, standard_of, utc
 from citybrain_serving.errors import BadSelection, UnknownPlace
 from citybrain_serving.features import plain
 from citybrain_serving.indices import air, traffic
 from citybrain_serving.indices.catalogue import INDICES, Index, indices_of, probability_below
 from citybrain_serving.indices.current import BASES, Current, newest
+from citybrain_serving.indices.standards import hj_633
 from citybrain_serving.languages import AIR_ADVICE, Language, say
 from citybrain_serving.places import Places
 from citybrain_serving.problems.trouble import CONGESTED, POLLUTED
@@ -106,7 +107,7 @@ def _indices(
     """What each index, or the one wanted, is at one node now."""
     return [
         value_of(index, service.present(forecast, index), row, language)
-        for index in indices_of(forecast.task.target)
+        for index in indices_of(forecast.task.target, local_day(forecast.issued, service.fleet.city))
         if wanted in (None, index.id)
     ]
 
@@ -171,7 +172,8 @@ def _warnings(service: Service, forecast: Forecast, row: int, language: Language
 def _advice(service: Service, forecast: Forecast, row: int, language: Language) -> list[str]:
     current = newest(forecast, service.board.stale_steps)[0][row : row + 1]
     if forecast.task.target == "pm25":
-        return [AIR_ADVICE[int(air.level(air.aqi_cn(current))[0])][language]]
+        standard = hj_633(local_day(forecast.issued, service.fleet.city))
+        return [AIR_ADVICE[int(air.level(air.aqi_cn(current, standard))[0])][language]]
     free = service.board.free_speeds[row : row + 1]
     if forecast.task.target == "speed" and traffic.performance(current, free)[0] >= CONGESTED:
         factor = float(traffic.travel_time_index(current, free)[0])

@@ -14,7 +14,7 @@ from cachetools import LRUCache, TTLCache
 
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.compression import Coding, packed
-from citybrain_serving.encoding import Answers
+from citybrain_serving.encoding import Answers, local_day
 from citybrain_serving.errors import NotReady, UnknownIssue, UnknownTask
 from citybrain_serving.fleet import Fleet
 from citybrain_serving.indices.catalogue import Index, applied, free_speeds, indices_of
@@ -65,7 +65,7 @@ class Published:
     def index(self, name: str, free: np.ndarray, recent: Recent) -> Published:
         """The answers of an index of this forecast. Raises :class:`~citybrain_serving.errors.BadSelection`."""
         places, forecast = self.answers.places, self.answers.forecast
-        (index,) = indices_of(forecast.task.target, name)
+        (index,) = indices_of(forecast.task.target, local_day(forecast.issued, self.answers.city), name)
         if name not in self._indices:
             now = self.present(index, free, recent)
             seen = np.where(now.basis == BASES.index("forecast"), np.nan, now.value)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 
 from citybrain_serving.indices import air, traffic
-from citybrain_serving.languages import preferred_language
+from citybrain_serving.languages import AIR_ADVICE, preferred_language
 from citybrain_serving.schemas.forecasts import ForecastBody
 from citybrain_serving.schemas.places import AtBody, PlaceFeature, PlaceFeatures
 from citybrain_serving.service import Service
@@ -205,7 +206,7 @@ def test_a_forecast_as_an_index_names_its_standard(warm, service):
 def test_every_index_is_listed_with_its_standard(warm):
     listed = {entry["id"]: entry for entry in warm.get("/v1/indices").json()}
     assert listed["aqi-2012"]["until"] == "2026-02-28"
-    assert set(listed) == {"tpi", "tti", "pti", "los", "aqi", "aqi-2012", "aqi-us"}
+    assert set(listed) == {"tpi", "tti", "pti", "los", "aqi", "aqi-2012", "aqi-2026", "aqi-us"}
 
 
 @pytest.mark.parametrize(
@@ -232,6 +233,34 @@ def test_the_index_of_the_present_by_the_standard_asked_for(warm, service, city)
     assert columns["observed"] == nowcast.tolist()
     hourly = warm.get("/v1/forecasts/pm25?index=aqi").json()
     assert hourly["observed"] == air.aqi_cn(hours[-1]).tolist()
+
+
+def test_an_index_goes_by_the_standard_in_force_at_its_moment_unless_one_is_named(client, service, rows):
+    """Twenty days before, the old regulation held; PM2.5 of 61 to 75 is light pollution by the new one alone."""
+    before = [
+        {**row, "time": (pd.Timestamp(row["time"]) - pd.Timedelta(days=20)).isoformat()}
+        | ({"value": 66.0 + row["value"] % 8} if row["signal"] == "pm25" else {})
+        for row in rows(30)
+    ]
+    assert client.post("/v1/observations", json={"observations": before}).json()["refused"] == 0
+    service.step()
+    here = AtBody.model_validate_json(client.get("/v1/at", params={"lat": 31.2101, "lon": 121.5101}).content)
+    told = {i.id: (i.standard, i.effective, i.name) for i in here.air.indices if i.standard.startswith("HJ")}
+    assert told == {
+        "aqi": ("HJ 633-2012", "2016-01-01", "good"),
+        "aqi-2012": ("HJ 633-2012", "2016-01-01", "good"),
+        "aqi-2026": ("HJ 633-2026", "2026-03-01", "lightly polluted"),
+    }
+    assert here.advice[-1] == AIR_ADVICE[2]["en"]
+    for name, standard in (("aqi", "HJ 633-2012"), ("aqi-2012", "HJ 633-2012"), ("aqi-2026", "HJ 633-2026")):
+        index = client.get(f"/v1/forecasts/pm25?index={name}").json()["index"]
+        assert (index["id"], index["standard"]) == (name, standard)
+        station = client.get(f"/v1/stations/a1?index={name}").json()["properties"]["index"]
+        assert (station["id"], station["standard"]) == (name, standard)
+    listed = {index["id"]: index for index in client.get("/v1/indices").json()}
+    assert (listed["aqi"]["standard"], listed["aqi"]["until"]) == ("HJ 633-2012", "2026-02-28")
+    entity = client.get("/v1/ngsi-ld/entities?type=AirQualityForecast&ids=a1&horizon=60&options=keyValues").json()[0]
+    assert entity["airQualityIndexStandard"] == "HJ 633-2012"
 
 
 @pytest.mark.parametrize("address", ["/v1/at?lat=31.21&lon=121.51&index=x", "/v1/roads?index=aqi"])

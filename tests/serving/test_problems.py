@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -191,7 +192,7 @@ def test_a_cost_that_cannot_be_told_is_not_zero(warm, service, flow, length, uni
         observed_age=forecast.observed_age[:2],
         latest={"flow": np.array(flow, np.float32)},
     )
-    found = trouble(two, pd.DataFrame({"length_m": length}), np.full(2, 60.0), stale_steps=3)
+    found = trouble(two, pd.DataFrame({"length_m": length}), np.full(2, 60.0), 3, date(2026, 3, 17))
     assert found.unit == unit
     assert np.isfinite(found.cost).tolist() == known
     assert (found.cost[known] > 0).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from citybrain_serving.indices.standards import (
     HJ_633_2012,
     HJ_633_2026,
     Standard,
+    hj_633,
 )
 from citybrain_serving.languages import (
     AIR_LEVELS,
@@ -31,6 +33,9 @@ from citybrain_serving.languages import (
     Words,
 )
 from citybrain_serving.snapshot import Forecast
+
+UNNAMED = "aqi"
+"""The index that goes by the standard in force at its moment; its others name theirs."""
 
 FREE_FLOW_QUANTILE = 0.95
 """Of a segment's weekly profile; its free-flow speed where the city does not state one."""
@@ -53,6 +58,10 @@ class Index:
     taken: float | None = None
     """The one quantile of it that is the index, as a planning time is; None for an index with all its quantiles."""
 
+    def on(self, day: date) -> Index:
+        """The index as it is on a day: one that names no standard goes by the one in force then."""
+        return _chinese(UNNAMED, hj_633(day)) if self.id == UNNAMED else self
+
     def at_level(self, values: np.ndarray, levels: tuple[float, ...], free: np.ndarray) -> np.ndarray:
         """The quantile ``taken`` of the index, ``[…]``, from quantiles ``[…, quantile]`` of the signal; linear between
         two of them, NaN beyond the outermost."""
@@ -74,6 +83,11 @@ class Index:
         return found, names[found]
 
 
+def _chinese(name: str, standard: Standard) -> Index:
+    """PM2.5 by HJ 633."""
+    return Index(name, "pm25", standard, INDEX_TITLES["aqi"], False, lambda v, _: air.aqi_cn(v, standard), "hour")
+
+
 INDICES: Mapping[str, Index] = {
     index.id: index
     for index in (
@@ -81,10 +95,9 @@ INDICES: Mapping[str, Index] = {
         Index("tti", "speed", FHWA_RELIABILITY, INDEX_TITLES["tti"], True, traffic.travel_time_index),
         Index("pti", "speed", FHWA_RELIABILITY, INDEX_TITLES["pti"], True, traffic.travel_time_index, "ahead", 0.95),
         Index("los", "speed", HCM6, INDEX_TITLES["los"], True, traffic.service_level),
-        Index("aqi", "pm25", HJ_633_2026, INDEX_TITLES["aqi"], False, lambda v, _: air.aqi_cn(v, HJ_633_2026), "hour"),
-        Index(
-            "aqi-2012", "pm25", HJ_633_2012, INDEX_TITLES["aqi"], False, lambda v, _: air.aqi_cn(v, HJ_633_2012), "hour"
-        ),
+        _chinese(UNNAMED, HJ_633_2026),
+        _chinese("aqi-2026", HJ_633_2026),
+        _chinese("aqi-2012", HJ_633_2012),
         Index("aqi-us", "pm25", EPA_2024, INDEX_TITLES["aqi"], False, lambda v, _: air.aqi_us(v), "nowcast"),
     )
 }  # fmt: skip
@@ -92,19 +105,20 @@ INDICES: Mapping[str, Index] = {
 LEVELS: Mapping[str, tuple[Callable[[np.ndarray], np.ndarray], tuple[Words, ...]]] = {
     "tpi": (traffic.performance_level, TRAFFIC_LEVELS),
     "los": (lambda value: value.astype(int), SERVICE_LEVELS),
-    "aqi": (air.level, AIR_LEVELS),
+    UNNAMED: (air.level, AIR_LEVELS),
+    "aqi-2026": (air.level, AIR_LEVELS),
     "aqi-2012": (air.level, AIR_LEVELS),
     "aqi-us": (air.level, AMERICAN_LEVELS),
 }
 """How an index is graded, and the names of the grades, 0 for unknown."""
 
 
-def indices_of(signal: str, wanted: str | None = None) -> list[Index]:
-    """The indices of a signal, or the one of them that is called ``wanted``.
+def indices_of(signal: str, day: date, wanted: str | None = None) -> list[Index]:
+    """The indices of a signal as they are on a day, or the one of them that is called ``wanted``.
 
     Raises :class:`~citybrain_serving.errors.BadSelection` where it has none of that name.
     """
-    known = [index for index in INDICES.values() if index.signal == signal]
+    known = [index.on(day) for index in INDICES.values() if index.signal == signal]
     if wanted is None:
         return known
     chosen = [index for index in known if index.id == wanted]

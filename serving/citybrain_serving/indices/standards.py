@@ -61,3 +61,8 @@ EPA_2024 = Standard(
     },
     date(2024, 5, 6),
 )
+
+
+def hj_633(day: date) -> Standard:
+    """The Chinese regulation that is in force on a day, by the calendar of the place; before both that of 2012."""
+    return HJ_633_2012 if HJ_633_2012.until is not None and day <= HJ_633_2012.until else HJ_633_2026

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from citybrain_datasets.statistics import week_slots
-from citybrain_serving.encoding import utc
+from citybrain_serving.encoding import local_day, utc
 from citybrain_serving.features import plain
 from citybrain_serving.fleet import Fleet
 from citybrain_serving.indices.standards import Standard
@@ -95,7 +95,8 @@ class Finder:
         self, forecast: Forecast, latest: Mapping[str, np.ndarray], measured: Mapping[str, np.ndarray]
     ) -> list[Problem]:
         places = self.board.places[forecast.task.node]
-        found = trouble(forecast, places.table, self.board.free_speeds, self.board.stale_steps)
+        day = local_day(forecast.issued, self.fleet.city)
+        found = trouble(forecast, places.table, self.board.free_speeds, self.board.stale_steps, day)
         if found is None:
             return []
         chance = found.chance.max(axis=1)

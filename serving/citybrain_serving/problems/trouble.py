@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import pandas as pd
 
 from citybrain_serving.indices import traffic
 from citybrain_serving.indices.catalogue import probability_below
-from citybrain_serving.indices.standards import GBT_33171, HJ_633_2026, Standard
+from citybrain_serving.indices.standards import GBT_33171, Standard, hj_633
 from citybrain_serving.snapshot import Forecast
 
 CONGESTED = 6.0
 """TPI from which a road is congested: moderately, by GB/T 33171-2016."""
 
 POLLUTED = 115.0
-"""PM2.5, µg/m³, above which the air is moderately polluted, by HJ 633."""
+"""PM2.5, µg/m³, above which the air is moderately polluted, by HJ 633 of 2012 and of 2026."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,17 @@ class Trouble:
     unit: str
 
 
-def trouble(forecast: Forecast, table: pd.DataFrame, free: np.ndarray, stale_steps: int) -> Trouble | None:
+def trouble(
+    forecast: Forecast, table: pd.DataFrame, free: np.ndarray, stale_steps: int, day: date
+) -> Trouble | None:
     """Trouble as a forecast sees it; None for a target that has no standard of trouble. ``table`` is the node table,
-    ``free`` free-flow speeds ``[node]``, km/h; a reading of more than ``stale_steps`` steps tells nothing of now."""
+    ``free`` free-flow speeds ``[node]``, km/h; a reading of more than ``stale_steps`` steps tells nothing of now,
+    and the standard of air is the one in force on ``day``."""
     seen = np.where(forecast.fresh(stale_steps), forecast.observed, np.nan)
     if forecast.task.target == "speed":
         return _congestion(forecast, seen, table, free)
     if forecast.task.target == "pm25":
-        return _pollution(forecast, seen, table)
+        return _pollution(forecast, seen, table, hj_633(day))
     return None
 
 
@@ -62,7 +66,7 @@ def _congestion(forecast: Forecast, seen: np.ndarray, table: pd.DataFrame, free:
     return Trouble(GBT_33171, limit, _known(seen < limit, limit), _known(chance, limit), cost, unit)
 
 
-def _pollution(forecast: Forecast, seen: np.ndarray, table: pd.DataFrame) -> Trouble:
+def _pollution(forecast: Forecast, seen: np.ndarray, table: pd.DataFrame, standard: Standard) -> Trouble:
     limit = np.full(len(table), POLLUTED)
     chance = 1 - probability_below(forecast.values, forecast.task.quantiles, limit[:, None])
     hours = forecast.task.step_minutes / 60
@@ -70,7 +74,7 @@ def _pollution(forecast: Forecast, seen: np.ndarray, table: pd.DataFrame) -> Tro
     cost, unit = (above * hours).sum(axis=1), "µg/m³·h"
     if "population" in table and np.isfinite(table["population"].to_numpy(float)).any():
         cost, unit = cost * table["population"].to_numpy(float), "person·µg/m³·h"
-    return Trouble(HJ_633_2026, limit, seen > limit, chance, cost, unit)
+    return Trouble(standard, limit, seen > limit, chance, cost, unit)
 
 
 def _mean(values: np.ndarray, forecast: Forecast) -> np.ndarray:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import pandas as pd
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from citybrain_serving.encoding import local_day
 from citybrain_serving.here import at, city_value
 from citybrain_serving.indices.catalogue import INDICES
 from citybrain_serving.languages import BASES, preferred_language
@@ -48,9 +50,12 @@ def router(service: Service) -> APIRouter:
         request: Request, response: Response, accept_language: Annotated[str | None, Header()] = None
     ) -> list[dict[str, Any]]:
         """`now` says what the present value at a place is made from; ahead, an index is that of each step's mean.
+        `aqi` goes by the standard in force when a forecast was issued, here that of today; the others name theirs.
         `city` is the value of the whole network now, of indices that have one."""
         language = preferred_language(accept_language)
         response.headers.update(lasting(service, request, language))
+        now = service.clock.now()
+        today = local_day(pd.Timestamp.now("UTC") if now is None else now, service.fleet.city)
         return [
             {
                 "id": index.id,
@@ -63,7 +68,7 @@ def router(service: Service) -> APIRouter:
                 "effective": str(index.standard.effective) if index.standard.effective else None,
                 "until": str(index.standard.until) if index.standard.until else None,
             }
-            for index in INDICES.values()
+            for index in (known.on(today) for known in INDICES.values())
         ]
 
     return routes

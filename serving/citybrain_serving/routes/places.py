@@ -11,7 +11,7 @@ import pandas as pd
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from citybrain_datasets.signals import NodeType
-from citybrain_serving.encoding import GEOJSON, utc
+from citybrain_serving.encoding import GEOJSON, local_day, utc
 from citybrain_serving.errors import BadSelection, NotReady
 from citybrain_serving.features import LARGEST_PAGE, Page, feature, feature_page, plain
 from citybrain_serving.here import value_of
@@ -109,7 +109,8 @@ def _told(service: Service, node: NodeType, index: str | None, language: Languag
         if index is not None:
             raise NotReady("no forecast has been computed yet; it takes observations, and a moment")
         return lambda row: {}
-    chosen = None if index is None else indices_of(forecast.task.target, index)[0]
+    day = local_day(forecast.issued, service.fleet.city)
+    chosen = None if index is None else indices_of(forecast.task.target, day, index)[0]
     present = None if chosen is None else service.present(forecast, chosen)
 
     def told(row: int) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from citybrain_serving.encoding import DECIMALS, utc
+from citybrain_serving.encoding import DECIMALS, local_day, utc
 from citybrain_serving.indices import air, traffic
-from citybrain_serving.indices.standards import GBT_33171, HJ_633_2026
+from citybrain_serving.indices.standards import GBT_33171, Standard, hj_633
 from citybrain_serving.languages import AIR_LEVELS
 from citybrain_serving.places import Places
 from citybrain_serving.selection import Cut, Filter
@@ -78,6 +78,7 @@ def entities(service: Service, forecast: Forecast, page: Page, *, simplified: bo
             last = forecast.times[lead]
             first, last_text = utc(last - task.step), utc(last)
             median = float(values[row, lead, task.median])
+            standard = hj_633(local_day(last - task.step, service.fleet.city))
             levels = zip(task.quantiles, values[row, lead], strict=True)
             value = {
                 "value": _rounded(median, task.target),
@@ -90,7 +91,7 @@ def entities(service: Service, forecast: Forecast, page: Page, *, simplified: bo
             node = quote(places.ids[row], safe="")
             properties = {
                 attribute: value,
-                **(_air(median) if task.target == "pm25" else _traffic(median, float(free[row]))),
+                **(_air(median, standard) if task.target == "pm25" else _traffic(median, float(free[row]))),
                 "validFrom": first,
                 "validTo": last_text,
                 "validity": f"{first}/{last_text}",
@@ -122,13 +123,13 @@ def traffic_flow_forecast_schema() -> dict[str, Any]:
     return schema
 
 
-def _air(pm25: float) -> dict[str, Any]:
-    index = air.aqi_cn(np.array(pm25))
+def _air(pm25: float, standard: Standard) -> dict[str, Any]:
+    index = air.aqi_cn(np.array(pm25), standard)
     level = AIR_LEVELS[int(air.level(index))]["en"]
     return {
         "airQualityIndex": int(index),
         "airQualityLevel": level,
-        "airQualityIndexStandard": HJ_633_2026.id,
+        "airQualityIndexStandard": standard.id,
     }
 
 
