@@ -149,7 +149,9 @@ def test_a_forecast_of_the_planning_time_is_one_quantile_of_that_of_the_travel_t
     assert {BASES[b] for b in now.basis} == {"forecast"}
 
 
-@pytest.mark.parametrize(("index", "basis"), [("aqi", "hour"), ("aqi-2012", "hour"), ("aqi-2026", "hour"), ("aqi-us", "nowcast")])
+@pytest.mark.parametrize(
+    ("index", "basis"), [("aqi", "hour"), ("aqi-2012", "hour"), ("aqi-2026", "hour"), ("aqi-us", "nowcast")]
+)
 def test_the_present_of_an_index_is_taken_as_its_standard_has_it(forecast_of, index, basis):
     hours = np.full((12, 2), 45.0)
     hours[-1, 0] = 30.0  # an hour of clean air moves the hourly index at once, the NowCast by its weight

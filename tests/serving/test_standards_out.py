@@ -119,6 +119,52 @@ def test_publications_are_valid_by_the_official_schema(warm, task):
     schema.assertValid(lxml.fromstring(publication(warm, task)))
 
 
+@pytest.fixture
+def failing(warm, service, monkeypatch):
+    """Forecasts that are stale, and doubted since outcomes fall outside."""
+    for name in ("congestion", "pm25"):
+        service.cycle.coverage[name].doubted = True
+        service.cycle.coverage[name]._steps = {service.snapshot.forecasts[name].issued: (10, 1_000)}
+    service.step()
+    monkeypatch.setattr(service, "stale", lambda forecast: True)
+    return warm
+
+
+@pytest.mark.parametrize("task", ["congestion", "pm25"])
+def test_a_publication_says_what_is_stale_and_what_is_doubted(failing, task):
+    root = fromstring(publication(failing, task))
+    quantities = list(root.iterfind(".//{*}physicalQuantity"))
+    for quantity in quantities:
+        assert [e.text for e in quantity.iterfind(".//{*}faultIdentifier")] == ["stale", "doubted"]
+        kinds = [(e.text, e.get("_extendedValue")) for e in quantity.iterfind(".//{*}physicalQuantityFaultType")]
+        assert kinds == [("_extended", "stale"), ("spuriousUnreliableDataValues", None)]
+    assert quantities
+
+
+@WITH_SCHEMAS
+@pytest.mark.parametrize("task", ["congestion", "pm25"])
+def test_publications_with_faults_are_valid_by_the_official_schema(failing, task):
+    lxml = pytest.importorskip("lxml.etree", reason="needs lxml to validate")
+    schema = lxml.XMLSchema(lxml.parse(str(SCHEMAS / "datex2-3.7" / "DATEXII_3_D2Payload.xsd")))
+    schema.assertValid(lxml.fromstring(publication(failing, task)))
+
+
+@WITH_SCHEMAS
+def test_entities_say_what_is_stale_and_what_is_doubted(failing, air_schema):
+    for kind in ("AirQualityForecast", "TrafficFlowForecast"):
+        for entity in entities(failing, kind, options="keyValues"):
+            assert (entity["stale"], entity["doubted"]) == (True, True)
+            assert entity["@context"][0]["doubted"] == "urn:citybrain:ngsi-ld:doubted"
+            if kind == "AirQualityForecast":
+                air_schema.validate(entity)
+
+
+def test_a_publication_of_a_sound_forecast_has_no_fault(warm):
+    assert b"Fault" not in publication(warm, "congestion")
+    (entity,) = entities(warm, "TrafficFlowForecast", ids="r1", horizon="5", options="keyValues")
+    assert (entity["stale"], entity["doubted"]) == (False, False)
+
+
 def test_a_publication_says_what_the_forecast_says(warm, service):
     forecast = service.snapshot.forecasts["congestion"]
     root = fromstring(publication(warm, "congestion", ids="r2,r0", horizon="10,5"))

@@ -29,8 +29,15 @@ _QUANTITY = (
     '<roa:physicalQuantity xsi:type="roa:SinglePhysicalQuantity"><roa:forecast>true</roa:forecast>'
     '<roa:pertinentLocation xsi:type="loc:LocationByReference">'
     '<loc:predefinedLocationReference targetClass="loc:PredefinedLocation" id={place} version="1"/>'
-    "</roa:pertinentLocation>{data}</roa:physicalQuantity>\n"
+    "</roa:pertinentLocation>{faults}{data}</roa:physicalQuantity>\n"
 )
+_FAULT = (
+    "<roa:physicalQuantityFault><com:faultIdentifier>{name}</com:faultIdentifier>"
+    '<com:faultDescription><com:values><com:value lang="en">{why}</com:value></com:values></com:faultDescription>'
+    "<com:faultLastUpdateTime>{time}</com:faultLastUpdateTime>{kind}</roa:physicalQuantityFault>"
+)
+_STALE = '<roa:physicalQuantityFaultType _extendedValue="stale">_extended</roa:physicalQuantityFaultType>'
+_DOUBTED = "<roa:physicalQuantityFaultType>spuriousUnreliableDataValues</roa:physicalQuantityFaultType>"
 _TIME = (
     "<roa:measurementOrCalculationTime><roa:timeMeaning>endTime</roa:timeMeaning>"
     "<roa:timeValue>{time}</roa:timeValue></roa:measurementOrCalculationTime>"
@@ -53,12 +60,13 @@ _HEAD = """<?xml version="1.0" encoding="UTF-8"?>
 def publication(service: Service, forecast: Forecast, page: Page) -> bytes:
     """UTF-8 XML with a quantity for each node and lead of ``page``: the median, and as its standard deviation that of
     the normal distribution with the outermost quantiles. (``speedPercentile`` is a share of vehicles and no forecast
-    quantile, so it is not used.) A simulated city's status is ``test``, that of one without a country ``zz``."""
+    quantile, so it is not used.) A forecast that is stale or doubted is a fault of every quantity, ``stale`` or
+    ``doubted`` by its identifier. A simulated city's status is ``test``, that of one without a country ``zz``."""
     city, task = service.fleet.city, forecast.task
     places = service.board.places[task.node]
-    stale = "; stale: its observations are too old to rely on" if service.stale(forecast) else ""
+    faults = _faults(service, forecast)
     head = _HEAD.format(
-        description=escape(f"{task.name}, issued {utc(forecast.issued)} by {forecast.source} {forecast.bundle}{stale}"),
+        description=escape(f"{task.name}, issued {utc(forecast.issued)} by {forecast.source} {forecast.bundle}"),
         published=utc(forecast.computed),
         country=(city.country or "zz")[:2].lower(),
         city=escape(city.name),
@@ -75,9 +83,19 @@ def publication(service: Service, forecast: Forecast, page: Page) -> bytes:
             spread = "" if deviation is None else f' standardDeviation="{deviation[row, lead]:.2f}"'
             median = values[row, lead, task.median]
             data = template.format(time=times[lead], spread=spread, value=median)
-            parts.append(_QUANTITY.format(place=place, data=data))
+            parts.append(_QUANTITY.format(place=place, faults=faults, data=data))
     parts.append("</d2:payload>\n")
     return "".join(parts).encode()
+
+
+def _faults(service: Service, forecast: Forecast) -> str:
+    time, told = utc(forecast.computed), ""
+    if service.stale(forecast):
+        why = "its observations are too old to rely on"
+        told += _FAULT.format(name="stale", why=why, time=time, kind=_STALE)
+    if forecast.doubted:
+        told += _FAULT.format(name="doubted", why=escape(forecast.reason), time=time, kind=_DOUBTED)
+    return told
 
 
 def standard_deviation(values: np.ndarray, quantiles: tuple[float, ...]) -> np.ndarray | None:

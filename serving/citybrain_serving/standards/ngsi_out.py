@@ -27,7 +27,7 @@ TERMS = "urn:citybrain:ngsi-ld:"
 _OURS = {
     term: TERMS + term
     for term in (
-        "TrafficFlowForecast", "quantiles", "issuedAt", "stale", "airQualityIndexStandard",
+        "TrafficFlowForecast", "quantiles", "issuedAt", "stale", "doubted", "airQualityIndexStandard",
         "trafficPerformanceIndex", "trafficPerformanceIndexStandard",
     )
 }  # fmt: skip
@@ -97,6 +97,7 @@ def entities(service: Service, forecast: Forecast, page: Page, *, simplified: bo
                 "validity": f"{first}/{last_text}",
                 "issuedAt": utc(forecast.issued),
                 "stale": stale,
+                "doubted": forecast.doubted,
                 "dataProvider": "CityBrain",
                 "source": f"{forecast.source} {forecast.bundle}",
                 **_named(places, row),
