@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -153,12 +153,16 @@ class History:
         with transaction(self.engine) as connection:
             return self.read(connection, key)
 
-    def unscored(self, until: pd.Timestamp, limit: int) -> Sequence[Forecast]:
-        """Forecasts whose last time is not after ``until`` and which nobody compared with what happened; oldest
-        first, at most ``limit``."""
+    def unscored(self, tasks: Collection[str], until: pd.Timestamp, limit: int) -> Sequence[Forecast]:
+        """Forecasts of ``tasks`` whose last time is not after ``until`` and which nobody compared with what happened;
+        oldest first, at most ``limit``."""
         query = (
             sa.select(forecasts)
-            .where(forecasts.c.scored.is_(False), forecasts.c.ends <= int(until.timestamp()))
+            .where(
+                forecasts.c.scored.is_(False),
+                forecasts.c.ends <= int(until.timestamp()),
+                forecasts.c.task.in_(list(tasks)),
+            )
             .order_by(forecasts.c.ends, forecasts.c.issued)
             .limit(limit)
         )

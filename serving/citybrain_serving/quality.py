@@ -37,7 +37,11 @@ MOST_GROUPS = 60
 
 
 class Quality:
-    """Scores forecasts of the history and answers how good they were."""
+    """Scores forecasts of the history and answers how good they were.
+
+    ``targets`` are the signals forecast here, by task: a store may hold forecasts of bundles that are served no more,
+    which wait until their task is, and of another signal of the same task, which nothing here can be held against.
+    """
 
     def __init__(
         self,
@@ -45,22 +49,25 @@ class Quality:
         history: History,
         store: ObservationStore,
         places: Mapping[NodeType, Places],
+        targets: Mapping[str, str],
         teacher: Teacher,
     ):
         self.engine = engine
         self.history = history
         self.store = store
+        self.targets = targets
         self.teacher = teacher
         self.parts = {node: _parts(table) for node, table in places.items()}
 
     def update(self, now: pd.Timestamp, limit: int = 64) -> int:
         """Scores forecasts whose outcomes are in, at most ``limit``; returns how many."""
-        due = self.history.unscored(now - self.teacher.learning.patience, limit)
+        due = self.history.unscored(self.targets, now - self.teacher.learning.patience, limit)
         for forecast in due:
-            truth = self._truth(forecast)
+            known = forecast.task.target == self.targets[forecast.task.name]
+            rows = _rows(forecast, self._truth(forecast), self.parts[forecast.task.node]) if known else []
             with transaction(self.engine, write=True) as connection:
                 if mark_scored(connection, forecast):
-                    _add(connection, _rows(forecast, truth, self.parts[forecast.task.node]))
+                    _add(connection, rows)
         return len(due)
 
     def learnt(self, bundle: Bundle) -> Calibration:

@@ -93,7 +93,8 @@ class Service:
         calendar = Calendar(self.fleet.city.timezone)
         engine = self.store.engine
         teacher = Teacher(engine, self.history, self.trusted, calendar, learning, self.fleet.ticks)
-        self.quality = Quality(engine, self.history, self.trusted, self.board.places, teacher)
+        targets = {name: bundle.task.target for name, bundle in self.fleet.bundles.items()}
+        self.quality = Quality(engine, self.history, self.trusted, self.board.places, targets, teacher)
         self.roster = Roster(self.fleet, self.cycle, self.quality, settings.threads, self._swapped)
         self.shadows = Shadows(self.fleet, self.cycle, self.quality, shadows, settings.threads)
         self.homes = dict(homes or {})

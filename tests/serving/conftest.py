@@ -164,11 +164,12 @@ def bundle_of() -> Callable[..., Bundle]:
 
 def make_bundle(city: City, task: Task, **changes: object) -> Bundle:
     statistics = Statistics.fit(city, task, START + pd.Timedelta(days=14))
+    read = {name: city.signals[name] for name in dict.fromkeys((task.target, *task.inputs, *task.context))}
     bundle = Bundle(
         task=task,
         city=city.replace(signals={}),
-        placing={name: signal.node for name, signal in city.signals.items()},
-        clocks={name: Ticks.of(signal) for name, signal in city.signals.items()},
+        placing={name: signal.node for name, signal in read.items()},
+        clocks={name: Ticks.of(signal) for name, signal in read.items()},
         statistics=statistics,
         graph={},
         model=network(task, statistics),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,6 +51,24 @@ def merge(service: Service, signal) -> None:
             for time, row in zip(signal.times, signal.values, strict=True)
         ]
     )
+
+
+def test_forecasts_of_a_bundle_that_is_served_no_more_wait_and_hold_up_nothing(tmp_path, bundles, city):
+    settings = Settings(store=str(tmp_path / "s.sqlite"), clock="observations", patience_minutes=0)
+    until = END - pd.Timedelta(hours=24)
+
+    def scored(served: list[str], signals: list[str], first: pd.Timestamp, last: pd.Timestamp) -> dict[str, bool]:
+        with closing(Service([bundles[name] for name in served], settings)) as service:
+            for name in signals:
+                merge(service, city.signals[name].between(first, last))
+            assert set(service.step().forecasts) == set(served)
+            day = until.date()
+            return {task: bool(service.quality.table(task, day, day, "all", ["source"])) for task in bundles}
+
+    before, none = until - pd.Timedelta(hours=12), {"congestion": False, "pm25": False}
+    assert scored(["congestion", "pm25"], ["speed", "pm25"], before, until) == none
+    assert scored(["congestion"], ["speed"], until, END) == {"congestion": True, "pm25": False}
+    assert scored(["congestion", "pm25"], ["pm25"], until, END) == {"congestion": True, "pm25": True}
 
 
 def test_a_forecast_comes_back_as_it_was_issued(kept, city):

@@ -205,6 +205,13 @@ def test_a_revoked_or_expired_key_opens_nothing(bundles, settings):
         ring.revoke(key.id)
 
 
+def test_that_the_last_key_is_revoked_opens_nothing(bundles, settings, ring):
+    key, _ = ring.create("root", Role.ADMIN)
+    ring.revoke(key.id)
+    with client_of(bundles, settings) as client:
+        assert client.get("/v1/models").status_code == 401
+
+
 def test_a_revoked_key_stops_working_within_the_recheck(bundles, settings, ring):
     key, text = ring.create("screen", Role.VIEWER)
     moment = [1_000_000.0]

@@ -47,8 +47,8 @@ class _Known:
 
 
 class Callers:
-    """Who is asking. Without keys and tokens every caller is :data:`LOCAL`; the service then binds to this
-    machine alone."""
+    """Who is asking. Where there never was a key, nor are there tokens, every caller is :data:`LOCAL`; the service
+    then binds to this machine alone. That the last key was revoked or ran out opens nothing."""
 
     def __init__(
         self, ring: KeyRing, tokens: Tokens | None, *, open_to_public: bool, now: Callable[[], float] = time.time
@@ -56,7 +56,7 @@ class Callers:
         self.ring = ring
         self.tokens = tokens
         self.now = now
-        self.guarded = tokens is not None or ring.any()
+        self.guarded = tokens is not None or ring.used()
         self.stranger = LOCAL if not self.guarded else ANYONE if open_to_public else NOBODY
         self._known: LRUCache[bytes, _Known] = LRUCache(MOST_CALLERS)
         # Checking an unknown key costs CPU: few at a time, and few for each address.

@@ -106,6 +106,10 @@ class KeyRing:
         now = self.now()
         return any(key.alive(now) for key in self.list())
 
+    def used(self) -> bool:
+        """Whether a key was ever made, revoked and expired ones among them."""
+        return bool(self.list())
+
     def verify(self, text: str) -> Key | None:
         """The living key that ``text`` is; None for every other text. Takes tens of milliseconds of CPU."""
         prefix, _, rest = text.partition("_")
