@@ -35,7 +35,9 @@ TITLES: Mapping[str, str] = {
 SELECTIONS: Mapping[str, str] = {
     "ids is empty; leave it out for every node": "ids 为空；要查询全部节点请省略该参数",
     "ids names {} nodes; at most {}": "ids 列出了 {0} 个节点，最多 {1} 个",
-    "bbox {} must be four numbers, west,south,east,north in degrees": "bbox {0} 必须是四个数：西,南,东,北（度）",
+    "bbox {} must be four numbers, west,south,east,north in degrees, or six with heights": (
+        "bbox {0} 必须是四个数：西,南,东,北（度），或带高度的六个数"
+    ),
     "bbox {} must lie within ±180° and ±90°, south not above north": "bbox {0} 必须在 ±180° 与 ±90° 之内，且南不高于北",
     "{} {} must be among {} ({})": "{0} {1} 必须取自 {2}（{3}）",
     "{} nodes have no index here": "此处的{0}节点没有指数",

@@ -37,8 +37,9 @@ class Cut:
 class Filter:
     """Which nodes, in the words of a request; every part given must hold.
 
-    ``ids`` are separated by commas, ``bbox`` is west,south,east,north in degrees, ``owner`` who answers for a node,
-    ``cell`` a grid cell (or several), ``road_class`` the class of a road.
+    ``ids`` are separated by commas, ``bbox`` is west,south,east,north in degrees (or west,south,low,east,north,high, of
+    which the heights select nothing), ``owner`` who answers for a node, ``cell`` a grid cell (or several),
+    ``road_class`` the class of a road.
     """
 
     ids: str | None = None
@@ -80,10 +81,11 @@ def _named(places: Places, ids: str) -> np.ndarray:
 
 def _box(text: str) -> tuple[float, float, float, float]:
     try:
-        west, south, east, north = (float(part) for part in text.split(","))
+        numbers = [float(part) for part in text.split(",")]
+        west, south, east, north = numbers if len(numbers) != 6 else (*numbers[:2], *numbers[3:5])
     except ValueError:
         raise BadSelection(
-            f"bbox {text[:80]!r} must be four numbers, west,south,east,north in degrees",
+            f"bbox {text[:80]!r} must be four numbers, west,south,east,north in degrees, or six with heights",
             {"parameter": "bbox"},
         ) from None
     if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):

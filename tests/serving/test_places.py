@@ -59,9 +59,28 @@ def test_the_same_filters_for_places_and_forecasts(warm, query, ids):
     assert warm.get(f"/v1/forecasts/congestion?{query}").json()["ids"] == ids
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=10001", "offset=-1", "limit=x", "bbox=1", "bbox=1,2,3"])
+@pytest.mark.parametrize("query", ["limit=0", "offset=-1", "limit=x", "bbox=1", "bbox=1,2,3"])
 def test_a_bad_page_is_refused(warm, query):
     assert warm.get(f"/v1/roads?{query}").status_code == 422
+
+
+def test_a_page_is_as_large_as_it_can_be(warm, monkeypatch):
+    page = warm.get("/v1/roads?limit=20000").json()
+    assert (page["numberReturned"], [link["rel"] for link in page["links"]]) == (6, ["self"])
+    monkeypatch.setattr("citybrain_serving.routes.places.LARGEST_PAGE", 4)
+    page = warm.get("/v1/roads?limit=20000").json()
+    links = {link["rel"]: link["href"] for link in page["links"]}
+    assert page["numberReturned"] == 4
+    assert [feature["id"] for feature in warm.get(links["next"]).json()["features"]] == ["r4", "r5"]
+
+
+def test_the_heights_of_a_box_select_nothing(warm):
+    flat, high = (
+        warm.get(f"/v1/roads?bbox={box}") for box in ("121.505,31.2,121.525,31.3", "121.505,31.2,-5,121.525,31.3,9")
+    )
+    assert [feature["id"] for feature in high.json()["features"]] == ["r1", "r2"]
+    assert high.json()["features"] == flat.json()["features"]
+    assert warm.get("/v1/roads?bbox=121,31,x,122,32,9").status_code == 422
 
 
 def test_one_node_by_its_id(warm):

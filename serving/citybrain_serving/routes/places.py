@@ -34,7 +34,7 @@ ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"description": "One node", "content": {GEOJSON: {"schema": schema(PlaceFeature)}}},
 }
 Id = Annotated[str, Path(max_length=200, description="of the node")]
-Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="nodes on a page")]
+Limit = Annotated[int, Query(ge=1, description=f"nodes on a page; {LARGEST_PAGE:,} are given at most")]
 Offset = Annotated[int, Query(ge=0, le=100_000_000, description="nodes before the page")]
 
 
@@ -47,7 +47,7 @@ def router(service: Service) -> APIRouter:
     ) -> Response:
         """Where the road segments are, what is known of them, what was measured last, and the index asked for as it is
         now."""
-        return _answer(service, "road", request, places, Page(limit, offset), index)
+        return _answer(service, "road", request, places, _page(limit, offset), index)
 
     @routes.get("/stations", summary="Air stations", response_class=Response, responses=ANSWERS)
     def stations(
@@ -55,7 +55,7 @@ def router(service: Service) -> APIRouter:
     ) -> Response:
         """Where the air stations are, what is known of them, what was measured last, and the index asked for as it is
         now."""
-        return _answer(service, "air", request, places, Page(limit, offset), index)
+        return _answer(service, "air", request, places, _page(limit, offset), index)
 
     @routes.get("/roads/{id}", summary="One road segment", response_class=Response, responses=ANSWER)
     def road(request: Request, id: Id, index: IndexName = None) -> Response:
@@ -68,6 +68,11 @@ def router(service: Service) -> APIRouter:
         return _one(service, "air", request, id, index)
 
     return routes
+
+
+def _page(limit: int, offset: int) -> Page:
+    """Whoever asks for more than is given gets as much as there can be (OGC API Features, 17-069r4, section 7.15.2)."""
+    return Page(min(limit, LARGEST_PAGE), offset)
 
 
 def _one(service: Service, node: NodeType, request: Request, name: str, index: str | None) -> Response:

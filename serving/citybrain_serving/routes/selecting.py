@@ -12,7 +12,8 @@ from citybrain_serving.selection import Filter
 
 _LON = r"-?(180(\.0+)?|(1[0-7]\d|\d{1,2})(\.\d+)?)"
 _LAT = r"-?(90(\.0+)?|[0-8]?\d(\.\d+)?)"
-BOX = {"pattern": f"^{_LON},{_LAT},{_LON},{_LAT}$"}
+_HEIGHT = r"(,-?\d+(\.\d+)?)"
+BOX = {"pattern": f"^{_LON},{_LAT},{_LON},{_LAT}$|^{_LON},{_LAT}{_HEIGHT},{_LON},{_LAT}{_HEIGHT}$"}
 NUMBERS = {"pattern": r"^\d+(\.\d+)?(,\d+(\.\d+)?)*$"}
 # Told to callers; what leaves it is refused further in, where the message can name what there is to choose from.
 
@@ -41,7 +42,10 @@ async def _quantiles(
 
 async def _filter(
     ids: Annotated[list[Word] | None, Query(description="node ids, separated by commas; all by default")] = None,
-    bbox: Annotated[str | None, Query(description="west,south,east,north in degrees", json_schema_extra=BOX)] = None,
+    bbox: Annotated[
+        str | None,
+        Query(description="west,south,east,north in degrees; heights are let pass", json_schema_extra=BOX),
+    ] = None,
     owner: Annotated[list[Word] | None, Query(description="who answers for the node (路长), or several")] = None,
     cell: Annotated[list[Word] | None, Query(description="grid cell (网格), or several")] = None,
     road_class: Annotated[list[Word] | None, Query(alias="class", description="of the road, or several")] = None,
