@@ -81,6 +81,7 @@ BODIES: Mapping[str, str] = {
     "the body is no Arrow IPC stream: {}": "请求体不是 Arrow IPC 流：{0}",
     "the columns must be {} (and unit), not {}": "各列必须是 {0}（可加 unit），而不是 {1}",
     "column time is {}, must be a timestamp with a zone": "time 列为 {0}，必须是带时区的时间戳",
+    "column value: is bool, must be a number": "value 列为 bool，必须是数字",
     "column value: {}": "value 列：{0}",
     "column {}: {}": "{0} 列：{1}",
     "{} readings in one body; at most {} are taken": "一次发送了 {0} 条读数，最多接收 {1} 条",
@@ -138,6 +139,8 @@ READINGS: Mapping[str, str] = {
     "entities of type {} without a number": "类型为 {0}、但没有数值的实体",
     "attribute {} of {} is not read here": "此处不读取 {1} 的属性 {0}",
     "values of single vehicle classes": "单一车型的数值",
+    "values that are forecasts": "预测数值",
+    "values measured indoors": "室内测得的数值",
     "values that their sender marks as faulty": "发送方标记为故障的数值",
 }
 

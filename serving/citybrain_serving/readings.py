@@ -139,6 +139,8 @@ def readings_from_arrow(body: bytes, most: int) -> Readings:
     nanoseconds = table["time"].cast(pa.timestamp("ns", time.tz), safe=False)
     known = nanoseconds.is_valid().to_numpy()
     stamps = nanoseconds.cast(pa.int64()).fill_null(0).to_numpy()
+    if pa.types.is_boolean(table["value"].type):
+        raise MalformedBody("column value: is bool, must be a number")
     try:
         values = table["value"].cast(pa.float64()).fill_null(np.nan).to_numpy()
     except (pa.ArrowException, ValueError) as error:

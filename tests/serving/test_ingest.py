@@ -182,6 +182,14 @@ def test_malformed_arrow_says_what_is_wrong(client, body):
     assert answer.json()["detail"]
 
 
+def test_truth_values_in_arrow_are_no_numbers(client):
+    times = pa.array([pd.Timestamp(TIME)], pa.timestamp("s", "UTC"))
+    answer = client.post(
+        "/v1/observations", content=stream(id=["r0"], signal=["speed"], time=times, value=[True]), headers=ARROW
+    )
+    assert (answer.status_code, answer.json()["detail"]) == (400, "column value: is bool, must be a number")
+
+
 def test_other_formats_are_refused(client):
     assert (
         client.post("/v1/observations", content=b"id;value", headers={"Content-Type": "text/csv"}).status_code

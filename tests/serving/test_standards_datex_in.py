@@ -132,6 +132,34 @@ def test_faulty_values_and_single_vehicle_classes_are_left_out(channels, listed)
     assert sorted(translated.ignored.values()) == [1, 1]
 
 
+FAULT = (
+    "<roa:physicalQuantityFault><roa:physicalQuantityFaultType>spuriousUnreliableDataValues"
+    "</roa:physicalQuantityFaultType></roa:physicalQuantityFault>"
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "ignored"),
+    [
+        (FAULT + basic("TrafficSpeed", speed()), "values that their sender marks as faulty"),
+        (
+            basic("TrafficSpeed", speed("0").replace("Speed>", 'Speed numberOfInputValuesUsed="0">', 1)),
+            "values that their sender marks as faulty",
+        ),
+        ("<roa:forecast>true</roa:forecast>" + basic("TrafficSpeed", speed()), "values that are forecasts"),
+    ],
+)
+def test_what_was_not_measured_is_left_out(channels, data, ignored):
+    translated = readings_from_datex(datex(site(data)), channels, 100)
+    assert not len(translated.readings)
+    assert translated.ignored == {ignored: 1}
+
+
+def test_a_flow_of_no_vehicles_is_zero(channels, listed):
+    flow = '<roa:vehicleFlow numberOfInputValuesUsed="0"><com:vehicleFlowRate>0</com:vehicleFlowRate></roa:vehicleFlow>'
+    assert listed(readings_from_datex(datex(site(basic("TrafficFlow", flow))), channels, 100))[0][3] == 0
+
+
 def test_what_holds_no_value_that_is_read_says_so(channels):
     bare = site(basic("TrafficSpeed", speed())).replace("roa:physicalQuantity", "roa:quantity")
     translated = readings_from_datex(datex(bare, site(basic("RoadSurface", ""))), channels, 100)

@@ -58,6 +58,8 @@ SECONDS = int(pd.Timestamp(TIME).timestamp())
         traffic(averageVehicleSpeed=50, id="r1"),
         traffic(averageVehicleSpeed=50, id="urn:ngsi-ld:Sensor:7", refRoadSegment="urn:ngsi-ld:RoadSegment:r1"),
         traffic(averageVehicleSpeed=50, id="x", refRoadSegment={"type": "Relationship", "object": "urn:x:r1"}),
+        traffic(averageVehicleSpeed=50, id="x", refRoadSegment=["urn:x:r7", {"object": "urn:x:r1"}]),
+        traffic(averageVehicleSpeed=50, dateObserved="2026-03-02T08:00:00Z/PT5M"),
         traffic(averageVehicleSpeed=50, type=["Other", "TrafficFlowObserved"]),
     ],
 )  # fmt: skip
@@ -70,6 +72,11 @@ def test_every_form_of_an_entity_is_the_same_reading(listed, ngsi, entity):
     [
         (traffic(averageVehicleSpeed=prop(10, unitCode="MTS")), "speed", 36.0),
         (traffic(averageVehicleSpeed=prop(50, unitCode="HM")), "speed", 80.4672),
+        (traffic(averageVehicleSpeed=prop(10, unitCode={"@value": "MTS"})), "speed", 36.0),
+        (traffic(averageVehicleSpeed=prop(10, unitCode=prop("MTS"))), "speed", 36.0),
+        (traffic(averageVehicleSpeed=prop(10, unitText="m/s")), "speed", 36.0),
+        (traffic(intensity=prop(25, unitCode="C62")), "flow", 300.0),
+        (traffic(intensity=25, dateObserved=f"PT15M/{TIME}"), "flow", 100.0),
         (traffic(occupancy=0.4), "occupancy", 0.4),
         (traffic(occupancy=prop(40, unitCode="P1")), "occupancy", 0.4),
         (traffic(intensity=25), "flow", 300.0),
@@ -113,6 +120,20 @@ def test_air_quality_is_read_attribute_by_attribute(listed, ngsi):
     assert listed(ngsi(city))[0][:2] == ("city", "temperature")
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value", "code", "signal", "stored"),
+    [
+        ("windSpeed", 10, "KNT", "wind_speed", 18520 / 3600),
+        ("precipitation", 3, "MMT", "precipitation", 3),
+        ("precipitation", 3, "H67", "precipitation", 3),
+        ("windDirection", 3.141592653589793, "C81", "wind_direction", 180),
+    ],
+)
+def test_codes_of_units_of_the_weather_are_known(listed, ngsi, attribute, value, code, signal, stored):
+    (row,) = listed(ngsi({**traffic(id="a1", **{attribute: prop(value, unitCode=code)}), "type": "AirQualityObserved"}))
+    assert (row[1], row[3], row[4]) == (signal, pytest.approx(stored), None)
+
+
 def test_a_node_whose_id_needs_quoting_is_found(listed, ngsi):
     assert listed(ngsi(traffic(id="urn:ngsi-ld:TrafficFlowObserved:r%202", occupancy=0)))[0][0] == "r 2"
 
@@ -144,7 +165,8 @@ def test_a_missing_value_is_handed_on_to_be_refused(listed, ngsi, nothing):
 
 
 def test_a_unit_that_is_unknown_is_handed_on_to_be_refused(listed, ngsi):
-    assert listed(ngsi(traffic(averageVehicleSpeed=prop(50, unitCode="KNT"))))[0][4] == "KNT"
+    assert listed(ngsi(traffic(averageVehicleSpeed=prop(50, unitCode="MTK"))))[0][4] == "MTK"
+    assert listed(ngsi(traffic(averageVehicleSpeed=prop(50, unitCode=61))))[0][4] == "ppb"
 
 
 def test_entities_of_other_types_are_counted(ngsi):
@@ -157,6 +179,10 @@ def test_entities_of_other_types_are_counted(ngsi):
         (traffic(averageSpeed=50), {"attribute averageSpeed of TrafficFlowObserved is not read here": 1}),
         (traffic(averageSpeed=prop(50)), {"attribute averageSpeed of TrafficFlowObserved is not read here": 1}),
         (traffic(congested=True, laneId=1), {"entities of type TrafficFlowObserved without a number": 1}),
+        (
+            {**traffic(pm25=9, typeofLocation="indoor"), "type": "AirQualityObserved"},
+            {"values measured indoors": 1},
+        ),
         (traffic(intensity=3, vehicleType="lorry"), {"values of single vehicle classes": 1}),
         (traffic(intensity=3, vehicleSubType=prop("OGV1")), {"values of single vehicle classes": 1}),
     ],

@@ -88,6 +88,7 @@ class _Measured(NamedTuple):
     reading: _Reading
     method: tuple[str | None, ...]
     source: str
+    faulty: bool
 
 
 _Table = Mapping[tuple[str, str], Element]
@@ -160,7 +161,10 @@ def _measured(
     rows: Rows,
 ) -> Iterator[_Measured]:  # fmt: skip
     """Values of all vehicles that the city measures; of a lane's flow at least what its speed weighs."""
-    number = indexed.get("index", "")
+    number, broken = indexed.get("index", ""), quantity.find("{*}physicalQuantityFault") is not None
+    if _true(quantity.find("{*}forecast")):
+        rows.ignored["values that are forecasts"] += 1
+        return
     narrowed = _single_class(entry, "measurementSpecificCharacteristics/{*}specificVehicleCharacteristics")
     for basic in quantity.iterfind("{*}basicData"):
         if narrowed or _single_class(basic, "forVehiclesWithCharacteristicsOf"):
@@ -176,12 +180,13 @@ def _measured(
                 rows.lanes.weigh(place, time, _number(reading.text), lane)
             if channel is not None:
                 source = f"{place[:80]}[{number[:10]}]#{reading.signal}"
-                yield _Measured(number, channel, time, reading, _method(reading.holder, given), source)
+                faulty = broken or _faulty(reading)
+                yield _Measured(number, channel, time, reading, _method(reading.holder, given), source, faulty)
 
 
 def _add(one: _Measured, place: str, lane: Lane | None, rows: Rows) -> None:
     reading = one.reading
-    if not _faulty(reading):
+    if not one.faulty:
         rows.add(one.channel, place, one.time, _number(reading.text), reading.unit, one.source, lane)
         return
     rows.ignored["values that their sender marks as faulty"] += 1
@@ -199,7 +204,7 @@ def _unexplained(told: list[_Measured], place: str, rows: Rows) -> None:
             _add(one, place, None, rows)
         elif lanes:
             _add(one, place, Lane(f"[{one.number[:10]}]"), rows)
-        elif _faulty(one.reading) or not isinstance(value, float):
+        elif one.faulty or not isinstance(value, float):
             _add(one, place, None, rows)
         else:
             why = f"nothing says what the {count} indexes with {signal} of {place[:80]!r} mean"
@@ -233,7 +238,9 @@ def _method(holder: Element, time: Element | None) -> tuple[str | None, ...]:
 
 
 def _faulty(reading: _Reading) -> bool:
-    return _true(reading.holder.find("{*}dataError"))
+    """Whether it is marked so, or a mean of nothing: without vehicles there is a flow of zero, and no speed."""
+    nothing = reading.signal != "flow" and reading.holder.get("numberOfInputValuesUsed", "").strip() == "0"
+    return nothing or _true(reading.holder.find("{*}dataError"))
 
 
 def _true(flag: Element | None) -> bool:

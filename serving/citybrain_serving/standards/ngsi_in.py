@@ -14,6 +14,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
+import pandas as pd
+
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.errors import MalformedBody
 from citybrain_serving.fleet import Channel
@@ -51,6 +53,7 @@ cities publish."""
 UNIT_CODES = {
     "KMH": "km/h", "HM": "mph", "MTS": "m/s", "GQ": "µg/m³", "GP": "mg/m³", "59": "ppm", "61": "ppb", "CEL": "°C",
     "KEL": "K", "FAH": "°F", "P1": "%", "C62": "1", "DD": "°", "A97": "hPa", "PAL": "Pa", "KPA": "kPa",
+    "MBR": "hPa", "HN": "mmHg", "KNT": "kn", "C81": "rad", "MMT": "mm", "H67": "mm/h",
 }  # fmt: skip
 """UN/CEFACT Recommendation 20 codes of the units that are known here."""
 
@@ -92,6 +95,9 @@ def _entity(entity: dict[str, Any], rows: Rows) -> None:
     if any(_plain(entity.get(name)) is not None for name in CLASSES):
         rows.ignored["values of single vehicle classes"] += 1
         return
+    if any(_plain(entity.get(name)) == "indoor" for name in ("typeofLocation", "typeOfLocation")):
+        rows.ignored["values measured indoors"] += 1
+        return
     node, attributes = ATTRIBUTES[kind]
     first, last = _interval(entity)
     place, lane = _place(entity, kind, node, rows), _lane(entity)
@@ -107,6 +113,8 @@ def _entity(entity: dict[str, Any], rows: Rows) -> None:
         if channel is None:
             continue
         unit: str | None = UNIT_CODES.get(code, code) if code is not None else usual
+        if signal == "flow" and unit == "1":  # so many vehicles
+            unit = usual
         if unit in ("veh", "mm") and type(value) in (int, float):  # an amount becomes an amount in an hour
             hours = _hours(first, last) or channel.ticks.step.total_seconds() / 3600
             value, unit = value / hours, None
@@ -136,8 +144,8 @@ def _attribute(given: Any) -> tuple[Any, str | None, Any]:
     """Value, unit code and time of its own, from any of the three forms."""
     if not isinstance(given, dict):
         return given, None, None
-    code = given.get("unitCode")
-    return given.get("value"), code if isinstance(code, str) else None, _plain(given.get("observedAt"))
+    code = _plain(given.get("unitCode", given.get("unitText")))
+    return given.get("value"), None if code is None else str(code), _plain(given.get("observedAt"))
 
 
 def _plain(given: Any) -> Any:
@@ -153,8 +161,21 @@ def _interval(entity: dict[str, Any]) -> tuple[Any, Any]:
     first, last = _plain(entity.get("dateObservedFrom")), _plain(entity.get("dateObservedTo"))
     if isinstance(whole, str) and "/" in whole:
         start, _, end = whole.partition("/")
+        start, end = _moments(start, end)
         return first or start, last or end
     return first, last or whole
+
+
+def _moments(start: str, end: str) -> tuple[str, str]:
+    """Start and end of an ISO 8601 interval, of which one may be a duration; as they are where they are neither."""
+    try:
+        if start.startswith("P"):
+            return (datetime.fromisoformat(end) - pd.Timedelta(start)).isoformat(), end
+        if end.startswith("P"):
+            return start, (datetime.fromisoformat(start) + pd.Timedelta(end)).isoformat()
+    except (ValueError, OverflowError):
+        pass
+    return start, end
 
 
 def _hours(first: Any, last: Any) -> float | None:
@@ -170,8 +191,15 @@ def _place(entity: dict[str, Any], kind: str, node: NodeType, rows: Rows) -> str
     """The node an entity is about; the end of its own id where no candidate is known."""
     own = unquote(entity["id"].removeprefix("urn:ngsi-ld:").removeprefix(f"{kind}:"))
     known = [channel.ids for channel in rows.channels.values() if channel.node in (node, "city")]
-    named = [_plain(entity.get(reference)) for reference in REFERENCES]
-    for candidate in (own, *(unquote(name.rsplit(":", 1)[-1]) for name in named if isinstance(name, str))):
+    named = [name for reference in REFERENCES for name in _named(entity.get(reference))]
+    for candidate in (own, *(unquote(name.rsplit(":", 1)[-1]) for name in named)):
         if any(candidate in ids for ids in known):
             return candidate
     return own
+
+
+def _named(reference: Any) -> list[str]:
+    """Every name behind a reference, which may be a list of them."""
+    plain = _plain(reference)
+    several = plain if isinstance(plain, list) else [plain]
+    return [name for name in map(_plain, several) if isinstance(name, str)]
