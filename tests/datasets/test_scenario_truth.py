@@ -17,8 +17,9 @@ from citybrain_datasets.errors import CityError
 from citybrain_datasets.main import main
 from citybrain_datasets.scenarios.actions import Window
 from citybrain_datasets.scenarios.dataset import generate, read_runs
+from citybrain_datasets.scenarios.demand_file import read_demand
 from citybrain_datasets.scenarios.language import Scenario
-from citybrain_datasets.scenarios.own_network import open_network, read_demand
+from citybrain_datasets.scenarios.own_network import open_network
 from citybrain_datasets.scenarios.site import Gravity, Site
 from citybrain_datasets.scenarios.truth import Simulator, Truth
 from citybrain_datasets.signals import Signal
@@ -246,8 +247,10 @@ def test_a_users_own_network_from_the_command_line(village: Village, tmp_path: P
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ('from="{b}"', 'from="nowhere"', "trip t: 'nowhere' is no edge of the network"),
-        ('vClass="truck"', 'vClass="ship"', "vType lorry, column vClass: vClass 'ship' is none of"),
+        ('from="{b}"', 'from="nowhere"', "trip t: 'nowhere' is no road of the network"),
+        ('vClass="truck"', 'vClass="bus"', "flow g, column type: cannot be of the type 'lorry': its vClass 'bus'"),
+        ('number="30"', 'period="0"', "flow g, column period: '0' must be above 0"),
+        ('number="30"', "", "flow g: needs number, vehsPerHour, period or probability"),
         ('depart="25200"', 'depart="soon"', "trip t, column depart: 'soon' is no time or number"),
         ('type="lorry"', 'type="tram"', "flow g: the type 'tram' is not defined above"),
         ("</routes>", "", "cannot be read"),
@@ -260,6 +263,43 @@ def test_a_demand_that_cannot_be_used_is_told(village: Village, tmp_path: Path, 
     with pytest.raises(CityError) as raised:
         open_network(village.site.network, demand)
     assert told in str(raised.value)
+
+
+def test_what_a_flow_leaves_to_chance_is_drawn_the_same_each_time(tmp_path: Path) -> None:
+    demand = tmp_path / "own.rou.xml"
+    flow = '<flow id="{}" begin="25200" end="32400" from="a" to="b" {}/>'
+    flows = [flow.format("p", 'probability="0.25"'), flow.format("e", 'period="exp(0.25)"')]
+    unused = "".join(f'<vType id="{kind}" vClass="{kind}"/>' for kind in ("bus", "coach", "motorcycle"))
+    demand.write_text(f"<routes>{unused}{''.join(flows)}</routes>", encoding="utf-8")
+    trips = read_demand(demand, {"a", "b"})
+    pd.testing.assert_frame_equal(trips, read_demand(demand, {"a", "b"}))
+    assert trips["depart"].between(25200, 32400).all()
+    # Two flows of 1,800 expected vehicles each, one of them on whole seconds, three standard errors either way.
+    whole = int((trips["depart"] % 1 == 0).sum())
+    assert abs(whole - 1800) < 3 * 37
+    assert abs(len(trips) - whole - 1800) < 3 * 43
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("absent.net.xml", None, "absent.net.xml: cannot be read: No such file or directory"),
+        ("own.net.xml", "<net", "own.net.xml: is no SUMO network (.net.xml)"),
+        ("own.net.xml", "no XML", "own.net.xml: is no SUMO network (.net.xml)"),
+        ("own.net.xml.gz", "<net/>", "own.net.xml.gz: is no SUMO network (.net.xml)"),
+        ("trips.rou.xml", "<routes/>", "trips.rou.xml: has no road; is it a SUMO network (.net.xml)?"),
+    ],
+)
+def test_a_network_that_cannot_be_used_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, content: str | None, told: str
+) -> None:
+    network = tmp_path / name
+    if content is not None:
+        network.write_text(content, encoding="utf-8")
+    with pytest.raises(SystemExit) as left:
+        main(["simulate", "s.yaml", "--network", str(network), "--demand", str(tmp_path / "own.rou.xml")])
+    assert left.value.code == 2
+    assert capfd.readouterr().err.strip() == f"Error: {tmp_path}/{told}"
 
 
 def test_a_place_the_city_does_not_have_is_told_before_anything_runs(

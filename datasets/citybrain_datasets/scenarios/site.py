@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError, ConfigError, Problem
 from citybrain_datasets.scenarios.actions import STEP_MINUTES, WARM_UP, Window
+from citybrain_datasets.scenarios.places import clock
 from citybrain_datasets.scenarios.trips import endow
 from citybrain_datasets.simulation.demand import Day, draw_trips
 from citybrain_datasets.simulation.network import read_segments
@@ -73,6 +74,27 @@ class Gravity:
         day = Day(_FAR * (replication + 1) + int(window.off), window.off, np.zeros(24))
         trips = draw_trips(self.plan, self.segments, self.zones, day, WARM_UP_S)
         return cut(trips, window.begin * 60, window)
+
+
+@dataclass(frozen=True)
+class Given:
+    """Demand that was given: replication 0 as it is, each further one a draw of as many trips with replacement.
+
+    A window in which none of its trips departs is refused (:class:`CityError`).
+    """
+
+    trips: pd.DataFrame
+
+    def __call__(self, replication: int, window: Window) -> pd.DataFrame:
+        begin, end = window.begin * 60, window.end * 60
+        if not self.trips["depart"].between(begin, end, inclusive="left").any():
+            what = f"no vehicle departs from {clock(window.begin)} to {clock(window.end)}"
+            raise CityError([Problem("demand", what)])
+        chosen = self.trips
+        if replication:
+            rows = np.random.default_rng([replication, 23]).integers(0, len(chosen), len(chosen))
+            chosen = chosen.iloc[np.sort(rows)]
+        return cut(chosen, begin - WARM_UP_S, window)
 
 
 def open_site(source: Path | str) -> Site:

@@ -12,8 +12,12 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import pandas as pd
 
-from citybrain_datasets.errors import CityBrainError, installing
+from citybrain_datasets.errors import CityBrainError, CityError, Problem, installing
+from citybrain_datasets.simulation.projection import to_metres
 from citybrain_datasets.simulation.streets import CLASSES, Street
+
+_MOTORISED = ("passenger", "custom1", "evehicle", "delivery", "truck", "taxi", "trailer", "authority")
+"""SUMO classes of the vehicles that runs have; what is for none of them (rails, footways) is no segment."""
 
 
 class SimulationError(CityBrainError):
@@ -73,29 +77,58 @@ def build_network(streets: list[Street], target: Path) -> None:
 
 
 def read_segments(network: Path) -> pd.DataFrame:
-    """Segments of a SUMO network, sorted by id.
+    """Segments of a SUMO network, sorted by id: its edges on which motor vehicles may drive.
 
     Index ``id``; columns ``x0 y0 x1 y1`` (ends, metres in network coordinates), ``length_m``, ``lanes``,
-    ``free_speed_kmh``, ``road_class`` (the SUMO edge type), ``name``.
+    ``free_speed_kmh``, ``road_class`` (the SUMO edge type), ``name``. Raises :class:`CityError` where the file cannot
+    be read or holds no such edge.
     """
-    net = _net(network)
     rows = []
-    for edge in net.getEdges():
+    for edge in _net(network).getEdges():
+        if not any(edge.allows(kind) for kind in _MOTORISED):
+            continue
         (x0, y0), (x1, y1) = edge.getShape()[0], edge.getShape()[-1]
         rows.append((edge.getID(), x0, y0, x1, y1, edge.getLength(), edge.getLaneNumber(),
                      edge.getSpeed() * 3.6, edge.getType(), edge.getName() or ""))  # fmt: skip
+    if not rows:
+        raise CityError([Problem(str(network), "has no road; is it a SUMO network (.net.xml)?")])
     columns = ["id", "x0", "y0", "x1", "y1", "length_m", "lanes", "free_speed_kmh", "road_class", "name"]
     return pd.DataFrame(rows, columns=columns).set_index("id").sort_index()
 
 
+def read_placed(network: Path) -> tuple[float, float, pd.DataFrame]:
+    """Latitude and longitude of a network's centre, and its segments with ends in metres around it.
+
+    A network without geographic projection is laid around 0° N 0° E. Raises as :func:`read_segments`.
+    """
+    segments, net = read_segments(network), _net(network)
+    try:
+        projected = net.hasGeoProj()
+    except KeyError:  # it says nothing of its place
+        projected = False
+    if not projected:
+        return 0.0, 0.0, segments
+    ends = {f"{a}{i}": segments[f"{a}{i}"].to_numpy() for a in "xy" for i in "01"}
+    degrees = {
+        i: np.array([net.convertXY2LonLat(x, y) for x, y in zip(ends[f"x{i}"], ends[f"y{i}"], strict=True)])
+        for i in "01"
+    }
+    longitude, latitude = (np.vstack(list(degrees.values())).mean(axis=0)).tolist()
+    changed = {}
+    for i, at in degrees.items():
+        changed[f"x{i}"], changed[f"y{i}"] = to_metres(at[:, 1], at[:, 0], latitude, longitude)
+    return latitude, longitude, segments.assign(**changed)
+
+
 def read_connections(network: Path, segments: pd.DataFrame) -> pd.DataFrame:
     """``road-road`` edges of a City: which segment feeds which, with the distance between their middles."""
+    known = set(segments.index)
     # Turning round in the road is possible, but no way by which congestion spreads.
     pairs = [
         (edge.getID(), target.getID())
         for edge in _net(network).getEdges()
         for target in edge.getOutgoing()
-        if target.getToNode() is not edge.getFromNode()
+        if target.getToNode() is not edge.getFromNode() and {edge.getID(), target.getID()} <= known
     ]
     table = pd.DataFrame(sorted(pairs), columns=["source", "target"])
     x, y = (segments[f"{a}0"].add(segments[f"{a}1"]).div(2) for a in "xy")
@@ -112,4 +145,9 @@ def _net(network: Path):  # type: ignore[no-untyped-def]  # sumolib publishes no
         import sumolib
     except ImportError:
         raise SimulationError(f"SUMO is not installed: {installing('scenarios')}") from None
-    return sumolib.net.readNet(str(network))
+    try:
+        return sumolib.net.readNet(str(network))
+    except OSError as error:
+        raise CityError([Problem(str(network), f"cannot be read: {error.strerror or error}")]) from error
+    except Exception as error:  # its reader takes what it expects for given, and fails in as many ways as files can be
+        raise CityError([Problem(str(network), "is no SUMO network (.net.xml)")]) from error
