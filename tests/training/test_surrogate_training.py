@@ -238,6 +238,10 @@ def test_a_tuned_surrogate_is_calibrated_on_runs_it_was_not_tuned_on(study, trai
     torch.save(weights, tmp_path / "fit" / "best.ckpt")
     with pytest.raises(SurrogateError, match="fewest"):
         tuning.tuned(tmp_path, seen.part(np.arange(1)))
+    with pytest.raises(SurrogateError, match="other: the runs are not of 1 hours"):
+        tuning.tuned(tmp_path, replace(seen, window=Window(begin=7 * 60, end=9 * 60)))
+    with pytest.raises(SurrogateError, match="nowhere: is no training"):
+        tuning.tuned(tmp_path / "nowhere", seen)
 
 
 def ids(study: Study) -> set[str]:

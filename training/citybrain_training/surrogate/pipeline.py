@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from lightning.pytorch.loggers import Logger
 
@@ -81,7 +82,8 @@ def make_bundle(
 
 def exported(network: SurrogateEnsemble, study: Study) -> bytes:
     """ONNX of a network, with runs of ``study`` as the example."""
-    example = {n: study.arrays[n][:4] for n in ("levers", "closed")}
+    rows = np.arange(4) % len(study.runs)  # of a single one the exporter would think that there never are more
+    example = {n: study.arrays[n][rows] for n in ("levers", "closed")}
     example |= {n: study.arrays[n][:1] for n in ("context", "base", "unit")} | study.graph
     return export_surrogate(network, {name: example[name] for name in INPUTS})
 

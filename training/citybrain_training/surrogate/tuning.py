@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from citybrain_datasets.scenarios.actions import STEP_MINUTES
 from citybrain_models.nn.surrogate import SurrogateEnsemble
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.network import SurrogateError
@@ -34,11 +35,17 @@ def tuned(training: Path, seen: Study) -> SurrogateBundle:
     Intervals are fitted on these runs too: the scenarios are told in four parts, each by a network that was tuned on
     the other three (cross-conformal prediction; Vovk 2015), because what a network was tuned on says little of how far
     it is off elsewhere. Where each scenario was simulated once they hold one morning's noise as well.
-    Raises :class:`SurrogateError` where ``seen`` holds fewer scenarios than that.
+    Raises :class:`SurrogateError` where ``seen`` holds fewer scenarios than that or other hours than the surrogate
+    tells, and where ``training`` is none.
     """
+    if not (training / "fit" / "best.ckpt").is_file():
+        raise SurrogateError(f"{training}: is no training; `citybrain train-surrogate` leaves one")
     if seen.scenario.max() + 1 < FOLDS:
         raise SurrogateError(f"{seen.site.city.name}: {FOLDS} scenarios are the fewest to fine-tune on")
     home = SurrogateBundle.read(training / "bundle")
+    if seen.window.steps != home.window.steps:
+        hours = home.window.steps * STEP_MINUTES / 60
+        raise SurrogateError(f"{seen.site.city.name}: the runs are not of {hours:g} hours, as the surrogate's are")
     config, network = trained_network(training, seen)
 
     def on(some: Study) -> SurrogateBundle:
