@@ -140,9 +140,11 @@ def _offer_simulate() -> None:
     """The simulator is an extra; without it the other commands work."""
     if find_spec("sumolib") is None:
         return
+    from citybrain_datasets.scenarios.own_command import own_network
     from citybrain_datasets.simulation.command import simulate
 
     app.command("simulate")(simulate)
+    app.command("own-network")(own_network)
 
 
 _offer_simulate()

@@ -15,15 +15,17 @@ pytest.importorskip("sumolib", reason="simulating needs the extra 'scenarios'")
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError
 from citybrain_datasets.main import main
-from citybrain_datasets.scenarios.actions import Window
+from citybrain_datasets.scenarios.actions import Window, compile_actions
 from citybrain_datasets.scenarios.dataset import generate, read_runs
 from citybrain_datasets.scenarios.demand_file import read_demand
 from citybrain_datasets.scenarios.language import Scenario
-from citybrain_datasets.scenarios.own_network import open_network
-from citybrain_datasets.scenarios.site import Gravity, Site
-from citybrain_datasets.scenarios.truth import Simulator, Truth
+from citybrain_datasets.scenarios.mixed import random_scenario
+from citybrain_datasets.scenarios.own_network import bring, open_network
+from citybrain_datasets.scenarios.site import WARM_UP_S, Gravity, Site, open_site
+from citybrain_datasets.scenarios.truth import Simulator, Truth, simulate
 from citybrain_datasets.signals import Signal
 from citybrain_datasets.simulation.air import place_stations
+from citybrain_datasets.simulation.demand import write_trips
 from citybrain_datasets.simulation.network import build_network, read_segments
 from citybrain_datasets.simulation.plan import Plan
 from citybrain_datasets.simulation.streets import lay_out
@@ -263,6 +265,40 @@ def test_a_demand_that_cannot_be_used_is_told(village: Village, tmp_path: Path, 
     with pytest.raises(CityError) as raised:
         open_network(village.site.network, demand)
     assert told in str(raised.value)
+
+
+def test_a_city_that_is_brought_in_is_the_one_it_was_exported_from(village: Village, tmp_path: Path) -> None:
+    trips = village.site.draw(0, HOUR)
+    trips = trips.assign(depart=(trips["depart"] + HOUR.begin * 60 - WARM_UP_S).round(1))
+    write_trips(trips, tmp_path / "own.rou.xml")
+    bring(village.site.network, tmp_path / "own.rou.xml", tmp_path / "own", HOUR, name="own", timezone="Asia/Shanghai")
+    there, site = village.site.city.nodes["road"], open_site(tmp_path / "own")
+    roads = site.city.nodes["road"]
+    np.testing.assert_array_equal(roads["capacity_veh_h"], there["capacity_veh_h"])
+    assert (site.window, site.purposes) == (HOUR, False)
+    nothing = Scenario(id="nothing")
+    own, simulated = (simulate(s, nothing, 0, HOUR) for s in (site, village.site))
+    np.testing.assert_array_equal(own.flow, simulated.flow)
+    assert simulate(site, nothing, 1, HOUR).flow.sum() == pytest.approx(own.flow.sum(), rel=0.1)
+    some = Scenario.model_validate({"id": "s", "measures": [{"lever": "demand", "factor": 1, "purposes": ["errand"]}]})
+    with pytest.raises(CityError, match="scenario s: why people travel is not known in city own"):
+        simulate(site, some, 0, HOUR)
+    (tmp_path / "own" / "demand.parquet").write_bytes(b"no table")
+    with pytest.raises(CityError, match=r"demand\.parquet: cannot be read"):
+        open_site(tmp_path / "own")
+
+
+def test_runs_ask_a_city_for_nothing_that_it_does_not_know() -> None:
+    city = City.load("embedded")
+    roads = city.nodes["road"].assign(owner="", name="", road_class="")
+    plain = city.replace(nodes={**city.nodes, "road": roads})
+    for number in range(60):
+        scenario = random_scenario(plain, HOUR, 1, number, purposes=False)
+        compile_actions(scenario, plain, HOUR)
+        for measure in scenario.measures:
+            assert measure.where.district is None
+            assert measure.where.road_class is None
+            assert getattr(measure, "purposes", None) is None
 
 
 def test_what_a_flow_leaves_to_chance_is_drawn_the_same_each_time(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+from pydantic import ValidationError
 
 from citybrain_datasets.city import City
+from citybrain_datasets.errors import ConfigError
 from citybrain_datasets.scenarios import language as lang
 from citybrain_datasets.scenarios.places import ClockTime, Strict, When, Where
 from citybrain_datasets.scenarios.resolve import Places
@@ -43,6 +45,15 @@ class Window(Strict):
     def model_post_init(self, context: object) -> None:
         if self.end <= self.begin or (self.end - self.begin) % 60 or self.begin % 60:
             raise ValueError("a window is whole hours of one day, from begin to a later end")
+
+
+def read_window(command: str, usual: Window, begin: str | None, end: str | None, off: bool = False) -> Window:
+    """The window that a command was given, ``usual`` where it was not; :class:`ConfigError` where it is none."""
+    given = {"begin": begin or usual.begin, "end": end or usual.end, "off": off or usual.off}
+    try:
+        return Window.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(f"{command}: {error.errors()[0]['msg']}") from error
 
 
 STEP_MINUTES = 15

@@ -125,12 +125,12 @@ def air_step(
 
     The background is, in this order: the origins that a simulated city keeps (``origins.parquet``); the PM2.5 that was
     measured less what ``base_emission`` (g/h ``[step, segment]``) explains, split by ``regional_share``; the assumed
-    concentrations.
+    concentrations. Without ``assumptions`` the site's own are taken, or the defaults.
     """
     # SciPy, which a server that only applies a step it was given does without.
     from citybrain_datasets.simulation.dispersion import source_receptor
 
-    assumed = assumptions or AirAssumptions()
+    assumed = assumptions or read_assumptions(site.assumptions)
     count = window.steps // _STEPS_AN_HOUR
     constant = {n: np.full((1, count), getattr(assumed, n)) for n in ("wind_speed", "wind_direction", "mixing_height")}
     hours = weather_hours(site.city, weather, window, Hours(**constant, precipitation=np.zeros((1, count))))

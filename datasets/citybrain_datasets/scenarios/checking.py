@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError, Problem
 from citybrain_datasets.scenarios.actions import Window
-from citybrain_datasets.scenarios.language import Scenario, Weather
+from citybrain_datasets.scenarios.language import Demand, Scenario, Weather
 from citybrain_datasets.scenarios.reading import MOST_PROBLEMS, Scenarios, Source
 from citybrain_datasets.scenarios.resolve import Places
 from citybrain_datasets.scenarios.weather import has_weather, weather_hours
@@ -46,6 +46,25 @@ def check_weather(scenarios: Scenarios, city: City, window: Window) -> None:
             problems.append(source.problem(("weather",), f"{what} (scenario {first.id})"))
     if problems:
         raise CityError(problems)
+
+
+def check_purposes(scenarios: Scenarios, city: City, known: bool) -> None:
+    """Raises :class:`CityError` with file, line and field of every measure on trips of a purpose, where the trips of
+    ``city`` have none; a sweep is judged by its first scenario."""
+    if known:
+        return
+    problems = [
+        source.problem(("measures", number, "purposes"), f"{no_purposes(city)} (scenario {first.id})")
+        for source, first in _firsts(scenarios)
+        for number, measure in enumerate(first.measures)
+        if isinstance(measure, Demand) and measure.purposes is not None
+    ]
+    if problems:
+        raise CityError(problems)
+
+
+def no_purposes(city: City) -> str:
+    return f"why people travel is not known in city {city.name}"
 
 
 def _missing(city: City, weather: Weather, window: Window) -> str:

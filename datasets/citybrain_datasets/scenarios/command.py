@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from citybrain_datasets.errors import ConfigError
-from citybrain_datasets.scenarios.actions import Window, compile_actions
+from citybrain_datasets.scenarios.actions import Window, compile_actions, read_window
 from citybrain_datasets.scenarios.air import read_assumptions
-from citybrain_datasets.scenarios.checking import check_places, check_weather
+from citybrain_datasets.scenarios.checking import check_places, check_purposes, check_weather
 from citybrain_datasets.scenarios.dataset import generate
 from citybrain_datasets.scenarios.own_network import open_network
 from citybrain_datasets.scenarios.reading import read_scenarios
@@ -30,11 +29,11 @@ def simulate(
     context: typer.Context,
     scenarios: Annotated[list[Path] | None, typer.Argument(help="Scenario files: .yaml or .jsonl.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("simulated"),
-    city: Annotated[str, typer.Option(help="A simulated city's folder, or `embedded`.")] = "embedded",
+    city: Annotated[str, typer.Option(help="Folder of a simulated city or own network, or `embedded`.")] = "embedded",
     network: Annotated[Path | None, typer.Option(help="Your own SUMO network instead, .net.xml or .gz.")] = None,
     demand: Annotated[Path | None, typer.Option(help="Its trips, routes or flows, .rou.xml.")] = None,
-    begin: Annotated[str, typer.Option(help="Start of the window, local HH:MM.")] = "07:00",
-    end: Annotated[str, typer.Option(help="Its end; whole hours.")] = "09:00",
+    begin: Annotated[str | None, typer.Option(help="Start of the window, local HH:MM; else the city's, 07:00.")] = None,
+    end: Annotated[str | None, typer.Option(help="Its end; whole hours; else the city's, 09:00.")] = None,
     off: Annotated[bool, typer.Option(help="A weekend or public holiday.")] = False,
     replications: Annotated[int, typer.Option(min=1, help="Days simulated for each; from two on, noise is told.")] = 3,
     air: Annotated[Path | None, typer.Option(help="YAML of assumptions about the air.")] = None,
@@ -48,10 +47,7 @@ def simulate(
     """Simulate measures with SUMO: congestion, emissions and PM2.5 against the same mornings without them."""
     _refuse_unused(context, bool(mixed))
     site = _site(city, network, demand)
-    try:
-        window = Window.model_validate({"begin": begin, "end": end, "off": off})
-    except ValidationError as error:
-        raise ConfigError(f"simulate: {error.errors()[0]['msg']}") from error
+    window = read_window("simulate", site.window or Window(), begin, end, off)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=Console(stderr=True),
@@ -68,11 +64,12 @@ def simulate(
         raise ConfigError("simulate: name a file of scenarios, or --mixed N")
     asked = read_scenarios(*scenarios)
     check_places(asked, site.city)
+    check_purposes(asked, site.city, site.purposes)
     check_weather(asked, site.city, window)
     chosen = list(asked)
     for scenario in chosen:
         compile_actions(scenario, site.city, window)  # so that a sweep's wrong place is told before hours of simulation
-    simulator = Simulator(site, cache or out / "cache", window, replications, read_assumptions(air))
+    simulator = Simulator(site, cache or out / "cache", window, replications, read_assumptions(air or site.assumptions))
     with bar:
         task = bar.add_task("Windows simulated", total=None)
         simulator.run_all(chosen, workers, lambda n, of: bar.update(task, completed=n, total=of))

@@ -98,7 +98,7 @@ def _simulate_base(site: Site, path: Path, replication: int, window: Window) -> 
 
 def _simulate_run(site: Site, path: Path, seed: int, number: int, replication: int, window: Window) -> None:
     day = _day(window, replication)
-    scenario = random_scenario(site.city, day, seed, number)
+    scenario = random_scenario(site.city, day, seed, number, site.purposes)
     save_traffic(path, simulate(site, scenario, replication, day), scenario, replication, day)
 
 

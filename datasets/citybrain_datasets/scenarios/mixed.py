@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from citybrain_datasets.city import City
 from citybrain_datasets.scenarios.actions import STEP_MINUTES, Window
@@ -19,10 +20,11 @@ _COUNTS = (0.45, 0.3, 0.15, 0.1)
 _CIRCLE = np.linspace(0, 2 * np.pi, 12, endpoint=False)
 
 
-def random_scenario(city: City, window: Window, seed: int, number: int) -> Scenario:
+def random_scenario(city: City, window: Window, seed: int, number: int, purposes: bool = True) -> Scenario:
     """Scenario ``number`` of ``seed``: one to four measures at random places, times and strengths.
 
-    The same arguments give the same scenario; its id is ``mixed-NUMBER``.
+    The same arguments give the same scenario; its id is ``mixed-NUMBER``. What the city does not know is not asked for:
+    districts, street names and classes that are blank, and, without ``purposes``, why people travel.
     """
     rng = np.random.default_rng([seed, number])
     levers = list(_STRENGTH)
@@ -30,6 +32,8 @@ def random_scenario(city: City, window: Window, seed: int, number: int) -> Scena
     for _ in range(int(rng.choice(4, p=_COUNTS)) + 1):
         lever = levers[int(rng.integers(len(levers)))]
         measure: dict[str, Any] = {"lever": lever, "where": _place(city, rng, lever), **_STRENGTH[lever](rng)}
+        if not purposes:
+            measure.pop("purposes", None)
         if lever != "signal_retiming" and rng.random() < 0.35:
             measure["when"] = _time(window, rng)
         measures.append(measure)
@@ -86,6 +90,7 @@ def _place(city: City, rng: np.random.Generator, lever: str) -> dict[str, Any]:
         kind = _pick(rng, "district", "disc")  # who pays on entering must come from somewhere else
     else:
         kind = _pick(rng, "segments", "corridor", "class", "district", "district", "disc", "disc", "city")
+    kind = _known(kind, roads)
     if kind == "city":
         return {}
     if kind == "segments":
@@ -99,6 +104,17 @@ def _place(city: City, rng: np.random.Generator, lever: str) -> dict[str, Any]:
     if kind == "district":
         return {"district": [str(_pick(rng, *sorted(set(districts(roads)))))]}
     return {"polygon": _disc(roads["lat"].to_numpy(float), roads["lon"].to_numpy(float), rng)}
+
+
+def _known(kind: str, roads: pd.DataFrame) -> str:
+    """``kind`` of place, or another where the roads have no names, classes or districts to tell it by."""
+    blank = {
+        "corridor": lambda: not roads["name"].astype(bool).any(),
+        "class": lambda: not roads["road_class"].astype(bool).any(),
+        "district": lambda: set(districts(roads)) == {""},
+    }
+    instead = {"corridor": "segments", "class": "disc", "district": "disc"}
+    return instead[kind] if kind in blank and blank[kind]() else kind
 
 
 def _disc(lat: np.ndarray, lon: np.ndarray, rng: np.random.Generator) -> list[tuple[float, float]]:

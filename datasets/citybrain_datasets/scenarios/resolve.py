@@ -65,13 +65,13 @@ class Places:
         return chosen
 
     def _rows(self, selector: str, column: str | None) -> dict[str, list[int]] | None:
-        """The rows of each value that a selector may name; None where the city has no such column."""
+        """The rows of each value that a selector may name; None where the city has no such column, or a blank one."""
         if selector not in self._selectors:
             values = _values(self.roads, column)
             rows: dict[str, list[int]] = {}
             for row, value in enumerate(() if values is None else values):
                 rows.setdefault(value, []).append(row)
-            self._selectors[selector] = None if values is None else rows
+            self._selectors[selector] = None if set(rows) <= {""} else rows
         return self._selectors[selector]
 
     @cached_property

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError, ConfigError, Problem
@@ -19,13 +20,19 @@ from citybrain_datasets.scenarios.actions import STEP_MINUTES, WARM_UP, Window
 from citybrain_datasets.scenarios.places import clock
 from citybrain_datasets.scenarios.trips import endow
 from citybrain_datasets.simulation.demand import Day, draw_trips
-from citybrain_datasets.simulation.network import read_segments
+from citybrain_datasets.simulation.network import read_placed, read_segments
 from citybrain_datasets.simulation.plan import Plan
 from citybrain_datasets.store import city_folder, schema_problems
 
 WARM_UP_S = WARM_UP * STEP_MINUTES * 60
+NETWORK, DEMAND, WINDOW, ASSUMPTIONS = "network.net.xml.gz", "demand.parquet", "window.yaml", "assumptions.yaml"
+"""Files beside a city's tables: its SUMO network; and where a user brought it, the trips, the window of these, and
+what is assumed about the air."""
+TRIP_COLUMNS = ("depart", "origin", "destination", "type", "purpose")
 _FAR = 1000
 """Replications draw days far from those of the city's own record."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,12 @@ class Site:
     """The point whose network coordinates are (0, 0)."""
     origins: Path | None = None
     """PM2.5 by origin, which a simulated city keeps."""
+    window: Window | None = None
+    """The hours that a user's demand is about; None where demand is drawn for any."""
+    assumptions: Path | None = None
+    """What is assumed about the air (``AirAssumptions``), where a user said so."""
+    purposes: bool = True
+    """Whether its trips have a purpose."""
 
     @cached_property
     def ends(self) -> np.ndarray:
@@ -98,22 +111,28 @@ class Given:
 
 
 def open_site(source: Path | str) -> Site:
-    """A simulated city from its folder, or ``embedded``.
+    """A simulated city from its folder, ``embedded``, or a folder that ``citybrain data own-network`` made.
 
-    Raises :class:`CityError` where the folder has no ``network.net.xml.gz`` and ``plan.yaml``: a city that was
-    measured has no trips to send through a simulator.
+    Raises :class:`CityError` where the folder has no ``network.net.xml.gz``, or neither ``plan.yaml`` nor
+    ``demand.parquet``: a city that was measured has no trips to send through a simulator.
     """
     folder = city_folder(source)
     city = City.load(folder)
-    network, plan = folder / "network.net.xml.gz", folder / "plan.yaml"
+    network, plan, demand = folder / NETWORK, folder / "plan.yaml", folder / DEMAND
     absent = [p.name for p in (network, plan) if not p.is_file()]
-    if absent:
-        what = f"lacks {' and '.join(absent)}: only a simulated city, or --network with --demand, can be simulated"
+    if absent and not (network.is_file() and demand.is_file()):
+        what = (
+            f"lacks {' and '.join(absent)}: only a simulated city, or a network with its demand "
+            "(`citybrain data own-network`), can be simulated"
+        )
         raise CityError([Problem(str(folder), what)])
-    parameters = _plan(plan)
+    return _given(city, folder) if demand.is_file() else _simulated(city, folder, _read(Plan, plan))
+
+
+def _simulated(city: City, folder: Path, parameters: Plan) -> Site:
+    network = folder / NETWORK
     segments = read_segments(network)
-    if list(segments.index) != city.ids("road"):
-        raise CityError([Problem(str(network), "its edges are not the roads of the city")])
+    _same_roads(city, segments, network)
     return Site(
         city=city,
         network=network.absolute(),
@@ -129,6 +148,33 @@ def open_site(source: Path | str) -> Site:
     )
 
 
+def _given(city: City, folder: Path) -> Site:
+    network, demand, assumptions = folder / NETWORK, folder / DEMAND, folder / ASSUMPTIONS
+    latitude, longitude, segments = read_placed(network)
+    _same_roads(city, segments, network)
+    try:
+        trips = pd.read_parquet(demand, columns=list(TRIP_COLUMNS))
+    except (OSError, ValueError) as error:
+        raise CityError([Problem(str(demand), f"cannot be read: {error}")]) from error
+    return Site(
+        city=city,
+        network=network.absolute(),
+        segments=segments,
+        draw=Given(trips),
+        key=hashlib.sha256(network.read_bytes() + demand.read_bytes()).hexdigest()[:16],
+        latitude=latitude,
+        longitude=longitude,
+        window=_read(Window, folder / WINDOW),
+        assumptions=assumptions if assumptions.is_file() else None,
+        purposes=bool((trips["purpose"] != "").any()),
+    )
+
+
+def _same_roads(city: City, segments: pd.DataFrame, network: Path) -> None:
+    if list(segments.index) != city.ids("road"):
+        raise CityError([Problem(str(network), "its edges are not the roads of the city")])
+
+
 def cut(trips: pd.DataFrame, begin_s: float, window: Window) -> pd.DataFrame:
     """Trips that depart in the warm-up or the window; ``begin_s`` is the second of ``depart`` the warm-up begins at."""
     depart = trips["depart"] - begin_s
@@ -136,9 +182,9 @@ def cut(trips: pd.DataFrame, begin_s: float, window: Window) -> pd.DataFrame:
     return trips.assign(depart=depart)[inside].reset_index(drop=True)
 
 
-def _plan(path: Path) -> Plan:
+def _read(model: type[_Model], path: Path) -> _Model:
     try:
-        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except ValidationError as error:

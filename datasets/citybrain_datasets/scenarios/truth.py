@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from citybrain_datasets.errors import CityError
+from citybrain_datasets.errors import CityError, Problem
 from citybrain_datasets.scenarios.actions import STEP_MINUTES, WARM_UP, Actions, Window, compile_actions
 from citybrain_datasets.scenarios.air import AirAssumptions, AirStep, air_step
+from citybrain_datasets.scenarios.checking import no_purposes
 from citybrain_datasets.scenarios.files import load_traffic, save_traffic
 from citybrain_datasets.scenarios.language import TRAFFIC_LEVERS, Scenario, Weather
 from citybrain_datasets.scenarios.mesoscopic import run
@@ -47,6 +48,8 @@ def simulate(site: Site, scenario: Scenario, replication: int, window: Window, *
     ``wet`` lets the rain of a scenario's weather ``case`` slow it; a base to compare with must then be wet as well.
     """
     actions = compile_actions(scenario, site.city, window)
+    if not site.purposes and any(rule.purposes for rule in actions.trips):
+        raise CityError([Problem(f"scenario {scenario.id}", no_purposes(site.city))])
     if wet and scenario.weather.case is not None:
         _rain(site, actions, scenario.weather, window)
     trips = apply_to_trips(site.trips(replication, window), actions, site.segments)

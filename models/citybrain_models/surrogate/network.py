@@ -96,6 +96,11 @@ class RoadNetwork:
         """Vehicles that fit on each segment."""
         return np.maximum(self.length_m / 1000 * self.lanes * JAM_DENSITY, 1.0)
 
+    @property
+    def purposes(self) -> bool:
+        """Whether it is known why people travel."""
+        return any(purpose for purpose, _ in self.classes)
+
     @cached_property
     def units(self) -> np.ndarray:
         """What each signal is measured by, ``[segment, signal]``."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from citybrain_datasets.scenarios.actions import WARM_UP, Actions, TripRule
-from citybrain_models.surrogate.network import RoadNetwork
+from citybrain_models.surrogate.network import RoadNetwork, SurrogateError
 
 EXHAUST = {"car": 0.002, "diesel_car": 0.0, "van": 0.0, "truck": 0.04}
 """PM in g/km of SUMO's HBEFA 3 classes for Euro 4 at a steady 30 km/h, as ``emissionsDrivingCycle`` tells it: a
@@ -208,6 +208,8 @@ class Spared:
         """Which classes have one of the types and one of the purposes; None takes all."""
         key = (types, purposes)
         if key not in self._chosen:
+            if purposes is not None and not self.network.purposes:
+                raise SurrogateError("why people travel is not known here: a measure cannot be for some purposes")
             self._chosen[key] = np.array(
                 [(types is None or t in types) and (purposes is None or p in purposes) for p, t in self.network.classes]
             )

@@ -89,7 +89,7 @@ def score(
 
 
 def apply_surrogate(
-    city: Annotated[Path, typer.Argument(help="folder of a city made by `citybrain data simulate`")],
+    city: Annotated[Path, typer.Argument(help="folder of a simulated city or own network")],
     surrogate: Annotated[
         Path | None, typer.Option(help="folder of the surrogate to apply; the one that ships by default")
     ] = None,
@@ -99,13 +99,14 @@ def apply_surrogate(
     """Apply a surrogate to a city that it was not trained on; simulates that city's usual mornings."""
     from citybrain_datasets.scenarios.site import open_site
     from citybrain_datasets.scenarios.truth import simulate
-    from citybrain_models.surrogate.applying import applied
+    from citybrain_models.surrogate.applying import applied, window_there
 
     bundle = SurrogateBundle.read(surrogate_for("embedded", surrogate))
     site = open_site(city)
+    window = window_there(bundle, site)
     with _progress() as bar:
         usual = bar.track(range(days), description="simulating")
-        mornings = [simulate(site, Scenario(id="base"), day, bundle.window) for day in usual]
+        mornings = [simulate(site, Scenario(id="base"), day, window) for day in usual]
     target = out or city / "surrogate"
     applied(bundle, site, mornings).write(target)
     typer.echo(target)

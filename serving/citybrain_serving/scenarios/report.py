@@ -21,6 +21,8 @@ from citybrain_serving.scenarios.engine import Work, scorer_of
 SHOWN = 20
 """Rows of the table."""
 _PLOTTED = 3000
+_ANYWHERE = "the whole city"
+"""Where no districts are known."""
 
 _STYLE = """
 :root { color-scheme: light dark }
@@ -123,11 +125,11 @@ def _best(scorer: Scorer, best: Scenario) -> Iterator[str]:
     yield courses(times, course, changed, "PM2.5 that traffic emits, g/h")
     yield "<h3>Who gains and who loses</h3><p>Time spent, vehicle-hours by the district of the street</p>"
     where = districts(roads)
-    yield bars({name: float(time[where == name].sum()) for name in sorted(set(where))})
+    yield bars({name or _ANYWHERE: float(time[where == name].sum()) for name in sorted(set(where))})
     yield "<p>PM2.5 that people breathe, µg/m³ by the district where they live</p>"
     nothing = {name: np.ones_like(factors) for name, factors in said.sectors.items()}
     before, then = (scorer.people(best.weather, t, f) for t, f in zip(emitted, (nothing, said.sectors), strict=True))
-    yield bars({name: float(then[name][0] - before[name][0]) for name in before}, digits=2)
+    yield bars({name or _ANYWHERE: float(then[name][0] - before[name][0]) for name in before}, digits=2)
 
 
 def _links(roads, edges) -> list[tuple[int, int]]:  # type: ignore[no-untyped-def]  # two tables of a City
