@@ -64,6 +64,7 @@ def test_mlflow_keeps_the_verdict_and_the_way_back(story: tuple[Outcome, Retrain
     found = version_of(f"models:/{NAME}/2")
     assert found.tags["gate"] == "passed"
     assert "mean absolute error" in found.tags["gate_reasons"]
+    assert found.tags["gate_champion"] == "1"
     assert found.tags["promoted_from"] == "1"
     assert "promote: 1 → 2" in history(NAME)[0]
     assert mlflow.artifacts.load_dict(f"runs:/{found.run_id}/gate.json")["passed"] is True
@@ -115,14 +116,15 @@ def test_a_bundle_that_was_changed_in_the_store_is_not_brought(
 
 
 def registered(name: str, home: Path, gates: list[str]) -> None:
-    """Versions 1 … n of a model with nothing inside; the first is champion, the last challenger."""
+    """Versions 1 … n of a model with nothing inside; the first is champion, the last challenger. A gate is its
+    answer and the version held against: ``passed 1``."""
     connect(home)
     client = MlflowClient()
     client.create_registered_model(name)
     for gate in gates:
         version = client.create_model_version(name, source=home.as_uri()).version
-        if gate:
-            client.set_model_version_tag(name, str(version), "gate", gate)
+        for key, value in zip(("gate", "gate_champion"), gate.split(), strict=False):
+            client.set_model_version_tag(name, str(version), key, value)
     client.set_registered_model_alias(name, "champion", "1")
     client.set_registered_model_alias(name, "challenger", str(len(gates)))
 
@@ -132,7 +134,7 @@ def champion_of(name: str) -> str:
 
 
 def test_promotions_are_walked_back_one_by_one(story: tuple[Outcome, Retrained, Path]) -> None:
-    registered("walk", story[2], ["", "", "passed"])
+    registered("walk", story[2], ["", "passed 1", "passed 2"])
     promote("walk", "2", by="ana", reason="a try")
     promote("walk", by="ana", reason="better")
     with pytest.raises(RegistryError, match="no challenger"):
@@ -153,7 +155,7 @@ def test_promotions_are_walked_back_one_by_one(story: tuple[Outcome, Retrained, 
 
 
 def test_what_the_gate_refused_is_promoted_only_on_purpose(story: tuple[Outcome, Retrained, Path]) -> None:
-    registered("refused", story[2], ["", "failed"])
+    registered("refused", story[2], ["", "failed 1"])
     with pytest.raises(RegistryError, match="did not pass the gate"):
         promote("refused", by="ana", reason="hurry")
     assert champion_of("refused") == "1"
@@ -163,8 +165,40 @@ def test_what_the_gate_refused_is_promoted_only_on_purpose(story: tuple[Outcome,
             promote("refused", version, by="ana", reason="again")
 
 
+@pytest.mark.parametrize(
+    ("gate", "objection"),
+    [("", "was never held against the champion, version 1"), ("passed 7", "passed the gate against version 7")],
+)
+def test_what_this_champions_gate_never_judged_is_promoted_only_on_purpose_and_that_is_kept(
+    story: tuple[Outcome, Retrained, Path], gate: str, objection: str
+) -> None:
+    name = f"unjudged{gate.replace(' ', '-')}"
+    registered(name, story[2], ["", gate])
+    with pytest.raises(RegistryError, match=f"{objection}.*--anyway"):
+        promote(name, by="ana", reason="hurry")
+    assert champion_of(name) == "1"
+    assert promote(name, by="ana", reason="I looked at it", anyway=True).against is not None
+    found = version_of(f"models:/{name}@champion")
+    assert champion_of(name) == "2"
+    assert objection in found.tags["promoted_anyway"]
+    assert objection in found.description
+    assert objection in history(name)[0]
+
+
+def test_a_first_champion_needs_no_gate_and_is_told_so(story: tuple[Outcome, Retrained, Path]) -> None:
+    registered("first", story[2], ["", ""])
+    MlflowClient().delete_registered_model_alias("first", "champion")
+    app = typer.Typer()
+    app.command()(commands.promote)
+    told = CliRunner().invoke(app, ["first", "--home", str(story[2])])
+    assert told.exit_code == 0
+    assert "version 2 is champion instead of none" in told.output
+    assert "no gate was asked" in told.output
+    assert "promoted_anyway" not in version_of("models:/first@champion").tags
+
+
 def test_the_commands_promote_roll_back_and_fetch(story: tuple[Outcome, Retrained, Path], tmp_path: Path) -> None:
-    registered("typed", story[2], ["", "passed"])
+    registered("typed", story[2], ["", "passed 1"])
     app = typer.Typer()
     for command in (commands.promote, commands.rollback, commands.fetch):
         app.command()(command)

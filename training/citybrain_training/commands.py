@@ -24,6 +24,12 @@ if TYPE_CHECKING:  # torch takes seconds to import, which a help page should not
 
 PROTOCOLS = Path(__file__).parent / "protocols"
 
+JUDGED = {
+    "champion": "there was none before it, so no gate was asked",
+    "challenger": "no gate has judged it; `citybrain retrain` trains one that is held against the champion",
+}
+"""What is told of a model that was registered, by the alias it got."""
+
 console = Console(stderr=True)
 
 
@@ -73,7 +79,7 @@ def train(
         f"{OURS}: {fitted.parameters:,} parameters, {fitted.epochs} epochs, {fitted.cpu_seconds / 60:.1f} CPU minutes"
     )
     if outcome.registered:
-        console.print("registered {} version {} as {}".format(*outcome.registered))
+        console.print("registered {} version {} as {}: {}".format(*outcome.registered, JUDGED[outcome.registered[2]]))
     typer.echo(outcome.folder)
 
 

@@ -63,16 +63,23 @@ def promote(
     name: Model,
     version: Annotated[str | None, typer.Option(help="[default: the challenger]")] = None,
     reason: Reason = "by hand",
-    anyway: Annotated[bool, typer.Option("--anyway", help="though the gate refused it")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="though the champion's gate did not let it pass")] = False,
     home: Home = Path("runs"),
 ) -> None:
-    """Make a registered version the champion."""
+    """Make a registered version the champion.
+
+    Where there is a champion, the gate must have let the version pass against it, as `citybrain retrain` has it judged.
+    """
     from citybrain_training.retraining.registry import promote as run
     from citybrain_training.tracking import connect
 
     connect(home)
     move = run(name, version, by=_who(), reason=reason, anyway=anyway)
     typer.echo(f"{name}: version {move.version} is champion instead of {move.previous or 'none'}")
+    if move.previous is None:
+        console.print("there was no champion to hold it against, so no gate was asked")
+    if move.against is not None:
+        console.print(f"it {move.against}", markup=False, soft_wrap=True)
 
 
 def rollback(name: Model, reason: Reason = "by hand", home: Home = Path("runs")) -> None:

@@ -28,6 +28,9 @@ from citybrain_training.retraining.comparison import compare
 from citybrain_training.retraining.gate import GateRule, Verdict, judge
 from citybrain_training.retraining.registry import (
     FAILED,
+    GATE,
+    GATE_CHAMPION,
+    GATE_REASONS,
     PASSED,
     Move,
     artifacts,
@@ -110,8 +113,12 @@ def retrain(
     outcome = dataclasses.replace(outcome, registered=registered)
     version, client = registered[1], MlflowClient()
     reasons = "; ".join(f"{check.name}: {check.reason}" for check in verdict.checks if check.passed == verdict.passed)
-    client.set_model_version_tag(name, version, "gate", PASSED if verdict.passed else FAILED)
-    client.set_model_version_tag(name, version, "gate_reasons", reasons[:5_000])
+    for key, value in (
+        (GATE, PASSED if verdict.passed else FAILED),
+        (GATE_REASONS, reasons),
+        (GATE_CHAMPION, str(found.version)),
+    ):
+        client.set_model_version_tag(name, version, key, value[:5_000])
     move = promote(name, version, by=by, reason=reasons) if verdict.passed and plan.promote else None
     return Retrained(outcome, str(found.version), verdict, move)
 

@@ -22,6 +22,8 @@ from citybrain_models.bundle import MANIFEST, Bundle, BundleError
 from citybrain_training.tracking import BUNDLE, CHALLENGER, CHAMPION, alias_version
 
 URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+GATE, GATE_REASONS, GATE_CHAMPION = "gate", "gate_reasons", "gate_champion"
+"""Tags of a version: the gate's answer, why, and the version of the champion it was held against."""
 PASSED, FAILED = "passed", "failed"
 
 
@@ -31,11 +33,13 @@ class RegistryError(CityBrainError):
 
 @dataclass(frozen=True)
 class Move:
-    """The champion's alias went from ``previous`` (None: there was none) to ``version``."""
+    """The champion's alias went from ``previous`` (None: there was none) to ``version``; ``against`` is what spoke
+    against it, None where nothing did."""
 
     name: str
     version: str
     previous: str | None
+    against: str | None = None
 
 
 def version_of(uri: str) -> ModelVersion:
@@ -55,7 +59,8 @@ def version_of(uri: str) -> ModelVersion:
 def promote(name: str, version: str | None = None, *, by: str, reason: str, anyway: bool = False) -> Move:
     """Makes a version, the challenger if none is named, the champion.
 
-    Raises :class:`RegistryError` for one that the gate refused, unless ``anyway``.
+    Raises :class:`RegistryError` where :func:`objection` has something against it, unless ``anyway``; then the
+    objection stands in the version's tags and description, and in the registry's history.
     """
     wanted = version or alias_version(name, CHALLENGER)
     if wanted is None:
@@ -64,17 +69,44 @@ def promote(name: str, version: str | None = None, *, by: str, reason: str, anyw
     previous = alias_version(name, CHAMPION)
     if previous == wanted:
         raise RegistryError(f"{name}: version {wanted} is the champion already")
-    if found.tags.get("gate") == FAILED and not anyway:
-        raise RegistryError(
-            f"{name}: version {wanted} did not pass the gate: {found.tags.get('gate_reasons', 'no reasons kept')}"
-        )
+    against = objection(found, previous)
+    if against is not None and not anyway:
+        raise RegistryError(f"{name}: version {wanted} {against}; --anyway promotes it all the same")
     client = MlflowClient()
+    if against is not None:
+        reason = f"{reason} (though it {against})"
+        _say_anyway(found, against)
     # The way back is written first: moving the alias is what makes it so.
     client.set_model_version_tag(name, wanted, "promoted_from", previous or "")
     _move(name, wanted, previous, "promote", by, reason)
     if alias_version(name, CHALLENGER) == wanted:
         client.delete_registered_model_alias(name, CHALLENGER)
-    return Move(name, wanted, previous)
+    return Move(name, wanted, previous, against)
+
+
+def objection(found: ModelVersion, champion: str | None) -> str | None:
+    """What speaks against a version in the place of the version ``champion``; None where the gate let it pass against
+    that very one, or where there is no champion to be held against."""
+    if champion is None:
+        return None
+    answer, held = found.tags.get(GATE), found.tags.get(GATE_CHAMPION, "unknown")
+    if answer == FAILED:
+        return f"did not pass the gate: {found.tags.get(GATE_REASONS, 'no reasons kept')}"
+    if answer != PASSED:
+        return f"was never held against the champion, version {champion}, as `citybrain retrain` does"
+    if held != champion:
+        return f"passed the gate against version {held}, and version {champion} is champion now"
+    return None
+
+
+def _say_anyway(found: ModelVersion, against: str) -> None:
+    """In the tags and the description of the version, its card in the registry; the bundle's own card is under its
+    digest."""
+    client, name, version = MlflowClient(), found.name, str(found.version)
+    told = f"Promoted though it {against}"
+    client.set_model_version_tag(name, version, "promoted_anyway", told[:5_000])
+    before = found.description or ""
+    client.update_model_version(name, version, f"{before}\n\n{told}.".strip()[:5_000])
 
 
 def rollback(name: str, *, by: str, reason: str) -> Move:
