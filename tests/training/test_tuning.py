@@ -42,11 +42,25 @@ def test_a_search_goes_on_where_it_stopped_and_never_cuts_a_test_window(
     runs = mlflow.search_runs(experiment_names=["smallville-congestion-tuning"])
     assert len(runs) == 2
     assert runs["metrics.best_val_mae"].min() == pytest.approx(found.validation_mae)
-    study = optuna.load_study(study_name="smallville-congestion", storage=f"sqlite:///{tmp_path / 'tuning.db'}")
+    study = optuna.load_study(study_name=found.study, storage=f"sqlite:///{tmp_path / 'tuning.db'}")
     tried = [trial.params for trial in study.trials]
     assert tried[0] != tried[1], "the second call tries something new"
     told_by_epoch = [list(trial.intermediate_values) for trial in study.trials]
     assert told_by_epoch == [[0], [0]], "a trial that falls behind is stopped by what it tells after every epoch"
+
+
+def test_another_split_seed_horizon_or_city_is_another_search(
+    small_city: City, quick: TrainConfig, tmp_path: Path
+) -> None:
+    config = quick.merged({"fit": {"epochs": 1, "windows_per_epoch": 32}})
+    signal = small_city.signals["speed"]
+    cut = small_city.between(signal.start + 8 * signal.step, None)
+    others = [{"split": {"train": 0.5}}, {"seed": 5}, {"fit": {"epochs": 2}}, {"task": {"horizon": 2}}]
+    searches = [(small_city, config), (cut, config), *((small_city, config.merged(other)) for other in others)]
+    told: list[str] = []
+    found = [search(city, "congestion", one, trials=1, home=tmp_path, tell=told.append) for city, one in searches]
+    assert len(told) == len(searches), "each search runs its own trial"
+    assert len({one.study for one in found}) == len(searches)
 
 
 def test_the_command_writes_a_configuration(saved_city: Path, tmp_path: Path) -> None:

@@ -24,7 +24,10 @@ def tune(
     storage: Annotated[str | None, typer.Option(help="address of Optuna's database [default: SQLite]")] = None,
     home: Annotated[Path, typer.Option(help="folder of the study and of MLflow's database")] = Path("runs"),
 ) -> None:
-    """Search for a configuration with less error on the validation windows. Stop at any time; call again to go on."""
+    """Search for a configuration with less error on the validation windows. Stop at any time; call again to go on.
+
+    A call goes on with a search of the same city, task and configuration; any other begins one of its own.
+    """
     from citybrain_datasets.records import write_atomically
     from citybrain_training.tuning.search import search
 
@@ -32,7 +35,7 @@ def tune(
     start = load_config(config)
     found = search(loaded, task.value, start, trials=trials, home=home, storage=storage, tell=console.print)
     path = out or home / f"{loaded.name}-{task.value}-tuned.yaml"
-    head = f"# Best of {found.trials} trials on {loaded.name}: validation MAE {found.validation_mae:.4f}.\n"
+    head = f"# Best of {found.trials} trials of {found.study}: validation MAE {found.validation_mae:.4f}.\n"
     plain = found.config.model_dump(mode="json", by_alias=True, exclude_unset=True)
     write_atomically(path, head + yaml.safe_dump(plain, sort_keys=False))
     console.print(f"validation error {found.validation_mae:.4f} after {found.trials} trials")

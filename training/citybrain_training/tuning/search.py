@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from optuna.trial import TrialState
 from citybrain_datasets.city import City
 from citybrain_training.config import TrainConfig
 from citybrain_training.fitting import fit
-from citybrain_training.preparation import prepare
+from citybrain_training.preparation import prepare, task_of
 from citybrain_training.tracking import Tracking
 
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -30,6 +32,8 @@ class Found:
     config: TrainConfig
     validation_mae: float
     trials: int
+    study: str
+    """The name by which Optuna keeps the search."""
 
 
 def suggest(trial: optuna.Trial, config: TrainConfig) -> TrainConfig:
@@ -50,6 +54,15 @@ def suggest(trial: optuna.Trial, config: TrainConfig) -> TrainConfig:
     return config.merged({"network": network, "fit": rates})
 
 
+def what_is_searched(city: City, task: str, config: TrainConfig) -> dict[str, Any]:
+    """All that an error depends on beside what a trial suggests: trials are compared where this is the same."""
+    return {
+        "task": task_of(city, task, config).model_dump(mode="json"),
+        "config": config.model_dump(mode="json", by_alias=True),
+        "data_fingerprint": city.fingerprint(),
+    }
+
+
 def search(
     city: City,
     task: str,
@@ -63,10 +76,13 @@ def search(
     """Runs trials until ``trials`` of them have ended, those of earlier calls included, and returns the best.
 
     The study is kept in ``storage``, a database address, by default SQLite under ``home``; every trial is an MLflow
-    run. The error minimised is that of the validation windows; test windows are never cut.
+    run. Earlier calls count where they searched the same: :func:`what_is_searched` is in the study's name. The error
+    minimised is that of the validation windows; test windows are never cut.
     """
-    name = f"{city.name}-{task}"
-    tracking = Tracking(home, f"{name}-tuning")
+    searched = what_is_searched(city, task, config)
+    digest = hashlib.sha256(json.dumps(searched, sort_keys=True).encode()).hexdigest()[:12]
+    name = f"{city.name}-{task}-{digest}"
+    tracking = Tracking(home, f"{city.name}-{task}-tuning")
     study = optuna.create_study(
         study_name=name,
         storage=storage or f"sqlite:///{home.resolve() / 'tuning.db'}",
@@ -75,13 +91,15 @@ def search(
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),
     )
 
+    study.set_user_attr("searched", searched)
+
     # Another seed for a call that goes on: the same one would try again what the first call tried.
     study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.get_trials(deepcopy=False)))
 
     def objective(trial: optuna.Trial) -> float:
         tried = suggest(trial, config)
         with tracking.run(f"trial-{trial.number}") as logger:
-            tracking.parameters({"network": tried.network.model_dump(), "fit": tried.fit.model_dump()})
+            tracking.parameters({"study": name, "network": tried.network.model_dump(), "fit": tried.fit.model_dump()})
             folder = home / "tuning" / name / str(trial.number)
             fitted = fit(prepare(city, task, tried), folder, logger=logger, callbacks=[_Report(trial)], progress=False)
             mlflow.log_metric("best_val_mae", fitted.best_validation_mae)
@@ -95,7 +113,7 @@ def search(
         tell(f"trial {last.number} ({done + 1} of {trials}): {_said(last)}")
     best = study.best_trial
     assert best.value is not None
-    return Found(suggest(optuna.trial.FixedTrial(best.params), config), best.value, done)  # type: ignore[arg-type]  # a FixedTrial suggests as a Trial does
+    return Found(suggest(optuna.trial.FixedTrial(best.params), config), best.value, done, name)  # type: ignore[arg-type]  # a FixedTrial suggests as a Trial does
 
 
 def _said(trial: optuna.trial.FrozenTrial) -> str:
