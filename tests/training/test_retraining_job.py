@@ -77,6 +77,16 @@ def test_the_same_data_again_are_refused(
         retrain(small_city, "congestion", tmp_path, home=story[2], plan=RetrainPlan(recent_days=5), progress=False)
 
 
+def test_too_few_recent_days_are_refused_before_anything_is_trained(
+    story: tuple[Outcome, Retrained, Path], small_city: City, tmp_path: Path
+) -> None:
+    signal = small_city.signals["speed"]
+    other = small_city.between(signal.start + 4 * signal.step, None)
+    with pytest.raises(ConfigError, match=r"2 days, 2 blocks of 1 d; at least 5 blocks are needed"):
+        retrain(other, "congestion", tmp_path / "run", home=story[2], plan=RetrainPlan(recent_days=1), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_city_without_a_champion_is_told_so(small_city: City, tmp_path: Path, story: object) -> None:
     with pytest.raises(RegistryError, match="no such model"):
         retrain(small_city, "pm25", tmp_path / "run", home=story[2], progress=False)  # type: ignore[index]  # the fixture's tuple

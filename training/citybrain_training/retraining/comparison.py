@@ -39,12 +39,7 @@ class Comparison:
     @property
     def block_days(self) -> int:
         """Days over which errors hang together: the horizon's."""
-        return max(1, -(-self.task.horizon * self.task.step // pd.Timedelta(days=1)))
-
-    @property
-    def blocks(self) -> int:
-        """How many independent pieces the compared days amount to."""
-        return len(self.sums.get(ERROR, {})) // self.block_days
+        return block_days(self.task)
 
     def add(self, measure: str, days: np.ndarray, challenger: np.ndarray, champion: np.ndarray) -> None:
         """Per-window values ``[batch, …]``, NaN where unknown, under the day of each window ``[batch]``."""
@@ -72,6 +67,16 @@ class Comparison:
         return [name for name in self.sums if name.startswith(f"{kind} ") and self.means(name)[2]]
 
 
+def block_days(task: Task) -> int:
+    """Whole days that a forecast reaches, over which its errors hang together."""
+    return max(1, -(-task.horizon * task.step // pd.Timedelta(days=1)))
+
+
+def local_days(issues: pd.DatetimeIndex, timezone: str) -> np.ndarray:
+    """The local day of each issue time ``[window]``, as text."""
+    return np.asarray(issues.tz_convert(timezone).strftime("%Y-%m-%d"))
+
+
 def compare(challenger: OnnxForecaster, champion: OnnxForecaster, city: City, issues: pd.DatetimeIndex) -> Comparison:
     """Both bundles on the windows of ``city`` issued at ``issues``, at the nodes that both forecast."""
     task = challenger.task
@@ -86,7 +91,7 @@ def compare(challenger: OnnxForecaster, champion: OnnxForecaster, city: City, is
     sources = source_for(challenger.bundle, city), source_for(champion.bundle, city)
     for first in range(0, len(issues), BATCH):
         chosen = issues[first : first + BATCH]
-        days = np.asarray(chosen.tz_convert(city.timezone).strftime("%Y-%m-%d"))
+        days = local_days(chosen, city.timezone)
         window = sources[0].window(chosen)
         truth = sources[0].answer(chosen).transpose(0, 2, 1)[:, common]
         said = challenger.forecast(window)[:, common], champion.forecast(sources[1].window(chosen))[:, place[common]]

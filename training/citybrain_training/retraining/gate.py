@@ -57,17 +57,23 @@ class Verdict:
 
 def judge(comparison: Comparison, rule: GateRule) -> Verdict:
     """Holds a comparison against a rule. Intervals are 95 %, by paired block bootstrap over days."""
-    enough = _enough(comparison, rule)
-    if not enough.passed:
-        return Verdict((enough,))
-    return Verdict((enough, _error(comparison), _coverage(comparison, rule), _events(comparison, rule),
+    windows = _enough(comparison, rule)
+    if not windows.passed:
+        return Verdict((windows,))
+    return Verdict((windows, _error(comparison), _coverage(comparison, rule), _events(comparison, rule),
                     _groups(comparison, rule)))  # fmt: skip
 
 
-def _enough(comparison: Comparison, rule: GateRule) -> Check:
-    days, blocks = len(comparison.sums.get(ERROR, {})), comparison.blocks
-    text = f"{days} days, {blocks} blocks of {comparison.block_days} d, at {comparison.nodes} nodes of both"
+def enough(days: int, block: int, rule: GateRule, where: str = "") -> Check:
+    """Whether so many days of windows, in blocks of ``block`` days, are enough to judge by."""
+    blocks = days // block
+    text = f"{days} days, {blocks} blocks of {block} d{where}"
     return Check("windows", blocks >= rule.least_blocks, f"{text}; at least {rule.least_blocks} blocks are needed")
+
+
+def _enough(comparison: Comparison, rule: GateRule) -> Check:
+    days = len(comparison.sums.get(ERROR, {}))
+    return enough(days, comparison.block_days, rule, f", at {comparison.nodes} nodes of both")
 
 
 def _error(comparison: Comparison) -> Check:

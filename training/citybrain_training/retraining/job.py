@@ -24,8 +24,8 @@ from citybrain_training.export import make_bundle
 from citybrain_training.fitting import Fitted, fit
 from citybrain_training.pipeline import OURS, Outcome, log_outcome, score
 from citybrain_training.preparation import Preparation, prepare
-from citybrain_training.retraining.comparison import compare
-from citybrain_training.retraining.gate import GateRule, Verdict, judge
+from citybrain_training.retraining.comparison import block_days, compare, local_days
+from citybrain_training.retraining.gate import GateRule, Verdict, enough, judge
 from citybrain_training.retraining.registry import (
     FAILED,
     GATE,
@@ -82,7 +82,7 @@ def retrain(
 
     The champion's own configuration is used unless ``config`` is given; its task always is. Raises
     :class:`~citybrain_training.retraining.registry.RegistryError` where there is no champion, :class:`ConfigError`
-    where it was trained on these very data.
+    where it was trained on these very data, or where the recent windows are too few for the gate.
     """
     plan = plan or RetrainPlan()
     connect(home)
@@ -93,6 +93,7 @@ def retrain(
     preparation = prepare(city, task, _config(config, champion.task, city, plan))
     if preparation.city.fingerprint() == champion.fingerprint:
         raise ConfigError(f"{city.name}: holds nothing that version {found.version} of {name} was not trained with")
+    _check_recent(preparation, plan.rule)
     tracking = Tracking(home, name)
     with tracking.run(folder.name) as logger:
         tracking.parameters(
@@ -154,6 +155,14 @@ def recent_split(city: City, task: Task, days: int | None = None) -> dict[str, o
         span = max(span, 5 * reach.ceil("D"))
     test = signal.end - reach - span
     return {"last": None, "validate": test.to_pydatetime(), "train": (test - span).to_pydatetime()}
+
+
+def _check_recent(preparation: Preparation, rule: GateRule) -> None:
+    """Raises :class:`ConfigError`, before anything is trained, where the gate could not judge by the recent windows."""
+    days = len(set(local_days(preparation.split.test, preparation.city.timezone)))
+    windows = enough(days, block_days(preparation.task), rule)
+    if not windows.passed:
+        raise ConfigError(f"{preparation.city.name}: the gate would look at {windows.reason}; give it more recent days")
 
 
 def _through_the_gate(
