@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -56,13 +57,29 @@ EXTRAS = f"More commands come with the extras training, serving and scenarios: {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Console entry. What a person can mend is told in one message on stderr, with exit code 2."""
+    """Console entry. What a person can mend is told in one message on stderr, with exit code 2: a
+    :class:`CityBrainError`, and what the file system says of a path among the arguments."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         build_app(arguments)(args=arguments, prog_name="citybrain")
     except CityBrainError as error:
         typer.echo(f"Error: {error}", err=True)
         raise SystemExit(2) from error
+    except OSError as error:
+        if not _of_given_path(error, arguments):
+            raise
+        typer.echo(f"Error: {error.filename}: {error.strerror}", err=True)
+        raise SystemExit(2) from error
+
+
+def _of_given_path(error: OSError, arguments: Sequence[str]) -> bool:
+    """Whether an error is about a path that was given, something in it, or a folder that it would lie in."""
+    if not isinstance(error.filename, str):
+        return False
+    about = Path(error.filename).absolute()
+    values = (a.partition("=")[2] if a.startswith("--") else a for a in arguments)
+    given = [Path(value).absolute() for value in values if value]
+    return any(about == path or path in about.parents or about in path.parents for path in given)
 
 
 def build_app(arguments: Sequence[str]) -> typer.Typer:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import ConfigError
+from citybrain_datasets.outputs import writable_folder
 from citybrain_datasets.signals import KINDS
 from citybrain_datasets.task import Task
 from citybrain_training.config import TrainConfig, read_config
@@ -69,7 +70,9 @@ def train(
     if epochs is not None:
         settings = settings.merged({"fit": {"epochs": epochs}})
     loaded = City.load(city)
-    folder = out or Path("runs") / f"{loaded.name}-{task.value}"
+    folder = writable_folder(out or Path("runs") / f"{loaded.name}-{task.value}", "--out")
+    if track:
+        writable_folder(home, "--home")
     outcome = run(
         loaded, task.value, settings, folder, home=home if track else None, resume=resume, progress=console.is_terminal
     )

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from citybrain_datasets.city import City
+from citybrain_datasets.outputs import writable_folder
 from citybrain_training.commands import CityArgument, TaskOption, load_config
 
 console = Console(stderr=True)
@@ -39,6 +40,7 @@ def retrain(
 
     loaded = City.load(city)
     folder = out or Path("runs") / f"{loaded.name}-{task.value}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    writable_folder(home, "--home")
     done = run(
         loaded,
         task.value,
@@ -73,7 +75,7 @@ def promote(
     from citybrain_training.retraining.registry import promote as run
     from citybrain_training.tracking import connect
 
-    connect(home)
+    connect(writable_folder(home, "--home"))
     move = run(name, version, by=_who(), reason=reason, anyway=anyway)
     typer.echo(f"{name}: version {move.version} is champion instead of {move.previous or 'none'}")
     if move.previous is None:
@@ -87,7 +89,7 @@ def rollback(name: Model, reason: Reason = "by hand", home: Home = Path("runs"))
     from citybrain_training.retraining.registry import rollback as run
     from citybrain_training.tracking import connect
 
-    connect(home)
+    connect(writable_folder(home, "--home"))
     move = run(name, by=_who(), reason=reason)
     typer.echo(f"{name}: version {move.version} is champion again instead of {move.previous}")
 
@@ -101,7 +103,8 @@ def fetch(
     from citybrain_training.retraining.registry import fetch as run
     from citybrain_training.tracking import connect
 
-    connect(home)
+    writable_folder(out.parent, "--out")
+    connect(writable_folder(home, "--home"))
     bundle = run(uri, out)
     console.print(f"bundle {bundle.version}, {bundle.city.name} {bundle.task.name}, of {bundle.created}")
     typer.echo(out)

@@ -28,13 +28,16 @@ def tune(
 
     A call goes on with a search of the same city, task and configuration; any other begins one of its own.
     """
+    from citybrain_datasets.outputs import writable_file, writable_folder
     from citybrain_datasets.records import write_atomically
     from citybrain_training.tuning.search import search
 
     loaded = City.load(city)
     start = load_config(config)
-    found = search(loaded, task.value, start, trials=trials, home=home, storage=storage, tell=console.print)
     path = out or home / f"{loaded.name}-{task.value}-tuned.yaml"
+    writable_folder(home, "--home")
+    writable_file(path, "--out")
+    found = search(loaded, task.value, start, trials=trials, home=home, storage=storage, tell=console.print)
     head = f"# Best of {found.trials} trials of {found.study}: validation MAE {found.validation_mae:.4f}.\n"
     plain = found.config.model_dump(mode="json", by_alias=True, exclude_unset=True)
     write_atomically(path, head + yaml.safe_dump(plain, sort_keys=False))

@@ -13,9 +13,12 @@ import lightning.pytorch as pl
 import mlflow
 import optuna
 from lightning.pytorch.callbacks import Callback
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from citybrain_datasets.city import City
+from citybrain_datasets.errors import ConfigError
 from citybrain_training.config import TrainConfig
 from citybrain_training.fitting import fit
 from citybrain_training.preparation import prepare, task_of
@@ -77,19 +80,14 @@ def search(
 
     The study is kept in ``storage``, a database address, by default SQLite under ``home``; every trial is an MLflow
     run. Earlier calls count where they searched the same: :func:`what_is_searched` is in the study's name. The error
-    minimised is that of the validation windows; test windows are never cut.
+    minimised is that of the validation windows; test windows are never cut. Raises :class:`ConfigError` for a
+    ``storage`` that cannot be opened.
     """
     searched = what_is_searched(city, task, config)
     digest = hashlib.sha256(json.dumps(searched, sort_keys=True).encode()).hexdigest()[:12]
     name = f"{city.name}-{task}-{digest}"
     tracking = Tracking(home, f"{city.name}-{task}-tuning")
-    study = optuna.create_study(
-        study_name=name,
-        storage=storage or f"sqlite:///{home.resolve() / 'tuning.db'}",
-        load_if_exists=True,
-        direction="minimize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),
-    )
+    study = _study(name, storage or f"sqlite:///{home.resolve() / 'tuning.db'}")
 
     study.set_user_attr("searched", searched)
 
@@ -114,6 +112,16 @@ def search(
     best = study.best_trial
     assert best.value is not None
     return Found(suggest(optuna.trial.FixedTrial(best.params), config), best.value, done, name)  # type: ignore[arg-type]  # a FixedTrial suggests as a Trial does
+
+
+def _study(name: str, storage: str) -> optuna.Study:
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
+    try:
+        return optuna.create_study(
+            study_name=name, storage=storage, load_if_exists=True, direction="minimize", pruner=pruner
+        )
+    except (SQLAlchemyError, ImportError, StorageInternalError) as error:
+        raise ConfigError(f"--storage: is no database that can be opened ({str(error).splitlines()[0]})") from None
 
 
 def _said(trial: optuna.trial.FrozenTrial) -> str:
