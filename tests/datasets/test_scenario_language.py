@@ -7,14 +7,16 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError
-from citybrain_datasets.scenarios.actions import Window
+from citybrain_datasets.scenarios.actions import WARM_UP, Timetable, Window
 from citybrain_datasets.scenarios.checking import check_places, check_weather
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.mixed import random_scenario
@@ -155,6 +157,17 @@ def test_a_time_that_no_day_has_is_told_as_it_was_written() -> None:
         with pytest.raises(ValidationError, match="25:00 is no time of day"):
             When.model_validate({"begin": written, "end": "09:00"})
     assert When.model_validate({"begin": "20:00", "end": "24:00"}).covers(23 * 60, off=False)
+
+
+def test_steps_over_midnight_have_the_day_that_each_lies_on() -> None:
+    shanghai = Calendar("Asia/Shanghai", "CN")
+    night = Timetable.at(pd.Timestamp("2025-03-21 14:55", tz="UTC"), 8, shanghai)  # a Friday, 22:55 there
+    assert (str(night), night.days) == ("22:55–00:55", "all")
+    assert night.covered(When(days="off"))[WARM_UP:].tolist() == [False] * 4 + [True] * 4
+    day = Timetable.at(pd.Timestamp("2025-10-01 01:00", tz="UTC"), 8, shanghai)  # a public holiday
+    assert str(day) == "09:00–11:00 of a day off"
+    assert str(Window().timetable()) == "07:00–09:00 of a working day"
+    assert str(Window(begin=22 * 60, end=24 * 60).timetable()) == "22:00–24:00 of a working day"
 
 
 def test_places_meet(city: City) -> None:

@@ -47,8 +47,8 @@ def asked(lantan, bundle_of, live, tmp_path) -> Iterator[tuple[Service, httpx.Cl
     service.close()
 
 
-def feed(service: Service, client: httpx.Client, city: City) -> pd.Timestamp:
-    end = pd.Timestamp("2025-03-19 08:00", tz="Asia/Shanghai").tz_convert("UTC")
+def feed(service: Service, client: httpx.Client, city: City, local: str = "2025-03-19 08:00") -> pd.Timestamp:
+    end = pd.Timestamp(local, tz="Asia/Shanghai").tz_convert("UTC")
     for name in ("speed", "flow"):
         cut = city.signals[name].between(end - pd.Timedelta("2h"), end)
         for time, values in zip(cut.times, cut.values, strict=True):
@@ -79,6 +79,39 @@ def test_a_few_are_answered_at_once_on_top_of_the_forecast(asked, lantan):
     assert rows["close"]["delay_veh_h_change_low"] <= rows["close"]["delay_veh_h_change"]
     usual = client.post("/v1/scenarios", json={"scenarios": [CLOSURE], "base": "usual"}).json()
     assert usual["scenarios"][0]["delay_veh_h"] != rows["close"]["delay_veh_h"]
+
+
+def odd_even(name: str, **when: str) -> dict[str, object]:
+    return {"id": name, "measures": [{"lever": "odd_even", "when": when}]}
+
+
+def test_measures_hold_by_the_clock_of_the_forecast(asked, lantan):
+    """On a Saturday at 08:00, what acts in the next two hours acts, and what acted before or on other days does not."""
+    service, client = asked
+    feed(service, client, lantan, "2025-03-22 08:00")
+    measures = [
+        odd_even("next", begin="09:00", end="10:00"), odd_even("past", begin="07:00", end="08:00"),
+        odd_even("off", days="off"), odd_even("working", days="working"),
+    ]  # fmt: skip
+    body = client.post("/v1/scenarios", json={"scenarios": measures}).json()
+    assert (body["hours"], body["weather"]) == ({"begin": "08:00", "end": "10:00", "days": "off"}, "usual")
+    direct = {row["id"]: row["delay_veh_h_change"] for row in body["scenarios"]}
+    assert direct["next"] < 0 == direct["past"]
+    assert direct["off"] < 0 == direct["working"]
+
+    many = [*measures, *(odd_even(f"more{n}") for n in range(64))]
+    answer = client.post("/v1/scenarios", json={"scenarios": many})
+    assert answer.json()["hours"] == body["hours"]
+    while (found := client.get(answer.json()["results"])).status_code == 202:
+        pass
+    job = {row["id"]: row["delay_veh_h_change"] for row in found.json()["scenarios"]}
+    assert {name: job[name] for name in direct} == pytest.approx(direct)
+
+
+def test_a_usual_day_is_judged_in_the_hours_of_the_surrogate(asked):
+    _, client = asked
+    body = client.post("/v1/scenarios", json={"scenarios": [NOTHING], "base": "usual"}).json()
+    assert body["hours"] == {"begin": "07:00", "end": "09:00", "days": "working"}
 
 
 def test_without_a_forecast_the_usual_day_answers_and_says_so(asked):

@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 from pydantic import ValidationError
 
+from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import ConfigError
 from citybrain_datasets.scenarios import language as lang
-from citybrain_datasets.scenarios.places import ClockTime, Strict, When, Where
+from citybrain_datasets.scenarios.places import DAY_MINUTES, ClockTime, Strict, When, Where, clock
 from citybrain_datasets.scenarios.resolve import Places
 
 TYPES = ("car", "diesel_car", "electric_car", "van", "truck", "electric_van", "electric_truck")
@@ -42,6 +45,10 @@ class Window(Strict):
         """Minutes after midnight at which each step begins, the warm-up's first: ``[WARM_UP + steps]``."""
         return self.begin + STEP_MINUTES * np.arange(-WARM_UP, self.steps)
 
+    def timetable(self) -> Timetable:
+        starts = self.starts()
+        return Timetable(starts + STEP_MINUTES // 2, np.full(len(starts), self.off))
+
     def model_post_init(self, context: object) -> None:
         if self.end <= self.begin or (self.end - self.begin) % 60 or self.begin % 60:
             raise ValueError("a window is whole hours of one day, from begin to a later end")
@@ -59,6 +66,46 @@ def read_window(command: str, usual: Window, begin: str | None, end: str | None,
 STEP_MINUTES = 15
 WARM_UP = 2
 """Steps of warm-up."""
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """What the clock on the wall says in the middle of each step, the warm-up's first: ``minutes`` after midnight,
+    and whether the day is ``off``, a weekend or public holiday; both ``[step]``."""
+
+    minutes: np.ndarray
+    off: np.ndarray
+
+    @staticmethod
+    def at(begin: pd.Timestamp, steps: int, calendar: Calendar) -> Timetable:
+        """So many ``steps`` from ``begin``, in UTC, on, and the warm-up before them."""
+        middles = (np.arange(-WARM_UP, steps) + 0.5) * STEP_MINUTES
+        local = calendar.of(begin + pd.to_timedelta(middles, "min"))
+        return Timetable(local.minute_of_day, (local.weekday >= 5) | local.holiday)
+
+    def covered(self, when: When) -> np.ndarray:
+        """In which steps ``when`` holds, bool ``[step]``: those whose middle it covers."""
+        return np.array([when.covers(int(m), bool(off)) for m, off in zip(self.minutes, self.off, strict=True)])
+
+    @property
+    def begin(self) -> int:
+        """Minutes after midnight at which the steps begin, the warm-up left out."""
+        return int(self.minutes[WARM_UP] - STEP_MINUTES // 2) % DAY_MINUTES
+
+    @property
+    def end(self) -> int:
+        """Minutes after midnight at which they end."""
+        return int(self.minutes[-1] + (STEP_MINUTES - STEP_MINUTES // 2) - 1) % DAY_MINUTES + 1
+
+    @property
+    def days(self) -> Literal["working", "off", "all"]:
+        """Kinds of day they lie on, as :class:`When` has them."""
+        off = self.off[WARM_UP:]
+        return "off" if off.all() else "all" if off.any() else "working"
+
+    def __str__(self) -> str:
+        kind = {"working": " of a working day", "off": " of a day off", "all": ""}[self.days]
+        return f"{clock(self.begin)}–{clock(self.end)}{kind}"
 
 
 @dataclass(frozen=True)
@@ -126,17 +173,16 @@ class Span:
 
 
 class Compiler:
-    """The meaning of scenarios on ``city`` during ``window``; measures that meet add up in the order given.
+    """The meaning of scenarios on ``city`` in the steps of ``timetable``; measures that meet add up in the order given.
 
     A step counts as covered when its middle is. Places and times are looked up once, however many scenarios name them.
     """
 
-    def __init__(self, city: City, window: Window):
+    def __init__(self, city: City, timetable: Timetable):
         roads = city.nodes["road"]
         self._places = Places(city)
         self._spans: dict[tuple[Where, When], Span] = {}
-        self._off = window.off
-        self._middles = window.starts() + STEP_MINUTES / 2
+        self._timetable = timetable
         self._free = roads["free_speed_kmh"].to_numpy(float)
         # A sector's emission lies where the town is; motorways between towns have none of it.
         self._town = np.where(roads.get("road_class", "") == "motorway", 0.0, roads["length_m"].to_numpy(float))
@@ -150,7 +196,7 @@ class Compiler:
 
         What holds lists and not arrays (``barred``, ``electric``, ``trips``) is with the single ones alone.
         """
-        shape = (len(scenarios), len(self._middles), len(self._free))
+        shape = (len(scenarios), len(self._timetable.minutes), len(self._free))
         together = Actions(
             lanes_closed=np.zeros(shape, np.int16),
             limit_kmh=np.tile(self._free, (*shape[:2], 1)),
@@ -173,7 +219,7 @@ class Compiler:
             if len(self._spans) >= _MOST_SPANS:
                 self._spans.clear()
             place = self._places(measure.where, f"scenario {scenario.id}, measures.{number}.where")
-            steps = np.array([measure.when.covers(m, self._off) for m in self._middles])
+            steps = self._timetable.covered(measure.when)
             share = float(self._town[place].sum() / self._town.sum()) if self._town.sum() > 0 else 1.0
             found = self._spans[key] = Span(place, steps, np.ix_(steps, place), share)
         return found
@@ -184,7 +230,7 @@ _MOST_SPANS = 10_000
 
 def compile_actions(scenario: lang.Scenario, city: City, window: Window) -> Actions:
     """The meaning of one scenario, as :class:`Compiler` has it."""
-    return Compiler(city, window)(scenario)
+    return Compiler(city, window.timetable())(scenario)
 
 
 def _close(m: lang.Closure, a: Actions, at: Span) -> None:

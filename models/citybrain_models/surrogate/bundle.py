@@ -107,11 +107,12 @@ class SurrogateBundle:
 def _from_files(files: dict[str, bytes], digest: str) -> SurrogateBundle:
     refuse_external_data(files["model.onnx"])
     about = json.loads(files["surrogate.json"])
+    usual: dict[str, Any] = from_npz(files["usual.npz"], "usual.npz")
     return SurrogateBundle(
         city=city_from(files, about["city"]),
         window=Window.model_validate(about["window"]),
         network=RoadNetwork.from_arrays(from_npz(files["network.npz"], "network.npz")),
-        usual=Base(**from_npz(files["usual.npz"], "usual.npz"), slot_seconds=about["slot_seconds"]),
+        usual=Base(**usual, slot_seconds=about["slot_seconds"]),
         model=files["model.onnx"],
         quantiles=tuple(about["quantiles"]),
         reach=Reach.from_arrays(from_npz(files["reach.npz"], "reach.npz")),

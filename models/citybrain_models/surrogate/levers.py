@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from citybrain_datasets.city import City
-from citybrain_datasets.scenarios.actions import WARM_UP, Actions, Compiler, Window
+from citybrain_datasets.scenarios.actions import WARM_UP, Actions, Compiler, Timetable
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_models.surrogate.network import EMISSION_RATE, RoadNetwork
 from citybrain_models.surrogate.spared import Spared
@@ -50,19 +50,19 @@ def summary(levers: np.ndarray) -> np.ndarray:
 
 
 class Levers:
-    """Turns scenarios into :class:`LeverArrays` for one network in ``window``."""
+    """Turns scenarios into :class:`LeverArrays` for one network in the steps of ``timetable``."""
 
-    def __init__(self, city: City, network: RoadNetwork, window: Window):
-        self.city, self.network, self.window = city, network, window
-        self._compilers: dict[bool, Compiler] = {}
+    def __init__(self, city: City, network: RoadNetwork, timetable: Timetable):
+        self.city, self.network, self.timetable = city, network, timetable
+        self._compilers: dict[bool | None, Compiler] = {}
         self._spared = Spared(network)
         self._capacity = network.capacity_veh_h.astype(np.float32)
         self._diversion = (network.diversion / self._capacity).astype(np.float32)
 
     def __call__(self, scenarios: Sequence[Scenario], flow: np.ndarray, off: bool | None = None) -> LeverArrays:
-        """``flow`` veh/h ``[segment, slot]`` is the traffic that the measures meet; ``off`` a day off, as the window
+        """``flow`` veh/h ``[segment, slot]`` is the traffic that the measures meet; ``off`` a day off, as the timetable
         says where it is None. Raises :class:`CityError` where a scenario names what the city does not have."""
-        together, every = self._compiler(self.window.off if off is None else off).batch(scenarios)
+        together, every = self._compiler(off).batch(scenarios)
         out = _Channels(len(scenarios), *flow.shape)
         self._supply(together, out)
         self._turned_away(every, flow.astype(np.float32), out)
@@ -78,9 +78,11 @@ class Levers:
             out.summary.reshape(len(scenarios), -1),
         )
 
-    def _compiler(self, off: bool) -> Compiler:
+    def _compiler(self, off: bool | None) -> Compiler:
         if off not in self._compilers:
-            self._compilers[off] = Compiler(self.city, self.window.model_copy(update={"off": off}))
+            table = self.timetable
+            days = table.off if off is None else np.full(len(table.minutes), off)
+            self._compilers[off] = Compiler(self.city, Timetable(table.minutes, days))
         return self._compilers[off]
 
     def _supply(self, together: Actions, out: _Channels) -> None:

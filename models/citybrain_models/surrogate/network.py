@@ -12,6 +12,7 @@ import pandas as pd
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityBrainError
 from citybrain_datasets.geo import great_circle_m
+from citybrain_datasets.scenarios.actions import Timetable
 from citybrain_datasets.scenarios.outcomes import Traffic
 from citybrain_datasets.simulation.emissions import wear
 
@@ -31,15 +32,17 @@ class SurrogateError(CityBrainError):
 
 @dataclass(frozen=True)
 class Base:
-    """Usual traffic of a window: ``flow`` veh/h, ``vehicles`` on the segment and ``emission`` g/h,
+    """Traffic that measures meet: ``flow`` veh/h, ``vehicles`` on the segment and ``emission`` g/h,
     float32 ``[segment, slot]``. ``worn`` is the part of the emission that comes off tyres and brakes; None where it
-    is what mean speed and distance say, which is not so of the mean of several days."""
+    is what mean speed and distance say, which is not so of the mean of several days. ``timetable`` says when it is,
+    where it is not in the surrogate's own window."""
 
     flow: np.ndarray
     vehicles: np.ndarray
     emission: np.ndarray
     slot_seconds: int
     worn: np.ndarray | None = None
+    timetable: Timetable | None = None
 
     @staticmethod
     def of(traffic: Traffic, length_m: np.ndarray, slot_seconds: int) -> Base:

@@ -49,8 +49,9 @@ class Scores:
 
 
 class Scorer:
-    """``base`` is the traffic that the measures meet, the bundle's usual one if not given. ``air`` are air steps by
-    weather, beside the usual weather's that the bundle holds; ``weather`` makes those of others."""
+    """``base`` is the traffic that the measures meet, the bundle's usual one if not given; they hold by its clock.
+    ``air`` are air steps by weather, beside the usual weather's that the bundle holds; ``weather`` makes those of
+    others."""
 
     def __init__(
         self,
@@ -66,7 +67,8 @@ class Scorer:
         self.base = base or bundle.usual
         self.network = bundle.network
         self.place = place_of(bundle.city)
-        self.levers = Levers(bundle.city, bundle.network, bundle.window)
+        self.timetable = self.base.timetable or bundle.window.timetable()
+        self.levers = Levers(bundle.city, bundle.network, self.timetable)
         self.after = After(self.network, self.base, bundle.quantiles)
         self.session = open_session(bundle.model, threads)
         wanted = {node.name for node in self.session.get_inputs()}

@@ -16,6 +16,7 @@ from citybrain_models.surrogate.network import Base
 from citybrain_models.surrogate.scorer import BATCH, Scorer
 from citybrain_serving.scenarios.asking import ScenariosBody, read_scenarios_of
 from citybrain_serving.scenarios.ledger import Errand, Job, Ledger
+from citybrain_serving.scenarios.now import timetable_from
 from citybrain_serving.scenarios.ranking import rank
 from citybrain_serving.scenarios.rows import rows_of
 
@@ -117,7 +118,10 @@ class Jobs:
                 what = "lost: the server stopped, and answers by another surrogate now; ask again"
                 self.ledger.end(errand.id, "failed", problem=what)
                 return
-            scorer = self._scorer(bundle, errand.base(bundle.usual))
+            base = bundle.usual
+            if errand.issued is not None:
+                base = errand.base(bundle.usual, timetable_from(bundle, errand.issued))
+            scorer = self._scorer(bundle, base)
             table = score(scorer, read_scenarios_of(errand.asked), errand.asked.weights, told)
         except CityBrainError as error:
             self.ledger.end(errand.id, "failed", problem=str(error))

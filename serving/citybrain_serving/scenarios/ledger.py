@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
+from citybrain_datasets.scenarios.actions import Timetable
 from citybrain_models.surrogate.network import Base
 from citybrain_serving.database import transaction
 from citybrain_serving.errors import TooManyJobs, UnknownJob
@@ -58,18 +60,20 @@ class Job:
 
 @dataclass(frozen=True)
 class Errand:
-    """What a worker needs: the question, the traffic that it is about (``[signal, segment, slot]``, flattened), and
-    the digest of the surrogate that was to answer."""
+    """What a worker needs: the question, the traffic that it is about (``[signal, segment, slot]``, flattened), the
+    digest of the surrogate that was to answer, and when the forecast was issued that the traffic is, None where it is
+    the usual one."""
 
     id: str
     asked: ScenariosBody
     traffic: np.ndarray
     surrogate: str
+    issued: pd.Timestamp | None = None
 
-    def base(self, usual: Base) -> Base:
+    def base(self, usual: Base, timetable: Timetable | None = None) -> Base:
         """The traffic, in the slots of ``usual``."""
         flow, vehicles, emission = self.traffic.reshape(3, *usual.flow.shape)
-        return Base(flow, vehicles, emission, usual.slot_seconds)
+        return Base(flow, vehicles, emission, usual.slot_seconds, timetable=timetable)
 
 
 class Ledger:
@@ -144,7 +148,9 @@ class Ledger:
             mine = {"state": "running", "worker": self.worker, "scored": 0, "beat": int(self._clock())}
             connection.execute(sa.update(jobs).where(jobs.c.id == row.id).values(mine))
         traffic = unpack(row.traffic, packed_width(row.traffic))
-        return Errand(row.id, ScenariosBody.model_validate_json(row.asked), traffic, row.surrogate)
+        issued = json.loads(row.about).get("issued")
+        asked = ScenariosBody.model_validate_json(row.asked)
+        return Errand(row.id, asked, traffic, row.surrogate, None if issued is None else pd.Timestamp(issued))
 
     def beat(self, job: str, scored: int) -> bool:
         """Notes progress; False where the job is no longer this worker's: cancelled, or taken by another."""

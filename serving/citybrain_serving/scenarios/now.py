@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.congestion import SLOWEST
+from citybrain_datasets.scenarios.actions import Timetable
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.network import Base
 from citybrain_serving.snapshot import Forecast
 
 
 def base_now(bundle: SurrogateBundle, forecast: Forecast, flow: np.ndarray) -> Base:
-    """Traffic of the hours after the issue time, in the surrogate's slots.
+    """Traffic of the hours after the issue time, in the surrogate's slots and by the city's clock.
 
     Speeds are the forecast's medians, held at the last lead where the forecast ends; ``flow`` veh/h ``[segment]`` is
     what was measured last and is held too, with the usual flow where it is NaN. Each vehicle emits what is usual for
@@ -32,4 +34,10 @@ def base_now(bundle: SurrogateBundle, forecast: Forecast, flow: np.ndarray) -> B
     vehicles = held * length / np.maximum(speed, SLOWEST)
     mean = usual.flow.mean(axis=1)
     each = np.divide(usual.emission.mean(axis=1), mean, out=np.zeros_like(mean), where=mean > 0)
-    return Base(held, vehicles.astype(np.float32), held * each[:, None], usual.slot_seconds)
+    timetable = timetable_from(bundle, forecast.issued)
+    return Base(held, vehicles.astype(np.float32), held * each[:, None], usual.slot_seconds, timetable=timetable)
+
+
+def timetable_from(bundle: SurrogateBundle, issued: pd.Timestamp) -> Timetable:
+    """The surrogate's slots counted from ``issued`` on, by the city's clock and calendar."""
+    return Timetable.at(issued, bundle.usual.slots, Calendar(bundle.city.timezone, bundle.city.country))

@@ -17,6 +17,7 @@ from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from citybrain_datasets.errors import CityError
+from citybrain_datasets.scenarios.places import clock
 from citybrain_models.files import BundleError
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.scorer import Scorer
@@ -77,8 +78,9 @@ def router(service: Service) -> APIRouter:
     @routes.post("", summary="Score measures against the current forecast", responses=ASKED)
     async def ask(request: Request, body: ScenariosBody) -> Response:
         """Up to 64 scenarios are answered at once, ranked, as JSON, Arrow or Parquet; for more the answer is 202 with
-        a job, whose address is in `Location`. Each outcome comes with its change against the base and the bounds of
-        the change (90 %); `grade` says where it comes from, and `outside` why a scenario goes beyond what the
+        a job, whose address is in `Location`. Measures hold by the city's clock and calendar in the `hours` that are
+        judged; the air is that of usual `weather`. Each outcome comes with its change against the base and the bounds
+        of the change (90 %); `grade` says where it comes from, and `outside` why a scenario goes beyond what the
         surrogate has learnt."""
         media = preferred(request.headers.get("accept"), OFFERED)
         who, ledger = principal_of(request).name, request.app.state.ledger
@@ -170,14 +172,23 @@ def _scorer(service: Service, bundle: SurrogateBundle, base: str) -> tuple[Score
     if base == "usual" or forecast is None or forecast.task.target != "speed":
         why = "" if base == "usual" else "no forecast of speed has been published yet"
         about: dict[str, object] = {"base": "usual", "reason": translated(why, asked_language())}
-        return Scorer(bundle, threads=service.settings.threads), about
+        scorer = Scorer(bundle, threads=service.settings.threads)
+        return scorer, {**about, **_judged(scorer)}
     flow = np.full(len(bundle.network.ids), np.nan)
     if "flow" in service.fleet.channels:
         newest = service.store.newest().get("flow")
         if newest is not None and newest >= forecast.issued - NEWEST:
             flow = service.store.read("flow", newest, newest).values[-1]
     scorer = Scorer(bundle, base=base_now(bundle, forecast, flow), threads=service.settings.threads)
-    return scorer, {"base": "now", "issued": utc(forecast.issued), "forecast": forecast.digest, "reason": ""}
+    about = {"base": "now", "issued": utc(forecast.issued), "forecast": forecast.digest, "reason": ""}
+    return scorer, {**about, **_judged(scorer)}
+
+
+def _judged(scorer: Scorer) -> dict[str, object]:
+    """The hours that outcomes are of, and whose weather their air is in."""
+    table = scorer.timetable
+    hours = {"begin": clock(table.begin), "end": clock(table.end), "days": table.days}
+    return {"hours": hours, "weather": "usual"}
 
 
 def _told(job: Job, headers: Mapping[str, str] = MappingProxyType({}), status: int = 202) -> Response:

@@ -86,7 +86,7 @@ def study_of(site: Site, runs: Sequence[Run]) -> Study:
     usual = Base.mean([Base.of(t, length, seconds) for t in working])
     trips = [site.trips(r, window) for r in range(DEMAND_DAYS)]
     network = describe(site.city, _in_window(trips), usual, days=DEMAND_DAYS)
-    levers = Levers(site.city, network, window)
+    levers = Levers(site.city, network, window.timetable())
     read: dict[int, Base] = {r: Base.of(t, length, seconds) for r, (t, _) in bases.items()}
     inputs = {r: base_inputs(network, base) for r, base in read.items()}
     rows: dict[str, list[np.ndarray]] = {n: [] for n in ("levers", "closed", "context", "base", "unit", "change")}
