@@ -97,6 +97,11 @@ def test_titles_signals_and_units_are_known_in_chinese():
         ("Input should be 'all', 'working' or 'off'", "应为 'all', 'working' 或 'off'"),
         ("Value error, $g stands for nothing; known are f", "$g 没有定义；已定义的有 f"),
         ("'R999' is not in city embedded", "城市 embedded 中没有 'R999'"),
+        (
+            "odd_even acts only outside the hours judged, 08:00–10:00 of a day off",
+            "odd_even 只在评估时段（休息日 08:00–10:00）之外起作用",
+        ),
+        ("odd_even acts only outside the hours judged, 23:00–01:00", "odd_even 只在评估时段（23:00–01:00）之外起作用"),
         ("nobody knows this one", "nobody knows this one"),
         ("it has {braces}", "it has {braces}"),
     ],

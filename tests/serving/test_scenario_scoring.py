@@ -124,6 +124,16 @@ def test_what_was_never_learnt_is_marked(scorer):
     assert "trips taken away or added" in outside
 
 
+def test_a_measure_at_hours_that_are_not_judged_is_no_certain_zero(scorer):
+    evening = {"lever": "odd_even", "when": {"begin": "17:00", "end": "19:00"}}
+    weekend = {"lever": "odd_even", "when": {"days": "off"}}
+    demand = {"lever": "demand", "factor": 0.9}
+    found = scorer([scenario(), scenario(evening), scenario(weekend, weekend), scenario(demand, evening)])
+    told = "odd_even acts only outside the hours judged, 07:00–09:00 of a working day"
+    assert found.outside == ["", told, told, told]
+    assert found.columns["delay_veh_h_change"][1] == 0 > found.columns["delay_veh_h_change"][3]
+
+
 def test_a_road_the_city_does_not_have_is_named(scorer):
     with pytest.raises(CityError, match="R999"):
         scorer([scenario({"lever": "closure", "where": {"segments": ["R999"]}})])
@@ -312,5 +322,6 @@ def test_the_report_stands_alone(work, tmp_path):
     assert page.count("<svg") == 6
     assert "PM2.5 that people breathe" in page
     assert "synthetic" in page
+    assert "Judged are 07:00–09:00 of a working day" in page
     assert all("http" not in part or "w3.org/2000/svg" in part for part in page.split('"'))
     assert "<script" not in page

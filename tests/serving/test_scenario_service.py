@@ -98,6 +98,9 @@ def test_measures_hold_by_the_clock_of_the_forecast(asked, lantan):
     direct = {row["id"]: row["delay_veh_h_change"] for row in body["scenarios"]}
     assert direct["next"] < 0 == direct["past"]
     assert direct["off"] < 0 == direct["working"]
+    outside = {row["id"]: row["outside"] for row in body["scenarios"]}
+    told = "odd_even acts only outside the hours judged, 08:00–10:00 of a day off"
+    assert outside == {"next": "", "past": told, "off": "", "working": told}
 
     many = [*measures, *(odd_even(f"more{n}") for n in range(64))]
     answer = client.post("/v1/scenarios", json={"scenarios": many})

@@ -9,10 +9,12 @@ import numpy as np
 
 from citybrain_datasets.city import City
 from citybrain_datasets.scenarios.actions import WARM_UP, Actions, Compiler, Timetable
-from citybrain_datasets.scenarios.language import Scenario
+from citybrain_datasets.scenarios.language import Scenario, When
 from citybrain_models.surrogate.network import EMISSION_RATE, RoadNetwork
 from citybrain_models.surrogate.spared import Spared
 
+_MOST_TIMES = 10_000
+"""Times remembered, of which it is known whether anything holds in them."""
 CHANNELS = (
     "lanes_closed",  # share of the lanes, 1 where wholly closed
     "closed",  # 1 where wholly closed
@@ -55,6 +57,7 @@ class Levers:
     def __init__(self, city: City, network: RoadNetwork, timetable: Timetable):
         self.city, self.network, self.timetable = city, network, timetable
         self._compilers: dict[bool | None, Compiler] = {}
+        self._holding: dict[When, bool] = {}
         self._spared = Spared(network)
         self._capacity = network.capacity_veh_h.astype(np.float32)
         self._diversion = (network.diversion / self._capacity).astype(np.float32)
@@ -77,6 +80,18 @@ class Levers:
             {name: factors[:, WARM_UP:] for name, factors in together.sectors.items()},
             out.summary.reshape(len(scenarios), -1),
         )
+
+    def idle(self, scenario: Scenario) -> list[str]:
+        """Why the measures of a scenario that hold in no step change nothing, each with its lever's name."""
+        found = (m.lever for m in scenario.measures if not self._holds(m.when))
+        return [f"{lever} acts only outside the hours judged, {self.timetable}" for lever in dict.fromkeys(found)]
+
+    def _holds(self, when: When) -> bool:
+        if when not in self._holding:
+            if len(self._holding) >= _MOST_TIMES:
+                self._holding.clear()
+            self._holding[when] = bool(self.timetable.covered(when)[WARM_UP:].any())
+        return self._holding[when]
 
     def _compiler(self, off: bool | None) -> Compiler:
         if off not in self._compilers:

@@ -30,7 +30,8 @@ USUAL_WEATHER = Weather(ensemble=8)
 class Scores:
     """What a batch of scenarios comes to. ``columns`` are ``NAME``, ``NAME_change``, ``NAME_change_low`` and ``_high``
     of each of :data:`OUTCOMES`, ``[scenario]``; ``labels`` the worst corridor and district; ``grade`` where the change
-    comes from; ``outside`` why a scenario lies beyond what was learnt, empty where it does not."""
+    comes from; ``outside`` why a scenario lies beyond what was learnt or acts at other hours than are judged, empty
+    where neither is so."""
 
     columns: Mapping[str, np.ndarray]
     labels: Mapping[str, list[str]]
@@ -154,7 +155,12 @@ class Scorer:
                     labels[name][row] = usual_labels[name][0]
         # Without a measure it is the base itself, which the surrogate learned.
         grade = ["surrogate" if _TRAFFIC & set(s.levers) or not s.measures else "literature" for s in scenarios]
-        return Scores(columns, labels, grade, self.bundle.reach.judge(said.summary))
+        # A measure that never holds in these hours is no certain zero: it was not judged when it acts.
+        learnt = self.bundle.reach.judge(said.summary)
+        reasons = [
+            "; ".join(filter(None, (why, *self.levers.idle(s)))) for why, s in zip(learnt, scenarios, strict=True)
+        ]
+        return Scores(columns, labels, grade, reasons)
 
     def _outcomes(
         self, traffic: Traffic, sectors: Mapping[str, np.ndarray], weathers: Sequence[Weather]

@@ -136,7 +136,8 @@ def _show(done: Outcome, weights: dict[str, float]) -> None:
     """The ten best, and how many there were."""
     named = [name for name, weight in weights.items() if weight > 0 and name in OUTCOMES]
     dear = ["cost"] if done.table["cost"].drop_null().length() else []
-    shown = Table(title=f"best of {done.table.num_rows:,} scenarios; change against the base, 90 % interval")
+    title = f"best of {done.table.num_rows:,} scenarios, {done.hours}; change against the base, 90 % interval"
+    shown = Table(title=title)
     for column in ("rank", "scenario", *(f"{n}, {OUTCOMES[n].unit}" for n in named), *dear, "grade", "outside"):
         shown.add_column(column, justify="left" if column in ("scenario", "grade", "outside") else "right")
     for row in done.table.slice(0, 10).to_pylist():

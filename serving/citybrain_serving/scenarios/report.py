@@ -62,8 +62,8 @@ def _body(
         yield "<p><strong>The city is synthetic. Nothing here says anything about a real one.</strong></p>"
     yield (
         f"<p>{ranked.num_rows:,} scenarios, ranked by {html.escape(weighed)}; surrogate {bundle.version}. "
-        f"{outside:,} go beyond what the surrogate has learnt and are marked. Changes are against the same window "
-        f"without measures; brackets hold 90 %.</p>"
+        f"{outside:,} go beyond what the surrogate has learnt or the hours that it judges, and are marked. Judged are "
+        f"{scorer.timetable}; changes are against the same hours without measures, brackets hold 90 %.</p>"
     )
     named = [name for name, weight in weights.items() if weight and name in OUTCOMES]
     shown = list(dict.fromkeys([*named, "delay_veh_h", "emission_kg", "pm25_people"]))

@@ -27,7 +27,7 @@ SCHEMA = pa.schema(
     ]
 )
 """``levers`` are joined by a plus sign. ``grade`` is where the change comes from; ``outside`` why a scenario goes
-beyond what the surrogate has learnt, empty where it does not."""
+beyond what the surrogate has learnt or the hours that it judges, empty where it does not."""
 
 
 def rows_of(scenarios: Sequence[Scenario], scores: Scores, first: int = 0) -> pa.Table:

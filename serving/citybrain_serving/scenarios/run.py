@@ -25,10 +25,12 @@ SHIPPED = Path(__file__).parent / "surrogates"
 
 @dataclass(frozen=True)
 class Outcome:
-    """``table`` is the ranking; ``found`` pieces were scored before, by a run that was broken off."""
+    """``table`` is the ranking; ``found`` pieces were scored before, by a run that was broken off. ``hours`` are those
+    judged, in words."""
 
     table: pa.Table
     found: int
+    hours: str
 
 
 def surrogate_for(city: str, given: Path | None = None) -> Path:
@@ -86,15 +88,17 @@ def score_to(
     table = table.replace_schema_metadata({"citybrain": told})
     write_table(table, out)
     parts.clear()
-    return Outcome(table, found)
+    return Outcome(table, found, str(said["hours"]))
 
 
 def about(work: Work) -> dict[str, object]:
     """What a run's rows depend on."""
+    bundle = SurrogateBundle.read(work.surrogate)
     return {
         "scenarios": digest_of(work.scenarios),
         "count": len(work.scenarios),
-        "surrogate": SurrogateBundle.read(work.surrogate).digest,
+        "surrogate": bundle.digest,
+        "hours": str(bundle.window.timetable()),
         "city": Path(work.city).name,
         "chunk": work.chunk,
     }
