@@ -23,7 +23,6 @@ from citybrain_datasets.scenarios.mixed import random_scenario
 from citybrain_datasets.scenarios.places import When, Where
 from citybrain_datasets.scenarios.reading import read_scenarios
 from citybrain_datasets.scenarios.resolve import resolve
-from citybrain_datasets.scenarios.sweeps import Sweep
 
 OLD_TOWN = "Old Town district · 老城区"
 
@@ -126,10 +125,22 @@ def test_a_late_mistake_in_a_sweep_is_told_when_it_is_made(tmp_path: Path) -> No
         found[1]
 
 
-def test_circles_of_names_end() -> None:
-    sweep = Sweep.model_validate({"id": "a", "grid": {"x": ["$y"], "y": ["$x"]}, "measures": ["$x"]})
-    with pytest.raises(ValueError, match="circle"):
-        sweep.scenario(0)
+@pytest.mark.parametrize(
+    ("sweep", "told"),
+    [
+        ({"grid": {"x": [1, "$y"], "y": [2, "$x"]}}, "names refer to each other in a circle"),
+        ({"sample": {"count": 1, "draw": {"x": {"choice": ["$x"]}}}}, "names refer to each other in a circle"),
+        ({"grid": {"x": [{"lever": "odd_even"}], **{n: list(range(9)) for n in "abcdefghijklmnopqrstuv"}}}, "at most"),
+        ({"sample": {"count": 1, "draw": {"x": {"uniform": [0.9, 0.1]}}}}, "the second number is below the first"),
+    ],
+)
+def test_a_sweep_that_stands_for_nothing_is_told_with_file_and_line(
+    tmp_path: Path, sweep: dict[str, object], told: str
+) -> None:
+    names = sweep["grid"] if "grid" in sweep else sweep["sample"]["draw"]
+    line = json.dumps({"id": "a", **sweep, "measures": [f"${name}" for name in names]})
+    with pytest.raises(CityError, match=rf"s.jsonl, line 2.*: .*{told}"):
+        read_scenarios(write(tmp_path, f'{{"id": "b"}}\n{line}', "s.jsonl"))
 
 
 @pytest.mark.parametrize(

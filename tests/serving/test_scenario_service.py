@@ -32,6 +32,16 @@ SWEEP = {
 }
 
 
+GRID = {
+    "id": "x",
+    "grid": {f"n{i}": list(range(9)) for i in range(22)},
+    "measures": [{"lever": "demand", "factor": f"$n{i}"} for i in range(22)],
+}
+CIRCLE = {"id": "x", "grid": {"a": ["$b"], "b": ["$a"]}, "measures": ["$a"]}
+FALLING = {**SWEEP, "sample": {"count": 9, "draw": {"f": {"uniform": [0.9, 0.1]}}}}
+DEEP = {"id": "x", "grid": {f"n{i}": [[f"$n{i + 1}"]] for i in range(8)} | {"n8": [1]}, "measures": ["$n0"]}
+
+
 @pytest.fixture(scope="module")
 def lantan() -> City:
     return City.load("embedded")
@@ -170,6 +180,10 @@ def test_a_job_can_be_cancelled(asked):
         ({"scenarios": [NOTHING], "mood": 1}, "mood"),
         ({"scenarios": [{"id": "x", "measures": [{"lever": "closure", "where": {"segments": ["R999"]}}]}]}, "R999"),
         ({"scenarios": [{"id": "x", "weather": {"case": "2025-03-18"}}]}, "weather"),
+        ({"scenarios": [GRID]}, "scenarios.0: Value error, a sweep stands for at most 10000000 scenarios"),
+        ({"scenarios": [NOTHING, CIRCLE]}, "scenarios.1: Value error, names refer to each other in a circle"),
+        ({"scenarios": [FALLING]}, "scenarios.0.sample.draw.f"),
+        ({"scenarios": [DEEP]}, "scenarios.0: names and lists stand too deep"),
     ],
 )
 def test_what_makes_no_sense_is_named(asked, body, named):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -21,6 +22,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")]
 Bound = Annotated[float, Field(ge=-1e12, le=1e12)]
 Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
 # Far beyond any measure, and what can be drawn from without overflow.
+MOST = 10_000_000
+"""Scenarios that one sweep may stand for."""
 
 
 class Uniform(Strict):
@@ -31,6 +34,12 @@ class Uniform(Strict):
 
     def draw(self, rng: np.random.Generator) -> float:
         return round(float(rng.uniform(*self.uniform)), self.digits)
+
+    @model_validator(mode="after")
+    def _rising(self) -> Uniform:
+        if self.uniform[1] < self.uniform[0]:
+            raise ValueError("the second number is below the first")
+        return self
 
 
 class Integer(Strict):
@@ -77,7 +86,7 @@ class Subset(Strict):
 class Sample(Strict):
     """``count`` independent draws of every name."""
 
-    count: Annotated[int, Field(ge=1, le=10_000_000)]
+    count: Annotated[int, Field(ge=1, le=MOST)]
     seed: Annotated[int, Field(ge=0)] = 0
     draw: dict[Name, Uniform | Integer | Choice | Subset]
 
@@ -97,18 +106,30 @@ class Sweep(Strict):
     def _sound(self) -> Sweep:
         if (self.grid is None) == (self.sample is None):
             raise ValueError("give grid or sample, and not both")
-        names = set(self.grid or ()) | set(self.sample.draw if self.sample else ())
-        used = set(_names((self.measures, self.weather, self.grid, self.sample and self.sample.model_dump()["draw"])))
+        meant = {name: set(_names(values)) for name, values in (self.grid or {}).items()}
+        if self.sample is not None:
+            meant = {name: set(_names(draw.model_dump())) for name, draw in self.sample.draw.items()}
+        names, used = set(meant), set(_names((self.measures, self.weather))).union(*meant.values())
         if unknown := sorted(used - names):
             raise ValueError(f"${unknown[0]} stands for nothing; known are {', '.join(sorted(names)) or 'none'}")
         if unused := sorted(names - used):
             raise ValueError(f"{unused[0]} is given values, but ${unused[0]} stands nowhere")
+        try:
+            TopologicalSorter(meant).prepare()
+        except CycleError:
+            raise ValueError("names refer to each other in a circle") from None
+        if self._count > MOST:
+            raise ValueError(f"a sweep stands for at most {MOST} scenarios")
         return self
 
-    def __len__(self) -> int:
+    @property
+    def _count(self) -> int:
         if self.sample is not None:
             return self.sample.count
         return math.prod(len(values) for values in (self.grid or {}).values())
+
+    def __len__(self) -> int:
+        return self._count
 
     def document(self, index: int) -> dict[str, Any]:
         """Scenario ``index`` as a person would have written it."""
@@ -147,7 +168,7 @@ _DEEPEST = 8
 def _filled(value: Any, values: Mapping[str, Any], depth: int) -> Any:
     """``value`` with every ``$name`` replaced; what replaces it may hold names of its own."""
     if depth > _DEEPEST * 4:
-        raise ValueError("names refer to each other in a circle")
+        raise ValueError("names and lists stand too deep within each other")
     if isinstance(value, str) and value.startswith("$"):
         return _filled(values[value[1:]], values, depth + 4)
     if isinstance(value, Mapping):

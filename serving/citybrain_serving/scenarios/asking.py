@@ -66,6 +66,8 @@ def read_scenarios_of(body: ScenariosBody) -> list[Scenario]:
                 found.append(Scenario.model_validate(document))
         except ValidationError as error:
             errors += _told(error, number)
+        except ValueError as error:
+            errors.append({"where": f"scenarios.{number}", "what": str(error)})
     if errors:
         raise BadScenario("; ".join(f"{e['where']}: {e['what']}" for e in errors[:20]), {"errors": errors[:200]})
     return found

@@ -18,6 +18,8 @@ SCENARIOS: Mapping[str, str] = {
     "${} stands for nothing; known are {}": "${0} 没有定义；已定义的有 {1}",
     "{} is given values, but ${} stands nowhere": "给出了 {0} 的取值，但没有用到 ${1}",
     "names refer to each other in a circle": "名称之间循环引用",
+    "names and lists stand too deep within each other": "名称与列表嵌套过深",
+    "a sweep stands for at most {} scenarios": "一个扫描最多代表 {0} 个方案",
     "a window is whole hours of one day, from begin to a later end": "时段应为同一天内的整点，end 晚于 begin",
     "city {} knows no {} of its roads": "城市 {0} 的道路没有 {1}",
     "{} is not in city {}": "城市 {1} 中没有 {0}",
