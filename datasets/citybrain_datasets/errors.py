@@ -46,6 +46,10 @@ class CityError(CityBrainError):
             shown.append(f"… and {len(self.problems) - len(shown)} more")
         super().__init__("\n".join(shown))
 
+    def __reduce__(self) -> tuple[type[CityError], tuple[list[Problem]]]:
+        """What it is rebuilt from when it comes from another process: the problems, not the message."""
+        return type(self), (self.problems,)
+
 
 class NoSuchFileError(CityError):
     """A file that a city is made from is not where its configuration says."""

@@ -151,6 +151,18 @@ def test_the_ranking_is_the_same_for_any_number_of_workers(work, tmp_path):
     assert not two.with_name("two.parquet.parts").exists()
 
 
+def test_what_a_worker_finds_wrong_is_told_as_it_found_it(tmp_path):
+    path = tmp_path / "wrong.jsonl"
+    closure = '{{"id": "{0}", "measures": [{{"lever": "closure", "where": {{"segments": ["{0}"]}}}}]}}\n'
+    path.write_text("".join(map(closure.format, ("R998", "R999"))), encoding="utf-8")
+    wrong = Work(read_scenarios(path), surrogate_for("embedded"), "embedded", chunk=1)
+    with pytest.raises(CityError) as raised:
+        score_to(wrong, tmp_path / "o.parquet", EVEN, LocalEngine(2))
+    (problem,) = raised.value.problems
+    assert str(raised.value) == str(problem)
+    assert problem.what in ("'R998' is not in city embedded", "'R999' is not in city embedded")
+
+
 def test_a_worker_of_one_core_keeps_to_one_thread(work, monkeypatch):
     started: list[threading.Thread] = []
     begin, here = threading.Thread.start, threading.current_thread()
