@@ -118,11 +118,52 @@ def test_a_json_line_that_is_none_is_told_by_its_number(tmp_path: Path) -> None:
         read_scenarios(write(tmp_path, '{"id": "a"}\n{"id": "b"', "s.jsonl"))
 
 
-def test_a_late_mistake_in_a_sweep_is_told_when_it_is_made(tmp_path: Path) -> None:
-    text = '{"id": "a", "grid": {"x": [1, 9]}, "measures": [{"lever": "demand", "factor": "$x"}]}'
+def test_a_mistake_of_two_values_together_is_told_when_it_is_made(tmp_path: Path) -> None:
+    times = {"b": ["07:00", "08:00"], "e": ["09:00", "08:00"]}
+    measure = {"lever": "odd_even", "when": {"begin": "$b", "end": "$e"}}
+    text = json.dumps({"id": "a", "grid": times, "measures": [measure]})
     found = read_scenarios(write(tmp_path, text, "s.jsonl"))
-    with pytest.raises(CityError, match=r"line 1, measures.0.factor: in scenario 1 of the sweep a"):
-        found[1]
+    assert len(found[:3]) == 3
+    with pytest.raises(CityError, match=r"line 1, measures.0.when: in scenario 3 of the sweep a"):
+        found[3]
+
+
+LATE = """version: 1
+scenarios:
+- id: grid
+  grid:
+    place: [city, {segments: $road}]
+    road: [R001, R002, R777]
+    kmh: [30, 300]
+  measures: [{lever: speed_limit, kmh: $kmh, where: $place}]
+- id: drawn
+  sample:
+    count: 10000000
+    draw:
+      picked: {subset: [{lever: coal, reduction: $r}, {lever: closure, where: {segments: [$road]}}], size: [2, 2]}
+      r: {uniform: [0.1, 1.5]}
+      road: {choice: [R001, R888]}
+      weather: {choice: [{season: spring}, {case: 2031-01-01}]}
+  measures: [$picked]
+  weather: $weather
+"""
+
+
+def test_every_value_of_a_sweep_is_checked_before_any_work(city: City, tmp_path: Path) -> None:
+    with pytest.raises(CityError) as raised:
+        read_scenarios(write(tmp_path, LATE))
+    first, second = str(raised.value).splitlines()
+    assert "line 3, measures.0.kmh: where $kmh is 300, Input should be less than or equal to 150" in first
+    assert "line 9, measures.0.reduction: where $r is 1.5, Input should be less than or equal to 1" in second
+
+    found = read_scenarios(write(tmp_path, LATE.replace("300", "50").replace("1.5", "0.5")))
+    with pytest.raises(CityError) as raised:
+        check_places(found, city)
+    first, second = str(raised.value).splitlines()
+    assert "'R777' is not in city embedded (sweep grid, where $road is 'R777')" in first
+    assert "line 17, measures.1.where.segments: 'R888' is not in city embedded (sweep drawn, where $road is" in second
+    with pytest.raises(CityError, match=r"line 18, weather: 2031-01-01 is not on record.*sweep drawn, where \$weather"):
+        check_weather(found, city, Window())
 
 
 @pytest.mark.parametrize(
@@ -203,7 +244,7 @@ def test_what_a_city_does_not_have_is_named(city: City) -> None:
 
 
 def test_places_the_city_does_not_have_are_told_with_file_line_and_field(city: City, tmp_path: Path) -> None:
-    """All of them at once, before anything is computed; a sweep by its first scenario."""
+    """All of them at once, before anything is computed."""
     text = """version: 1
 scenarios:
 - id: nowhere

@@ -15,17 +15,20 @@ from citybrain_datasets.scenarios.weather import has_weather, weather_hours
 
 def check_places(scenarios: Scenarios, city: City) -> None:
     """Raises :class:`CityError` with file, line and field of every place that ``city`` does not have; a sweep is judged
-    by its first scenario."""
+    by each of its values."""
     places = Places(city)
     problems: list[Problem] = []
-    for source, first in _firsts(scenarios):
-        for number, measure in enumerate(first.measures):
+    told: set[tuple[str, int, str, str]] = set()
+    for source, which, scenario in variants(scenarios):
+        for number, measure in enumerate(scenario.measures):
             try:
                 places(measure.where)
             except CityError as error:
                 for problem in error.problems:
-                    at: tuple[str | int, ...] = ("measures", number, *problem.where.split("."))
-                    problems.append(source.problem(at, f"{problem.what} (scenario {first.id})"))
+                    if (key := (source.entry.id, number, problem.where, problem.what)) not in told:
+                        told.add(key)
+                        at: tuple[str | int, ...] = ("measures", number, *problem.where.split("."))
+                        problems.append(source.problem(at, f"{problem.what} ({which})"))
         if len(problems) > MOST_PROBLEMS:
             break
     if problems:
@@ -34,33 +37,40 @@ def check_places(scenarios: Scenarios, city: City) -> None:
 
 def check_weather(scenarios: Scenarios, city: City, window: Window) -> None:
     """Raises :class:`CityError` with file, line and field of every weather that is not on the city's record; a sweep is
-    judged by its first scenario. A city without any record takes what is assumed."""
+    judged by each of its values. A city without any record takes what is assumed."""
     if not has_weather(city):
         return
     known: dict[Weather, str] = {}
+    told: set[tuple[str, Weather]] = set()
     problems = []
-    for source, first in _firsts(scenarios):
-        if first.weather not in known:
-            known[first.weather] = _missing(city, first.weather, window)
-        if what := known[first.weather]:
-            problems.append(source.problem(("weather",), f"{what} (scenario {first.id})"))
+    for source, which, scenario in variants(scenarios):
+        asked = scenario.weather
+        if asked not in known:
+            known[asked] = _missing(city, asked, window)
+        if known[asked] and (source.entry.id, asked) not in told:
+            told.add((source.entry.id, asked))
+            problems.append(source.problem(("weather",), f"{known[asked]} ({which})"))
+        if len(problems) > MOST_PROBLEMS:
+            break
     if problems:
         raise CityError(problems)
 
 
 def check_purposes(scenarios: Scenarios, city: City, known: bool) -> None:
     """Raises :class:`CityError` with file, line and field of every measure on trips of a purpose, where the trips of
-    ``city`` have none; a sweep is judged by its first scenario."""
+    ``city`` have none; a sweep is judged by each of its values."""
     if known:
         return
-    problems = [
-        source.problem(("measures", number, "purposes"), f"{no_purposes(city)} (scenario {first.id})")
-        for source, first in _firsts(scenarios)
-        for number, measure in enumerate(first.measures)
-        if isinstance(measure, Demand) and measure.purposes is not None
-    ]
-    if problems:
-        raise CityError(problems)
+    found: dict[tuple[str, int], Problem] = {}
+    for source, which, scenario in variants(scenarios):
+        for number, measure in enumerate(scenario.measures):
+            if isinstance(measure, Demand) and measure.purposes is not None:
+                problem = source.problem(("measures", number, "purposes"), f"{no_purposes(city)} ({which})")
+                found.setdefault((source.entry.id, number), problem)
+        if len(found) > MOST_PROBLEMS:
+            break
+    if found:
+        raise CityError(list(found.values()))
 
 
 def no_purposes(city: City) -> str:
@@ -76,8 +86,13 @@ def _missing(city: City, weather: Weather, window: Window) -> str:
     return ""
 
 
-def _firsts(scenarios: Scenarios) -> Iterator[tuple[Source, Scenario]]:
-    """Each entry of the files with the first of its scenarios."""
+def variants(scenarios: Scenarios) -> Iterator[tuple[Source, str, Scenario]]:
+    """Each scenario of the files, and of a sweep those that hold each of its values; with what it is, in words."""
     for source in scenarios.sources:
         entry = source.entry
-        yield source, entry if isinstance(entry, Scenario) else entry.scenario(0)
+        if isinstance(entry, Scenario):
+            yield source, f"scenario {entry.id}", entry
+            continue
+        for what, document in entry.variants():
+            which = f"sweep {entry.id}, where {what}" if what else f"sweep {entry.id}"
+            yield source, which, Scenario.model_validate(document)

@@ -80,7 +80,7 @@ def read_scenarios(*paths: Path | str) -> Scenarios:
     """Reads and checks scenario files (``.yaml``, ``.yml`` or ``.jsonl``).
 
     Raises :class:`CityError` with file, line and field of everything that is wrong: unreadable, unknown keys, wrong
-    values, ids that stand twice, sweeps whose first scenario is none.
+    values, ids that stand twice, sweeps any of whose values makes no scenario.
     """
     problems: list[Problem] = []
     sources: list[Source] = []
@@ -153,7 +153,7 @@ def _mark(node: yaml.Node | None, at: tuple[str | int, ...], lines: Lines) -> No
 
 
 def _take(path: Path, document: Any, lines: Lines, sources: list[Source], problems: list[Problem]) -> None:
-    """Checks one entry; a sweep by its first scenario as well."""
+    """Checks one entry; a sweep by each of its values as well."""
     first = lines.get((), 1)
     if not isinstance(document, dict):
         problems.append(_problem(path, first, "a scenario must be a mapping"))
@@ -164,16 +164,28 @@ def _take(path: Path, document: Any, lines: Lines, sources: list[Source], proble
     except ValidationError as error:
         problems += _problems(path, error, lines)
         return
-    if isinstance(entry, Sweep):
-        try:
-            entry.scenario(0)
-        except ValidationError as error:
-            problems += _problems(path, error, {(): first}, note="in the sweep's first scenario, ")
-            return
-        except ValueError as error:
-            problems.append(_problem(path, first, str(error)))
-            return
-    sources.append(Source(entry, path, lines))
+    found = list(_of_values(path, entry, first)) if isinstance(entry, Sweep) else []
+    problems += found
+    if not found:
+        sources.append(Source(entry, path, lines))
+
+
+def _of_values(path: Path, sweep: Sweep, line: int) -> Iterator[Problem]:
+    told = set[str]()
+    try:
+        for what, document in sweep.variants():
+            if what in told:
+                continue
+            try:
+                Scenario.model_validate(document)
+            except ValidationError as error:
+                told.add(what)
+                where = f"where {what}" if what else "in the sweep's first scenario"
+                yield from _problems(path, error, {(): line}, note=f"{where}, ")
+                if not what or len(told) > MOST_PROBLEMS:
+                    return
+    except ValueError as error:
+        yield _problem(path, line, str(error))
 
 
 def _problems(path: Path, error: ValidationError, lines: Lines, note: str = "") -> Iterator[Problem]:

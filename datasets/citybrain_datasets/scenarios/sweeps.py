@@ -8,8 +8,10 @@ given, the last name fastest; ``sample`` draws ``count`` times. Scenario ``i`` o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -35,6 +37,9 @@ class Uniform(Strict):
     def draw(self, rng: np.random.Generator) -> float:
         return round(float(rng.uniform(*self.uniform)), self.digits)
 
+    def extremes(self) -> list[Any]:
+        return [round(end, self.digits) for end in self.uniform]
+
     @model_validator(mode="after")
     def _rising(self) -> Uniform:
         if self.uniform[1] < self.uniform[0]:
@@ -50,6 +55,9 @@ class Integer(Strict):
     def draw(self, rng: np.random.Generator) -> int:
         return int(rng.integers(self.integer[0], self.integer[1] + 1))
 
+    def extremes(self) -> list[Any]:
+        return list(self.integer)
+
     @model_validator(mode="after")
     def _rising(self) -> Integer:
         if self.integer[1] < self.integer[0]:
@@ -64,6 +72,9 @@ class Choice(Strict):
 
     def draw(self, rng: np.random.Generator) -> Any:
         return self.choice[int(rng.integers(len(self.choice)))]
+
+    def extremes(self) -> list[Any]:
+        return list(self.choice)
 
 
 class Subset(Strict):
@@ -81,6 +92,13 @@ class Subset(Strict):
     def draw(self, rng: np.random.Generator) -> list[Any]:
         size = int(rng.integers(self.size[0], self.size[1] + 1))
         return [self.subset[i] for i in sorted(rng.choice(len(self.subset), size, replace=False))]
+
+    def extremes(self) -> list[Any]:
+        """Each value once, among as few others as are drawn with it."""
+        size = min(max(self.size[0], 1), self.size[1])
+        first = range(len(self.subset))
+        drawn = [sorted([i, *(j for j in first[:size] if j != i)][:size]) for i in first]
+        return [[self.subset[i] for i in chosen] for chosen in drawn]
 
 
 class Sample(Strict):
@@ -135,7 +153,9 @@ class Sweep(Strict):
         """Scenario ``index`` as a person would have written it."""
         if not 0 <= index < len(self):
             raise IndexError(f"sweep {self.id} has {len(self)} scenarios")
-        values = self._values(index)
+        return self._document(index, self._values(index))
+
+    def _document(self, index: int, values: Mapping[str, Any]) -> dict[str, Any]:
         document = {
             "id": f"{self.id}/{index:06d}",
             "title": self.title,
@@ -146,6 +166,30 @@ class Sweep(Strict):
     def scenario(self, index: int) -> Scenario:
         """Scenario ``index``; pydantic's ``ValidationError`` where the values do not make one."""
         return _SCENARIO.validate_python(self.document(index))
+
+    def variants(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Scenarios as :meth:`document` gives them that between them hold every value a name may take, numbers by their
+        extremes, wherever it stands: one name varied at a time, the sum of the values and not their product. Each with
+        what is particular to it, empty for the first."""
+        values = {name: list(each) for name, each in (self.grid or {}).items()}
+        if self.sample is not None:
+            values = {name: draw.extremes() for name, draw in self.sample.draw.items()}
+        first = {name: each[0] for name, each in values.items()}
+        yield "", self._document(0, first)
+        for name, each in values.items():
+            around = list(self._around(name, values))
+            for value in each:
+                for others in around:
+                    yield f"${name} is {reprlib.repr(value)}", self._document(0, {**first, **others, name: value})
+
+    def _around(self, name: str, values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+        """What other names must be so that ``name`` stands in a scenario, for each value it may stand in."""
+        if name in _names((self.measures, self.weather)):
+            yield {}
+        for holder, each in values.items():
+            for value in each:
+                if name in _names(value):
+                    yield from ({**others, holder: value} for others in islice(self._around(holder, values), 1))
 
     def __iter__(self) -> Iterator[Scenario]:  # type: ignore[override]  # a sweep is its scenarios, not its fields
         return (self.scenario(i) for i in range(len(self)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from citybrain_datasets.scenarios.checking import check_places, check_purposes, check_weather
+from citybrain_datasets.scenarios.checking import check_places, check_purposes, check_weather, variants
 from citybrain_datasets.scenarios.reading import Scenarios
 from citybrain_datasets.scenarios.site import open_site
 from citybrain_models.surrogate.bundle import SurrogateBundle
@@ -52,8 +52,8 @@ def check_scenarios(work: Work) -> None:
     bundle = SurrogateBundle.read(work.surrogate)
     check_places(work.scenarios, bundle.city)
     check_purposes(work.scenarios, bundle.city, bundle.network.purposes)
-    asked = (source.entry.weather for source in work.scenarios.sources)
-    if any(weather not in (None, USUAL_WEATHER) for weather in asked):  # the bundle holds no other
+    # The bundle holds the usual weather alone.
+    if any(scenario.weather != USUAL_WEATHER for _, _, scenario in variants(work.scenarios)):
         check_weather(work.scenarios, open_site(work.city).city, bundle.window)
 
 
