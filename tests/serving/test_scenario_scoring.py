@@ -20,11 +20,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from citybrain_datasets.errors import CityError, ConfigError
+from citybrain_datasets.main import main
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
 from citybrain_datasets.scenarios.reading import Scenarios, read_scenarios
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.scorer import Scorer
+from citybrain_serving.scenarios import commands
 from citybrain_serving.scenarios.engine import LocalEngine, Work
 from citybrain_serving.scenarios.parts import RunError
 from citybrain_serving.scenarios.ranking import check_weights, pareto, parse_weights, rank
@@ -226,6 +228,47 @@ def test_a_killed_run_loses_no_scored_row(work, file, tmp_path):
     done = score_to(work, out, EVEN, LocalEngine(1))
     assert done.found == len(kept)
     assert out.read_bytes() == whole.read_bytes()
+
+
+CODE = (
+    "import sys; from pathlib import Path\n"
+    "from citybrain_datasets.scenarios.reading import read_scenarios\n"
+    "from citybrain_serving.scenarios.engine import LocalEngine, Work\n"
+    "from citybrain_serving.scenarios.run import score_to, surrogate_for\n"
+    "work = Work(read_scenarios(sys.argv[1]), surrogate_for('embedded'), 'embedded', chunk=8)\n"
+    "told = lambda scored: print(scored, flush=True)\n"
+    "score_to(work, Path(sys.argv[2]), {'delay_veh_h': 1.0}, LocalEngine(2), progress=told)\n"
+)
+
+
+def test_workers_end_with_the_process_they_work_for(file, tmp_path):
+    file.write_text(SWEEP.replace("count: 70", "count: 100000"), encoding="utf-8")
+    command = [sys.executable, "-c", CODE, str(file), str(tmp_path / "killed.parquet")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line):
+            break
+    process.kill()
+    process.communicate()  # the workers hold the pipe open as long as they live
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_run_that_is_terminated_says_that_it_goes_on(file, tmp_path, monkeypatch, capsys):
+    class Terminated(LocalEngine):
+        def run(self, work, numbers):
+            for found in super().run(work, numbers):
+                yield found
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(commands, "LocalEngine", Terminated)
+    out, before = tmp_path / "r.parquet", signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        main(["score", str(file), "--out", str(out), "--no-report"])
+    assert ended.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert list(out.with_name("r.parquet.parts").glob("part-*.parquet"))
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_worker_that_dies_is_replaced(work, tmp_path):

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from citybrain_datasets.processes import terminated_as_interrupted
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
 from citybrain_datasets.scenarios.reading import read_scenarios
@@ -61,7 +62,7 @@ def score(
         count = max(1, min(workers or there // (cores or 1), work.chunks))
         chosen = LocalEngine(count, cores or max(1, there // count))
     try:
-        with _progress() as bar:
+        with terminated_as_interrupted(), _progress() as bar:
             task = bar.add_task("scoring", total=len(work.scenarios))
             done = score_to(
                 work, out, weighed, chosen, restart=restart, progress=lambda n: bar.update(task, completed=n)

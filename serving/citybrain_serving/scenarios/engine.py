@@ -16,6 +16,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from citybrain_datasets.errors import installing
+from citybrain_datasets.processes import end_with_parent
 from citybrain_datasets.scenarios.air import AirStep, air_step
 from citybrain_datasets.scenarios.language import Weather
 from citybrain_datasets.scenarios.reading import Scenarios
@@ -69,7 +70,7 @@ class Engine(Protocol):
 
 class LocalEngine:
     """``workers`` processes of this machine, of ``cores`` each; with one, the work is done right here. A worker that
-    dies is replaced and its piece done again."""
+    dies is replaced and its piece done again; all end when this process does."""
 
     def __init__(self, workers: int = 1, cores: int = 1):
         self.workers, self.cores = workers, cores
@@ -160,6 +161,7 @@ _employed: tuple[Work, int] | None = None
 
 def _employ(work: Work, cores: int) -> None:
     global _employed
+    end_with_parent()
     _employed = work, cores
 
 
