@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError, ConfigError
 from citybrain_datasets.main import main
 from citybrain_datasets.scenarios.language import Scenario
@@ -31,7 +32,7 @@ from citybrain_serving.scenarios.engine import LocalEngine, Work
 from citybrain_serving.scenarios.parts import RunError
 from citybrain_serving.scenarios.ranking import check_weights, pareto, parse_weights, rank
 from citybrain_serving.scenarios.report import write_report
-from citybrain_serving.scenarios.run import score_to, surrogate_for
+from citybrain_serving.scenarios.run import check_target, score_to, surrogate_for
 
 SWEEP = """
 version: 1
@@ -321,6 +322,43 @@ def test_a_run_that_scored_nothing_stands_in_nobodys_way(work, file, tmp_path):
 def test_no_scenario_is_an_error(work, tmp_path):
     with pytest.raises(RunError, match="no scenario"):
         score_to(Work(Scenarios([]), work.surrogate, "embedded"), tmp_path / "o.parquet", EVEN, LocalEngine(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("r.html", "must end in .parquet"),
+        ("ranking", "must end in .parquet"),
+        ("folder.parquet", "is a folder"),
+        ("sweep.yaml/r.parquet", "cannot be written: "),
+    ],
+)
+def test_where_no_ranking_can_be_written_is_told_before_any_is_made(file, name, told, capsys):
+    (file.parent / "folder.parquet").mkdir()
+    kept = sorted(file.parent.iterdir())
+    with pytest.raises(SystemExit) as ended:
+        main(["score", str(file), "--out", str(file.parent / name)])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"Error: {file.parent / name}: ")
+    assert sorted(file.parent.iterdir()) == kept
+    with pytest.raises(RunError, match=told):
+        check_target(file.parent / name)
+
+
+@pytest.mark.parametrize("city", ["/no/such/city", "village"])
+def test_a_surrogate_and_a_city_that_do_not_belong_together_are_refused(file, tmp_path, monkeypatch, capsys, city):
+    embedded = City.load("embedded")
+    few = {"road": embedded.nodes["road"].iloc[:9]}
+    embedded.replace(nodes=few, edges={}, signals={}).save(tmp_path / "village")
+    monkeypatch.chdir(tmp_path)
+    shipped = str(surrogate_for("embedded"))
+    with pytest.raises(SystemExit) as ended:
+        main(["score", str(file), "--city", city, "--surrogate", shipped, "--out", "r.parquet"])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("Error: ")
+    assert city in told
+    assert not Path("r.parquet").exists()
 
 
 def test_a_city_without_surrogate_says_so():

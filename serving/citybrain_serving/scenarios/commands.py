@@ -22,7 +22,7 @@ from citybrain_serving.scenarios.engine import Engine, LocalEngine, RayEngine, W
 from citybrain_serving.scenarios.parts import write_table
 from citybrain_serving.scenarios.ranking import parse_weights
 from citybrain_serving.scenarios.report import write_report
-from citybrain_serving.scenarios.run import Outcome, check_scenarios, score_to, surrogate_for
+from citybrain_serving.scenarios.run import Outcome, check_city, check_scenarios, check_target, score_to, surrogate_for
 
 console = Console(stderr=True)
 
@@ -35,7 +35,7 @@ class EngineName(StrEnum):
 def score(
     scenarios: Annotated[list[Path], typer.Argument(help="scenario files, YAML or JSON Lines")],
     city: Annotated[str, typer.Option(help="'embedded', or the folder of a city")] = "embedded",
-    out: Annotated[Path, typer.Option(help="Parquet file of the ranking")] = Path("ranking.parquet"),
+    out: Annotated[Path, typer.Option(help="Parquet file of the ranking, *.parquet")] = Path("ranking.parquet"),
     weights: Annotated[
         str | None, typer.Option(help="what counts how much: delay_veh_h=1,pm25_people=1 by default")
     ] = None,
@@ -52,7 +52,9 @@ def score(
 ) -> None:
     """Score scenarios by the surrogate and rank them; a run broken off goes on with the same command."""
     weighed = parse_weights(weights)
+    check_target(out)
     work = Work(read_scenarios(*scenarios), surrogate_for(city, surrogate).absolute(), city)
+    check_city(work)
     check_scenarios(work)
     chosen: Engine
     if engine is EngineName.ray:

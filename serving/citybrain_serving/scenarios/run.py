@@ -7,9 +7,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pyarrow as pa
 
+from citybrain_datasets.city import City
 from citybrain_datasets.scenarios.checking import check_places, check_purposes, check_weather, variants
 from citybrain_datasets.scenarios.reading import Scenarios
 from citybrain_datasets.scenarios.site import open_site
@@ -45,6 +47,30 @@ def surrogate_for(city: str, given: Path | None = None) -> Path:
         f"there is no surrogate for {city}: name one (--surrogate), train one (`citybrain train-surrogate`), "
         "or apply another city's (`citybrain apply-surrogate`)"
     )
+
+
+def check_target(out: Path) -> None:
+    """Raises :class:`RunError` unless a ranking can be written to ``out``, before hours of work on one."""
+    if out.suffix != ".parquet":
+        raise RunError(f"{out}: a ranking is a Parquet file, and its name must end in .parquet")
+    if out.is_dir():
+        raise RunError(f"{out}: is a folder; name a file")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror}") from error
+
+
+def check_city(work: Work) -> None:
+    """Raises :class:`CityError` where there is no such city, :class:`RunError` where the surrogate is of another."""
+    bundle, city = SurrogateBundle.read(work.surrogate), City.load(work.city)
+    if city.name != bundle.city.name or city.ids("road") != bundle.city.ids("road"):
+        raise RunError(
+            f"{work.surrogate}: is the surrogate of {bundle.city.name}, whose roads are not those of {work.city}; name "
+            "its city (--city), or apply it to this one (`citybrain apply-surrogate`)"
+        )
 
 
 def check_scenarios(work: Work) -> None:
