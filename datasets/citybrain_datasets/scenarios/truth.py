@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from citybrain_datasets.errors import CityError, Problem
+from citybrain_datasets.processes import end_with_parent
 from citybrain_datasets.scenarios.actions import STEP_MINUTES, WARM_UP, Actions, Window, compile_actions
 from citybrain_datasets.scenarios.air import AirAssumptions, AirStep, air_step
 from citybrain_datasets.scenarios.checking import no_purposes
@@ -57,16 +59,20 @@ def simulate(site: Site, scenario: Scenario, replication: int, window: Window, *
 
 
 def run_jobs(jobs: Sequence[Callable[[], None]], workers: int, progress: Callable[[int], None]) -> None:
-    """Runs picklable ``jobs``, ``workers`` at the same time; ``progress`` is told how many are done."""
+    """Runs picklable ``jobs``, ``workers`` at the same time; ``progress`` is told how many are done. Broken off, what
+    has begun is finished and nothing more begins."""
     if workers <= 1:
         for number, job in enumerate(jobs, start=1):
             job()
             progress(number)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent)
+    try:
         for number, future in enumerate(as_completed([pool.submit(job) for job in jobs]), start=1):
             future.result()
             progress(number)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class Simulator:
     def truth(self, scenario: Scenario) -> Truth:
         """The result of ``scenario``; simulates what is not in the cache."""
         self.run_all([scenario])
-        base, traffic = (self._stacked(s) for s in (_base_of(scenario), scenario))
+        base, traffic = (self.traffic(s) for s in (_base_of(scenario), scenario))
         step = self.air(scenario.weather, base)
         sectors = compile_actions(scenario, self.site.city, self.window).sectors
         return Truth(scenario, traffic, base, step.pm25(traffic.emission, sectors), step.pm25(base.emission))
@@ -116,7 +122,8 @@ class Simulator:
             _AIR[key] = air_step(self.site, weather, self.window, self.assumptions, mean)
         return _AIR[key]
 
-    def _stacked(self, scenario: Scenario) -> Traffic:
+    def traffic(self, scenario: Scenario) -> Traffic:
+        """Of every replication, ``[replication, step, segment]``, from the cache."""
         kept = [load_traffic(self._path(scenario, r))[3] for r in range(self.replications)]
         return Traffic(*(np.stack([getattr(k, n) for k in kept]) for n in ("speed", "flow", "emission")))
 

@@ -90,7 +90,7 @@ class Bench:
         work = Work(read_scenarios(file), self.folder, self.city)
         with tempfile.TemporaryDirectory() as folder:
             ranked = score_to(work, Path(folder) / "ranking.parquet", DEFAULT_WEIGHTS, LocalEngine()).table
-        rows = verify(work, ranked, ranked.num_rows).to_pylist()
+            rows = verify(work, ranked, ranked.num_rows, Path(folder)).to_pylist()
         note = f"{ranked.num_rows} scenarios of {file.name} on {REPLICATIONS} mornings; {self.about}"
         subject = "citybrain score --verify"
         for name in DEFAULT_WEIGHTS:

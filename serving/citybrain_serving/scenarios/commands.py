@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ from citybrain_datasets.scenarios.outcomes import OUTCOMES
 from citybrain_datasets.scenarios.reading import read_scenarios
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_serving.scenarios.engine import Engine, LocalEngine, RayEngine, Work
-from citybrain_serving.scenarios.parts import write_table
+from citybrain_serving.scenarios.parts import clear, folder_of, write_table
 from citybrain_serving.scenarios.ranking import parse_weights
 from citybrain_serving.scenarios.report import write_report
 from citybrain_serving.scenarios.run import Outcome, check_city, check_scenarios, check_target, score_to, surrogate_for
@@ -56,39 +57,58 @@ def score(
     work = Work(read_scenarios(*scenarios), surrogate_for(city, surrogate).absolute(), city)
     check_city(work)
     check_scenarios(work)
+    if verify:
+        from citybrain_serving.scenarios.verify import check_simulator
+
+        check_simulator(city)
     chosen: Engine
+    there = len(os.sched_getaffinity(0))
     if engine is EngineName.ray:
         chosen = RayEngine(address, workers, cores or 1)
     else:
-        there = len(os.sched_getaffinity(0))
         count = max(1, min(workers or there // (cores or 1), work.chunks))
         chosen = LocalEngine(count, cores or max(1, there // count))
     try:
-        with terminated_as_interrupted(), _progress() as bar:
-            task = bar.add_task("scoring", total=len(work.scenarios))
-            done = score_to(
-                work, out, weighed, chosen, restart=restart, progress=lambda n: bar.update(task, completed=n)
-            )
+        with terminated_as_interrupted():
+            done = _scored(work, out, weighed, chosen, restart=restart, keep=bool(verify))
+            _show(done, weighed)
+            checked = _verified(work, out, done, verify, workers or there) if verify else None
+            if checked is not None:
+                _show_verified(checked, weighed)
+            if report:
+                page = out.with_suffix(".html")
+                write_report(work, done.table, weighed, page, checked)
+                typer.echo(page)
     except KeyboardInterrupt:
-        console.print("interrupted; what is scored is kept, and the same command goes on from there")
+        console.print("interrupted; what is done is kept, and the same command goes on from there")
         raise typer.Exit(130) from None
-    _show(done, weighed)
-    checked = None
-    if verify:
-        from citybrain_serving.scenarios.verify import verified_path
-        from citybrain_serving.scenarios.verify import verify as simulate_best
-
-        with _progress() as bar:
-            task = bar.add_task("simulating", total=min(verify, done.table.num_rows))
-            checked = simulate_best(work, done.table, verify, progress=lambda n: bar.update(task, completed=n))
-        write_table(checked, verified_path(out))
-        _show_verified(checked, weighed)
-        typer.echo(verified_path(out))
-    if report:
-        page = out.with_suffix(".html")
-        write_report(work, done.table, weighed, page, checked)
-        typer.echo(page)
+    clear(out)
     typer.echo(out)
+
+
+def _scored(
+    work: Work, out: Path, weights: Mapping[str, float], engine: Engine, *, restart: bool, keep: bool
+) -> Outcome:
+    with _progress() as bar:
+        task = bar.add_task("scoring", total=len(work.scenarios))
+        return score_to(
+            work, out, weights, engine, restart=restart, keep=keep, progress=lambda n: bar.update(task, completed=n)
+        )
+
+
+def _verified(work: Work, out: Path, done: Outcome, count: int, workers: int) -> pa.Table:
+    """The best through SUMO, written beside the ranking; each morning is kept beside the scored pieces."""
+    from citybrain_serving.scenarios.verify import verified_path, verify
+
+    with _progress() as bar:
+        task = bar.add_task("simulating", total=None)
+        checked = verify(
+            work, done.table, count, folder_of(out) / "simulated", workers=workers,
+            progress=lambda n, of: bar.update(task, completed=n, total=of),
+        )  # fmt: skip
+    write_table(checked, verified_path(out))
+    typer.echo(verified_path(out))
+    return checked
 
 
 def apply_surrogate(

@@ -26,9 +26,9 @@ class Parts:
     """
 
     def __init__(self, out: Path, about: Mapping[str, Any], restart: bool = False):
-        self.folder = out.with_name(out.name + ".parts")
+        self.folder = folder_of(out)
         if restart:
-            self.clear()
+            clear(out)
         self.folder.mkdir(parents=True, exist_ok=True)
         claim = self.folder / "run.json"
         said = json.dumps(about, sort_keys=True, ensure_ascii=False, indent=1)
@@ -53,8 +53,15 @@ class Parts:
         for number in range(count):
             yield pq.read_table(self.path(number))
 
-    def clear(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def folder_of(out: Path) -> Path:
+    """Where the parts of the ranking ``out`` are kept."""
+    return out.with_name(out.name + ".parts")
+
+
+def clear(out: Path) -> None:
+    """Lets go of what a run of ``out`` kept, once it is finished."""
+    shutil.rmtree(folder_of(out), ignore_errors=True)
 
 
 def write_table(table: pa.Table, path: Path) -> None:

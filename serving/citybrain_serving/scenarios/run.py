@@ -18,7 +18,7 @@ from citybrain_datasets.scenarios.site import open_site
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.scorer import USUAL_WEATHER
 from citybrain_serving.scenarios.engine import Engine, Work
-from citybrain_serving.scenarios.parts import Parts, RunError, write_table
+from citybrain_serving.scenarios.parts import Parts, RunError, clear, write_table
 from citybrain_serving.scenarios.ranking import rank
 
 SHIPPED = Path(__file__).parent / "surrogates"
@@ -90,13 +90,14 @@ def score_to(
     engine: Engine,
     *,
     restart: bool = False,
+    keep: bool = False,
     progress: Callable[[int], None] = lambda scored: None,
 ) -> Outcome:
     """Scores every scenario of ``work`` and writes the ranking to ``out``.
 
-    Pieces are kept as they are done; a second call goes on after them. ``progress`` is told how many scenarios are
-    scored. The ranking's bytes depend on scenarios, surrogate and weights alone, not on engine, workers or
-    interruption.
+    Pieces are kept as they are done; a second call goes on after them. At the end they are let go, unless there is more
+    to do with the ranking and ``keep`` says so. ``progress`` is told how many scenarios are scored. The ranking's bytes
+    depend on scenarios, surrogate and weights alone, not on engine, workers or interruption.
     """
     if not len(work.scenarios):
         raise RunError("there is no scenario to score")
@@ -113,7 +114,8 @@ def score_to(
     told = json.dumps({**said, "weights": dict(weights)}, sort_keys=True, ensure_ascii=False)
     table = table.replace_schema_metadata({"citybrain": told})
     write_table(table, out)
-    parts.clear()
+    if not keep:
+        clear(out)
     return Outcome(table, found, str(said["hours"]))
 
 
