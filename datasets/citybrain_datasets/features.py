@@ -155,7 +155,7 @@ class Features:
     def _future(self, name: str, window: Window) -> list[np.ndarray]:
         given = window.future.get(name)
         if given is None:
-            nodes = window.values[name].shape[2]
+            nodes = 1 if self.placing[name] == "city" else window.values[self.task.target].shape[2]
             given = np.full((len(window.issue), self.task.horizon, nodes), np.nan, np.float32)
         if name == "wind_direction":
             channels = _wind_vector(window.future.get("wind_speed"), given)

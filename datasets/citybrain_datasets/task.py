@@ -63,6 +63,10 @@ class Task(BaseModel):
             raise ValueError("quantiles must lie between 0 and 1")
         if self.target in self.inputs:
             raise ValueError(f"the target {self.target!r} is an input already")
+        if self.target in self.known_future:
+            raise ValueError(f"the target {self.target!r} is what is forecast; known_future cannot hold it")
+        if len(set(self.known_future)) < len(self.known_future):
+            raise ValueError("known_future names a signal twice")
         if self.day_steps * self.step_minutes != 1440:
             raise ValueError(f"a day is no whole number of {self.step_minutes} min steps")
         if any(day * self.day_steps < self.horizon for day in self.seasonal_days):
@@ -108,6 +112,7 @@ class Task(BaseModel):
         allowed: dict[str, tuple[NodeType | None, ...]] = {self.target: (self.node,)}
         allowed |= {name: (self.node, "city") for name in self.inputs}
         allowed |= {name: (self.context_node,) for name in self.context}
+        allowed |= {name: (self.node, "city") for name in self.known_future}
         for name, nodes in allowed.items():
             signal = city.signals.get(name)
             if signal is None:

@@ -8,7 +8,8 @@ import pytest
 
 from citybrain_datasets.calendar import Calendar
 from citybrain_datasets.city import City
-from citybrain_datasets.features import Features
+from citybrain_datasets.errors import CityError
+from citybrain_datasets.features import Features, Window
 from citybrain_datasets.graph import graph_arrays
 from citybrain_datasets.signals import Signal
 from citybrain_datasets.statistics import Profile, Statistics, week_slots
@@ -67,6 +68,40 @@ def test_every_feature_is_finite_and_named_shapes_hold(city: City) -> None:
     assert arrays["anchor"].shape == (3, len(city.ids("air")), 2 + features.task.horizon)
     assert arrays["seen_air"].min() >= 0
     assert arrays["seen_air"].max() <= 1
+
+
+def changed(city: City, **changes: object) -> Task:
+    return Task.model_validate({**default_task(city, "pm25").model_dump(), **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("flow", "signal flow: is measured at road nodes, expected air or city"), ("dew_point", "no signal 'dew_point'")],
+)
+def test_what_is_known_of_the_future_is_measured_where_the_target_is_or_for_the_city(city, name, says) -> None:
+    with pytest.raises(CityError, match=says):
+        changed(city, known_future=(name,)).check(city)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"), [(("pm25",), "'pm25' is what is forecast"), (("humidity", "humidity"), "names a signal twice")]
+)
+def test_what_is_known_of_the_future_is_not_the_answer(city, names, says) -> None:
+    with pytest.raises(ValueError, match=says):
+        changed(city, known_future=names)
+
+
+def test_a_future_that_nobody_tells_is_masked(city: City) -> None:
+    """Also of a signal that is read of the future alone."""
+    features, source = build(city, changed(city, inputs=(), known_future=("temperature", "wind_direction")))
+    window = source.window(source.issues()[:2])
+    told = features(window)
+    silent = features(Window(window.issue, window.values))
+    horizon = features.task.horizon
+    assert {k: v.shape for k, v in silent.items()} == {k: v.shape for k, v in told.items()}
+    assert not silent["time"][:, -5 * horizon :].any()
+    np.testing.assert_array_equal(silent["time"][:, : -5 * horizon], told["time"][:, : -5 * horizon])
+    assert told["time"][:, -horizon:].any()
 
 
 def test_a_profile_leaves_out_the_answer_while_training() -> None:
