@@ -31,7 +31,7 @@ class Task(BaseModel):
 
     ``inputs`` are signals known up to the issue time, at the target's nodes or for the whole city; ``context``
     are signals of the other node type, which reach the target through the edges between them; ``known_future``
-    are inputs whose values over the horizon come with the request, a weather forecast for example.
+    are weather signals whose forecast over the horizon is an input, at the target's nodes or for the whole city.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,8 +63,8 @@ class Task(BaseModel):
             raise ValueError("quantiles must lie between 0 and 1")
         if self.target in self.inputs:
             raise ValueError(f"the target {self.target!r} is an input already")
-        if self.target in self.known_future:
-            raise ValueError(f"the target {self.target!r} is what is forecast; known_future cannot hold it")
+        if strange := [name for name in self.known_future if name not in WEATHER]:
+            raise ValueError(f"known_future is the weather's, one of {', '.join(WEATHER)}, not {', '.join(strange)}")
         if len(set(self.known_future)) < len(self.known_future):
             raise ValueError("known_future names a signal twice")
         if self.day_steps * self.step_minutes != 1440:

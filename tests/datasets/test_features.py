@@ -74,19 +74,22 @@ def changed(city: City, **changes: object) -> Task:
     return Task.model_validate({**default_task(city, "pm25").model_dump(), **changes})
 
 
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [("flow", "signal flow: is measured at road nodes, expected air or city"), ("dew_point", "no signal 'dew_point'")],
-)
-def test_what_is_known_of_the_future_is_measured_where_the_target_is_or_for_the_city(city, name, says) -> None:
-    with pytest.raises(CityError, match=says):
-        changed(city, known_future=(name,)).check(city)
+def test_what_is_known_of_the_future_is_measured_where_the_target_is_or_for_the_city(city) -> None:
+    with pytest.raises(CityError, match="no signal 'dew_point'"):
+        changed(city, known_future=("dew_point",)).check(city)
+    at_roads = Signal("dew_point", "road", *(getattr(city.signals["flow"], n) for n in ("start", "step", "values")))
+    with pytest.raises(CityError, match="signal dew_point: is measured at road nodes, expected air or city"):
+        changed(city, known_future=("dew_point",)).check(city.replace(signals={**city.signals, "dew_point": at_roads}))
 
 
 @pytest.mark.parametrize(
-    ("names", "says"), [(("pm25",), "'pm25' is what is forecast"), (("humidity", "humidity"), "names a signal twice")]
+    ("names", "says"),
+    [
+        (("humidity", "flow", "pm25"), "weather's, one of temperature, .*, not flow, pm25"),
+        (("humidity", "humidity"), "names a signal twice"),
+    ],
 )
-def test_what_is_known_of_the_future_is_not_the_answer(city, names, says) -> None:
+def test_what_is_known_of_the_future_is_the_weather(city, names, says) -> None:
     with pytest.raises(ValueError, match=says):
         changed(city, known_future=names)
 
