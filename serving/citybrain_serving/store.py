@@ -85,35 +85,7 @@ class SqlStore:
 
     def merge(self, partials: Sequence[Partial]) -> list[np.ndarray]:
         with transaction(self.engine, write=True) as connection:
-            held = self._held(connection, partials)
-            verdicts = []
-            new: dict[tuple[str, int], None] = {}
-            changed: dict[tuple[str, int], None] = {}
-            for partial in partials:
-                key = (partial.signal, partial.time)
-                values = held.get(key)
-                if values is None:
-                    new[key] = None
-                    values = np.full(len(self.channels[partial.signal].ids), np.nan, np.float32)
-                    held[key] = values
-                old = values[partial.nodes]
-                verdict = np.where(np.isnan(old), NEW, np.where(old == partial.values, SAME, CONFLICT))
-                verdicts.append(verdict.astype(np.int8))
-                add = verdict == NEW
-                if add.any():
-                    values[partial.nodes[add]] = partial.values[add]
-                    changed[key] = None
-            updates = [self._row(key, held[key]) for key in changed if key not in new]
-            if new:
-                connection.execute(frames.insert(), [self._row(key, held[key]) for key in new])
-            if updates:
-                statement = (
-                    frames.update()
-                    .where(frames.c.signal == sa.bindparam("of"), frames.c.time == sa.bindparam("at"))
-                    .values(layout=sa.bindparam("layout"), values=sa.bindparam("values"))
-                )
-                connection.execute(statement, [{"of": r["signal"], "at": r["time"], **r} for r in updates])
-        return verdicts
+            return merge_frames(connection, frames, self.layouts, partials)
 
     def read(self, signal: str, first: pd.Timestamp, last: pd.Timestamp) -> Signal:
         channel = self.channels[signal]
@@ -146,21 +118,6 @@ class SqlStore:
     def close(self) -> None:
         self.engine.dispose()
 
-    def _held(self, connection: sa.Connection, partials: Sequence[Partial]) -> dict[tuple[str, int], np.ndarray]:
-        times: dict[str, set[int]] = {}
-        for partial in partials:
-            times.setdefault(partial.signal, set()).add(partial.time)
-        held = {}
-        for signal, wanted in times.items():
-            ordered = sorted(wanted)
-            for first in range(0, len(ordered), 1_000):  # databases bound the number of parameters
-                query = sa.select(frames.c.time, frames.c.layout, frames.c["values"]).where(
-                    frames.c.signal == signal, frames.c.time.in_(ordered[first : first + 1_000])
-                )
-                for time, layout, data in connection.execute(query):
-                    held[signal, time] = self.layouts[signal].decode(connection, layout, data)[:, 0]
-        return held
-
     def _decoded(self, connection: sa.Connection, key: tuple[str, int], layout: str, data: bytes) -> np.ndarray:
         """A frame as it is read: not to be written to."""
         values = self._recollection.get(key, data)
@@ -169,6 +126,70 @@ class SqlStore:
             self._recollection.keep(key, data, values)
         return values
 
-    def _row(self, key: tuple[str, int], values: np.ndarray) -> dict[str, object]:
+
+def merge_frames(
+    connection: sa.Connection,
+    table: sa.Table,
+    layouts: Mapping[str, Layouts],
+    partials: Sequence[Partial],
+    **apart: int,
+) -> list[np.ndarray]:
+    """:meth:`ObservationStore.merge` into the frames of a table, within a transaction of the caller's. ``apart`` are
+    columns, with their values, that set these frames apart beside their signal and time."""
+    mine = [table.c[name] == value for name, value in apart.items()]
+    held = _held(connection, table, layouts, partials, mine)
+    verdicts = []
+    new: dict[tuple[str, int], None] = {}
+    changed: dict[tuple[str, int], None] = {}
+    for partial in partials:
+        key = (partial.signal, partial.time)
+        values = held.get(key)
+        if values is None:
+            new[key] = None
+            values = np.full(len(layouts[partial.signal].ids), np.nan, np.float32)
+            held[key] = values
+        old = values[partial.nodes]
+        verdict = np.where(np.isnan(old), NEW, np.where(old == partial.values, SAME, CONFLICT))
+        verdicts.append(verdict.astype(np.int8))
+        add = verdict == NEW
+        if add.any():
+            values[partial.nodes[add]] = partial.values[add]
+            changed[key] = None
+
+    def row(key: tuple[str, int]) -> dict[str, object]:
         signal, time = key
-        return {"signal": signal, "time": time, "layout": self.layouts[signal].digest, "values": pack(values)}
+        return {"signal": signal, "time": time, "layout": layouts[signal].digest, "values": pack(held[key])}
+
+    updates = [row(key) for key in changed if key not in new]
+    if new:
+        connection.execute(table.insert(), [{**row(key), **apart} for key in new])
+    if updates:
+        statement = (
+            table.update()
+            .where(table.c.signal == sa.bindparam("of"), table.c.time == sa.bindparam("at"), *mine)
+            .values(layout=sa.bindparam("layout"), values=sa.bindparam("values"))
+        )
+        connection.execute(statement, [{"of": r["signal"], "at": r["time"], **r} for r in updates])
+    return verdicts
+
+
+def _held(
+    connection: sa.Connection,
+    table: sa.Table,
+    layouts: Mapping[str, Layouts],
+    partials: Sequence[Partial],
+    mine: Sequence[sa.ColumnElement[bool]],
+) -> dict[tuple[str, int], np.ndarray]:
+    times: dict[str, set[int]] = {}
+    for partial in partials:
+        times.setdefault(partial.signal, set()).add(partial.time)
+    held = {}
+    for signal, wanted in times.items():
+        ordered = sorted(wanted)
+        for first in range(0, len(ordered), 1_000):  # databases bound the number of parameters
+            query = sa.select(table.c.time, table.c.layout, table.c["values"]).where(
+                table.c.signal == signal, table.c.time.in_(ordered[first : first + 1_000]), *mine
+            )
+            for time, layout, data in connection.execute(query):
+                held[signal, time] = layouts[signal].decode(connection, layout, data)[:, 0]
+    return held
