@@ -27,6 +27,7 @@ from citybrain_serving.routes import (
     places,
     problems,
     stream,
+    weather,
 )
 from citybrain_serving.routes.conditional import not_modified
 from citybrain_serving.routes.documentation import complete
@@ -41,9 +42,9 @@ from citybrain_serving.standards import routes as standards
 DESCRIPTION = """
 Forecasts of road congestion and PM2.5 for {city}{synthetic}.
 
-Observations go in at `/v1/observations`; once a step a new forecast is computed and read at
-`/v1/forecasts/congestion` and `/v1/forecasts/pm25`. Times are UTC and end their interval. Missing is
-null, never zero. Errors are problem documents (RFC 9457).
+Observations go in at `/v1/observations`, weather forecasts at `/v1/weather-forecasts`; once a step a new forecast is
+computed and read at `/v1/forecasts/congestion` and `/v1/forecasts/pm25`. Times are UTC and end their interval. Missing
+is null, never zero. Errors are problem documents (RFC 9457).
 """
 
 
@@ -77,6 +78,7 @@ def create_app(service: Service, hosts: Collection[str] | None = None) -> FastAP
     for subject in (  # who is asked most comes first: every request goes through them in this order
         forecasts,
         observations,
+        weather,
         at,
         city,
         places,

@@ -85,7 +85,13 @@ BODIES: Mapping[str, str] = {
     "column value: {}": "value 列：{0}",
     "column {}: {}": "{0} 列：{1}",
     "{} readings in one body; at most {} are taken": "一次发送了 {0} 条读数，最多接收 {1} 条",
-    "'observations' must be a list": "'observations' 必须是列表",
+    "the body must have, beside 'issued', the one key 'forecasts', or the columns {} (and unit); it has {}": (
+        "除 'issued' 外，请求体必须只有 'forecasts' 一个键，或有 {0} 各列（可加 unit）；现有 {1}"
+    ),
+    "'issued' must be an ISO 8601 date and time with a zone, in whole seconds": (
+        "'issued' 必须是带时区、精确到整秒的 ISO 8601 日期时间"
+    ),
+    "{} must be a list": "{0} 必须是列表",
     "columns differ in length: {}": "各列长度不一：{0}",
     "the column(s) {} are missing": "缺少列 {0}",
     "the body is no XML: {}": "请求体不是 XML：{0}",
@@ -117,6 +123,11 @@ READINGS: Mapping[str, str] = {
     "time has no zone; end it with Z or an offset": "time 没有时区；请以 Z 或时差结尾",
     "time is later than {}, the newest accepted": "time 晚于可接收的最新时间 {0}",
     "time is more than {} before now": "time 早于现在超过 {0}",
+    "signal {} is no weather of this city; known are {}": "{0} 不是本市的气象要素；已知的有 {1}",
+    "issued is later than {}, the newest accepted": "issued 晚于可接收的最新时间 {0}",
+    "issued is more than {} before now; no forecast reads it": "issued 早于现在超过 {0}，预测不再使用",
+    "time is before issued: what has been is no forecast": "time 早于 issued：已过去的不是预报",
+    "time is more than {} after issued": "time 晚于 issued 超过 {0}",
     "{} of {} was given before with another value, which stays": "{1} 的 {0} 先前已有不同的值，保留原值",
     "is of a part of the road; its lanes are taken together": "只是道路的一部分；各车道须一并提供",
     "{} of {} is told of lane {} alone; its {} lanes are taken together": (

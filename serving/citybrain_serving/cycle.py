@@ -20,6 +20,7 @@ from citybrain_serving.fleet import Fleet
 from citybrain_serving.inputs import health, last_seen, newest_window
 from citybrain_serving.snapshot import Forecast, Snapshot, Source
 from citybrain_serving.store import ObservationStore
+from citybrain_serving.weather.store import WeatherForecasts, ahead
 
 AWAITED_SECONDS = 5.0
 """How long a forecast is called fresh while the next may come out any moment."""
@@ -44,12 +45,14 @@ class Cycle:
         store: ObservationStore,
         clock: Clock,
         grace: pd.Timedelta,
+        weather: WeatherForecasts | None = None,
     ):
         self.fleet = fleet
         self.forecasters = forecasters
         self.store = store
         self.clock = clock
         self.grace = grace
+        self.weather = weather
         self.current: Snapshot | None = None
         self.coverage = {name: Coverage() for name in forecasters}
         self._clocks = [fleet.ticks(forecaster.task) for forecaster in forecasters.values()]
@@ -58,8 +61,8 @@ class Cycle:
     def run(self, touched: Collection[str] | None = None) -> Snapshot | None:
         """Computes what is due and publishes it; None while the present is unknown.
 
-        A task is due when its issue time moved on, when its bundle was swapped, when a signal that it reads is in
-        ``touched``, or always where ``touched`` is None.
+        A task is due when its issue time moved on, when its bundle was swapped, when a signal that it reads, or its
+        forecast (:func:`~citybrain_serving.weather.store.ahead`), is in ``touched``, or always where that is None.
         """
         with self._one_at_a_time:
             self.clock.refresh()
@@ -72,7 +75,7 @@ class Cycle:
             for name, forecaster in self.forecasters.items():
                 issue = self.issue(forecaster.task, now, newest.get(forecaster.task.target))
                 before, version = held.get(name), self.fleet.bundles[name].version
-                touches = touched is None or not set(forecaster.features.signals).isdisjoint(touched)
+                touches = touched is None or not _reads(forecaster.features).isdisjoint(touched)
                 if before is not None and (before.issued, before.bundle) == (issue, version) and not touches:
                     forecasts[name] = before
                 else:
@@ -146,7 +149,8 @@ class Cycle:
         """One forecast from the window that ends at ``issue``, doubted as every forecast is. ``trusted`` is its source
         where the model's own answer stands, ``before`` what is published so far."""
         features = forecaster.features
-        window = newest_window(self.store, features, issue)
+        outlook = None if self.weather is None else self.weather.outlook(features, issue)
+        window = newest_window(self.store, features, issue, outlook)
         answer = vetted(forecaster, features, window, before)
         if answer.source == "fallback":
             log.warning(
@@ -162,7 +166,7 @@ class Cycle:
             values=answer.values,
             observed=observed,
             observed_age=age,
-            inputs=health(features, window),
+            inputs=health(features, window, outlook),
             bundle=version,
             source=trusted if answer.source == "model" else answer.source,
             reason=answer.reason,
@@ -170,3 +174,7 @@ class Cycle:
             latest={signal: values for signal, (values, _) in latest.items()},
             latest_age={signal: ages for signal, (_, ages) in latest.items()},
         )
+
+
+def _reads(features: Features) -> set[str]:
+    return {*features.signals, *map(ahead, features.task.known_future)}

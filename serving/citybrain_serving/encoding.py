@@ -18,6 +18,7 @@ from cachetools import LRUCache
 from citybrain_datasets.city import City
 from citybrain_serving.chinese import translated
 from citybrain_serving.indices.catalogue import Index
+from citybrain_serving.inputs import WeatherHealth
 from citybrain_serving.languages import Language
 from citybrain_serving.places import Places
 from citybrain_serving.selection import Cut
@@ -82,6 +83,7 @@ class Answers:
                 "replaced": forecast.replaced,
                 "doubts": dict(forecast.doubts),
                 "signals": {name: round(share, 4) for name, share in inputs.signals.items()},
+                "weather": inputs.weather and _weather(inputs.weather, forecast),
             },
             "times": [utc(forecast.times[lead]) for lead in cut.leads],
             "quantiles": [task.quantiles[index] for index in cut.quantiles],
@@ -191,6 +193,16 @@ def local_day(time: pd.Timestamp, city: City) -> date:
 def utc(time: Any) -> str:
     """ISO 8601 with Z, to the second."""
     return str(time.strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+def _weather(weather: WeatherHealth, forecast: Forecast) -> dict[str, Any]:
+    """Which weather forecasts a forecast rests on, and how old the newest was."""
+    issued = weather.issued
+    return {
+        "issued": [utc(time) for time in issued],
+        "age_minutes": int((forecast.issued - issued[0]).total_seconds()) // 60 if issued else None,
+        "signals": {name: round(share, 4) for name, share in weather.signals.items()},
+    }
 
 
 def _rounded(values: np.ndarray, signal: str) -> np.ndarray:

@@ -77,7 +77,7 @@ class Fleet:
             raise FleetError(f"the bundle of {task.name} has no {' and no '.join(absent)} nodes")
         for signal, channel in _channels(self.city, [bundle]).items():
             known = self.channels.get(signal)
-            if known is None and signal in bundle.features().signals:
+            if known is None and signal in _read(bundle):
                 raise FleetError(f"the bundle of {task.name} reads {signal}, which is not stored here")
             if known is not None and (known.node, known.ticks) != (channel.node, channel.ticks):
                 raise FleetError(f"{signal} is measured elsewhere or on another clock in the bundle of {task.name}")
@@ -107,7 +107,7 @@ def _channels(city: City, bundles: Iterable[Bundle]) -> dict[str, Channel]:
             node = cast(NodeType, placed)
             ticks = bundle.clocks.get(signal, Ticks(task.step_minutes))
             fits = not (task.step_minutes % ticks.step_minutes and ticks.step_minutes % task.step_minutes)
-            if not fits and signal in bundle.features().signals:
+            if not fits and signal in _read(bundle):
                 raise FleetError(
                     f"{signal} is measured every {ticks.step_minutes} min, which cannot be put on the"
                     f" {task.step_minutes} min clock of {task.name}"
@@ -118,3 +118,8 @@ def _channels(city: City, bundles: Iterable[Bundle]) -> dict[str, Channel]:
             elif (known.node, known.ticks) != (node, ticks):
                 raise FleetError(f"bundles of {city.name} disagree about where or how often {signal} is measured")
     return channels
+
+
+def _read(bundle: Bundle) -> set[str]:
+    """Signals that a bundle reads, of the past or of the future."""
+    return {*bundle.features().signals, *bundle.task.known_future}

@@ -20,6 +20,7 @@ from citybrain_serving.replicas.relay import Relay
 from citybrain_serving.roster import Shadows
 from citybrain_serving.snapshot import Forecast, Snapshot
 from citybrain_serving.stream import Stream
+from citybrain_serving.weather.store import WeatherForecasts
 
 FORGET_EVERY = pd.Timedelta(hours=1)
 
@@ -39,6 +40,7 @@ class Followup:
         finder: Finder,
         watch: Watch,
         shadows: Shadows,
+        weather: WeatherForecasts,
         keep_for: pd.Timedelta,
     ):
         self.stream = stream
@@ -49,6 +51,7 @@ class Followup:
         self.finder = finder
         self.watch = watch
         self.shadows = shadows
+        self.weather = weather
         self.keep_for = keep_for
         self.problems: Mapping[str, list[Problem]] = {}
         """By task, of the newest snapshot; replaced as a whole."""
@@ -86,6 +89,7 @@ class Followup:
         now = snapshot.computed
         if self._forgotten is None or now - self._forgotten >= FORGET_EVERY:
             self.history.forget(now - self.keep_for)
+            self.weather.forget(now - self.keep_for)
             self._forgotten = now
 
     def _watch(self, snapshot: Snapshot) -> None:

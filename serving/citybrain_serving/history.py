@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from citybrain_datasets.task import Task
 from citybrain_models.bundle import Bundle
 from citybrain_serving.database import transaction
-from citybrain_serving.inputs import InputHealth
+from citybrain_serving.inputs import InputHealth, WeatherHealth
 from citybrain_serving.layouts import Layouts
 from citybrain_serving.packing import pack
 from citybrain_serving.snapshot import Forecast, Source
@@ -63,6 +63,7 @@ class History:
             "seen": inputs.seen,
             "newest": None if inputs.newest is None else int(inputs.newest.timestamp()),
             "signals": dict(inputs.signals),
+            "weather": inputs.weather and _weather_told(inputs.weather),
         }
         row = {
             "computed": int(forecast.computed.timestamp()),
@@ -189,7 +190,9 @@ class History:
             values=values.reshape(-1, *shape),
             observed=layout.decode(connection, row["layout"], row["observed"]).reshape(-1),
             observed_age=unknown if ages is None else layout.decode(connection, row["layout"], ages).reshape(-1),
-            inputs=InputHealth(about["seen"], None if newest is None else _time(newest), about["signals"]),
+            inputs=InputHealth(
+                about["seen"], None if newest is None else _time(newest), about["signals"], _weather(about)
+            ),
             bundle=row["bundle"],
             source=row["source"],
             reason=about["reason"],
@@ -221,6 +224,15 @@ def _doubts(about: Mapping[str, Any]) -> dict[str, int]:
     if "doubts" in about:
         return dict(about["doubts"])
     return {"impossible": about["replaced"]} if about["replaced"] else {}
+
+
+def _weather_told(weather: WeatherHealth) -> dict[str, Any]:
+    return {"issued": [int(time.timestamp()) for time in weather.issued], "signals": dict(weather.signals)}
+
+
+def _weather(about: Mapping[str, Any]) -> WeatherHealth | None:
+    told = about.get("weather")
+    return told and WeatherHealth(tuple(map(_time, told["issued"])), told["signals"])
 
 
 def _time(seconds: int) -> pd.Timestamp:

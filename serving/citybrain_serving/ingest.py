@@ -4,9 +4,10 @@ accepted some are doubted, and said to be."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from citybrain_serving.clock import Clock
 from citybrain_serving.fleet import Channel
 from citybrain_serving.outcome import Doubt, Outcome, Remark
 from citybrain_serving.readings import FAULTS, FINE, Fault, Readings
-from citybrain_serving.store import CONFLICT, NEW, SAME, ObservationStore, Partial
+from citybrain_serving.store import CONFLICT, NEW, SAME, Partial
 from citybrain_serving.stuck import PLAUSIBLE, Steadiness
 
 LISTED = 1_000
@@ -34,14 +35,23 @@ class Stored:
     late: int
 
 
+class Mergeable(Protocol):
+    """What :class:`Ingest` takes of a store; see :class:`~citybrain_serving.store.ObservationStore`."""
+
+    def merge(self, partials: Sequence[Partial]) -> list[np.ndarray]: ...
+
+    def newest(self) -> Mapping[str, pd.Timestamp]: ...
+
+
 class Ingest:
-    """Checks readings against what the city measures and merges the sound ones into the store."""
+    """Checks readings against what the city measures and merges the sound ones into the store. Without ``steadiness``
+    none of them is doubted."""
 
     def __init__(
         self,
         channels: Mapping[str, Channel],
-        store: ObservationStore,
-        steadiness: Steadiness,
+        store: Mergeable,
+        steadiness: Steadiness | None,
         clock: Clock,
         oldest: pd.Timedelta,
     ):
@@ -126,6 +136,8 @@ class Ingest:
     def _stuck(self, partial: Partial, new: np.ndarray) -> np.ndarray:
         """Which readings of a partial are accepted and stuck; what was not accepted changes nothing."""
         stuck = np.zeros(len(new), bool)
+        if self.steadiness is None:
+            return stuck
         stuck[new] = self.steadiness.observe(partial.signal, partial.time, partial.nodes[new], partial.values[new])
         return stuck
 

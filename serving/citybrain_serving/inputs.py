@@ -4,13 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from citybrain_datasets.features import Features, Window
+from citybrain_datasets.signals import Signal, Ticks
 from citybrain_datasets.task import Task
-from citybrain_serving.store import ObservationStore
+
+
+class Readable(Protocol):
+    """What a window is cut from; see :class:`~citybrain_serving.store.ObservationStore`."""
+
+    def read(self, signal: str, first: pd.Timestamp, last: pd.Timestamp) -> Signal: ...
+
+    def ticks(self, signal: str) -> Ticks: ...
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What was known of the weather over a horizon: ``future[signal]`` float32 ``[horizon, node]``, NaN where nothing
+    was, and when it was ``issued``, the newest first; () where there is none."""
+
+    future: Mapping[str, np.ndarray]
+    issued: tuple[pd.Timestamp, ...]
+
+
+@dataclass(frozen=True)
+class WeatherHealth:
+    """The weather forecasts that a forecast rests on: when they were ``issued``, the newest first, and the share of
+    each signal's horizon that they tell."""
+
+    issued: tuple[pd.Timestamp, ...]
+    signals: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -19,31 +46,39 @@ class InputHealth:
 
     ``seen`` is the share of nodes whose target was measured at least once in the history, ``signals`` the
     share of each signal's history that was measured; ``newest`` the last tick of the target with a
-    reading, None for none.
+    reading, None for none. ``weather`` is None for a model that reads no weather forecast.
     """
 
     seen: float
     newest: pd.Timestamp | None
     signals: Mapping[str, float]
+    weather: WeatherHealth | None = None
 
 
-def newest_window(store: ObservationStore, features: Features, issue: pd.Timestamp) -> Window:
+def newest_window(store: Readable, features: Features, issue: pd.Timestamp, outlook: Outlook | None = None) -> Window:
     """The window issued at ``issue``, with a batch of one; equal to what training cuts from the same
     readings.
 
     Only ticks that a feature reads are fetched: a week of a large city is not loaded for two of its days.
     """
     times = pd.DatetimeIndex([issue])
-    return Window(times, {name: _cut(store, features, name, issue)[None] for name in features.signals})
+    values = {name: _cut(store, features, name, issue)[None] for name in features.signals}
+    return Window(times, values, {} if outlook is None else {n: told[None] for n, told in outlook.future.items()})
 
 
-def health(features: Features, window: Window) -> InputHealth:
+def health(features: Features, window: Window, outlook: Outlook | None = None) -> InputHealth:
     task = features.task
     share = {n: float(np.isfinite(v[:, : task.history]).mean()) for n, v in window.values.items() if v.size}
     measured = np.isfinite(window.values[task.target][0, : task.history])
     ticks = np.flatnonzero(measured.any(axis=1))
     newest = window.issue[0] - (task.history - 1 - int(ticks[-1])) * task.step if len(ticks) else None
-    return InputHealth(float(measured.any(axis=0).mean()), newest, share)
+    return InputHealth(float(measured.any(axis=0).mean()), newest, share, _weather(outlook))
+
+
+def _weather(outlook: Outlook | None) -> WeatherHealth | None:
+    if outlook is None:
+        return None
+    return WeatherHealth(outlook.issued, {n: float(np.isfinite(v).mean()) for n, v in outlook.future.items()})
 
 
 def last_seen(features: Features, window: Window, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +91,7 @@ def last_seen(features: Features, window: Window, name: str) -> tuple[np.ndarray
     return newest, np.where(np.isfinite(newest), age, np.nan).astype(np.float32)
 
 
-def _cut(store: ObservationStore, features: Features, name: str, issue: pd.Timestamp) -> np.ndarray:
+def _cut(store: Readable, features: Features, name: str, issue: pd.Timestamp) -> np.ndarray:
     """Values float32 ``[offset, node]`` of one signal, run of ticks by run."""
     task, offsets = features.task, features.offsets(name)
     wanted = np.unique(offsets)
@@ -69,7 +104,7 @@ def _cut(store: ObservationStore, features: Features, name: str, issue: pd.Times
     return np.stack([rows[offset] for offset in offsets.tolist()])
 
 
-def sampled(store: ObservationStore, task: Task, name: str, issue: pd.Timestamp, first: int, last: int) -> np.ndarray:
+def sampled(store: Readable, task: Task, name: str, issue: pd.Timestamp, first: int, last: int) -> np.ndarray:
     """A signal at the steps ``first`` … ``last`` from the issue time as the task samples it, float32
     ``[step, node]``."""
     start, end = issue + first * task.step, issue + last * task.step

@@ -32,6 +32,8 @@ class Fault(StrEnum):
     OFF_THE_CLOCK = "off_the_clock"
     FROM_THE_FUTURE = "from_the_future"
     TOO_OLD = "too_old"
+    NOT_AHEAD = "not_ahead"
+    TOO_FAR_AHEAD = "too_far_ahead"
     CONFLICT = "conflict"
     PARTIAL = "partial"
 
@@ -74,17 +76,40 @@ def readings_from_json(body: bytes) -> Readings:
 
     ``unit`` may be given beside them and is then checked. Raises :class:`MalformedBody`.
     """
-    document = document_of(body)
-    if not isinstance(document, dict):
-        raise MalformedBody("the body must be a JSON object")
+    document = _object(body)
     if set(document) == {"observations"}:
-        return _from_rows(document["observations"])
+        return _from_rows(document["observations"], "observations")
     if {"value"} <= set(document) <= {*FIELDS, "unit"}:
         return _from_columns(document)
     raise MalformedBody(
         f"the body must have the one key 'observations', or the columns {', '.join(FIELDS)} (and unit);"
         f" it has {', '.join(sorted(document)) or 'none'}"
     )
+
+
+def weather_from_json(body: bytes) -> tuple[int, Readings]:
+    """``{"issued": …, "forecasts": [{"id", "signal", "time", "value"}, …]}``, or ``issued`` beside the columns: when a
+    weather forecast was issued, seconds since 1970 UTC, and its values. Raises :class:`MalformedBody`."""
+    document = _object(body)
+    issued, given = document.pop("issued", None), ", ".join(sorted(document))
+    seconds, fault = _parse_time(issued) if isinstance(issued, str) else (0, np.int8(0))
+    if fault != FINE:
+        raise MalformedBody("'issued' must be an ISO 8601 date and time with a zone, in whole seconds")
+    if set(document) == {"forecasts"}:
+        return seconds, _from_rows(document["forecasts"], "forecasts")
+    if {"value"} <= set(document) <= {*FIELDS, "unit"}:
+        return seconds, _from_columns(document)
+    raise MalformedBody(
+        f"the body must have, beside 'issued', the one key 'forecasts', or the columns {', '.join(FIELDS)} (and unit);"
+        f" it has {given or 'none'}"
+    )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    document = document_of(body)
+    if not isinstance(document, dict):
+        raise MalformedBody("the body must be a JSON object")
+    return document
 
 
 def document_of(body: bytes) -> Any:
@@ -159,9 +184,9 @@ def check_count(count: int, most: int) -> None:
         raise MalformedBody(f"{count} readings in one body; at most {most} are taken")
 
 
-def _from_rows(rows: Any) -> Readings:
+def _from_rows(rows: Any, key: str) -> Readings:
     if not isinstance(rows, list):
-        raise MalformedBody("'observations' must be a list")
+        raise MalformedBody(f"{key!r} must be a list")
     keys = {frozenset(FIELDS), frozenset((*FIELDS, "unit"))}
     whole = np.fromiter((type(r) is dict and frozenset(r) in keys for r in rows), bool, len(rows))
     blank: dict[str, Any] = dict.fromkeys(FIELDS)

@@ -50,6 +50,8 @@ from citybrain_serving.stream import Stream
 from citybrain_serving.stuck import Steadiness, Trusted
 from citybrain_serving.telemetry import Telemetry
 from citybrain_serving.tracing import span
+from citybrain_serving.weather.ingest import WeatherIngest
+from citybrain_serving.weather.store import WeatherForecasts, ahead
 
 log = structlog.get_logger(__name__)
 
@@ -84,7 +86,9 @@ class Service:
         for signal in self.fleet.channels:
             self.telemetry.stuck.labels(signal).set_function(partial(self.steadiness.stuck, signal))
         self.trusted = Trusted(self.store, self.steadiness)
-        self.cycle = Cycle(self.fleet, dict(forecasters), self.trusted, self.clock, grace)
+        lasting = pd.Timedelta(hours=settings.weather_hours)
+        self.weather = WeatherForecasts(self.store.engine, self.fleet.channels, self.store.layouts, lasting)
+        self.cycle = Cycle(self.fleet, dict(forecasters), self.trusted, self.clock, grace, self.weather)
         self.board = Board(self.fleet, settings.stale_steps, Recent(self.trusted))
         self.shortcuts = Shortcuts(self._current, self.fresh)
         self.stream = Stream(each=settings.streams_each, lasting=settings.stream_seconds)
@@ -130,6 +134,7 @@ class Service:
             Finder(self.fleet, self.board),
             watch,
             self.shadows,
+            self.weather,
             pd.Timedelta(days=settings.history_days),
         )
         self._recall()
@@ -152,11 +157,23 @@ class Service:
         self.telemetry.ingested(outcome)
         if outcome.by_signal:
             self.clock.refresh()
-            if self.leadership.leads:
-                self.runner.notify(outcome.by_signal)
-            else:
-                self.leadership.tell_arrived(outcome.by_signal)
+            self._arrived(outcome.by_signal)
         return outcome
+
+    def take_weather(self, issued: int, values: Readings) -> Outcome:
+        """Stores a weather forecast, ``issued`` in seconds since 1970 UTC, and lets the cycle know."""
+        with span("ingest weather", values=len(values)):
+            outcome = WeatherIngest(self.weather, self.clock, issued).take(values)
+        self.telemetry.foretold(outcome)
+        if outcome.by_signal:
+            self._arrived([ahead(signal) for signal in outcome.by_signal])
+        return outcome
+
+    def _arrived(self, signals: Collection[str]) -> None:
+        if self.leadership.leads:
+            self.runner.notify(signals)
+        else:
+            self.leadership.tell_arrived(signals)
 
     def step(self, touched: Collection[str] | None = None) -> Snapshot | None:
         """One cycle: computes what is due, publishes it, and does what follows from it; or, where another replica

@@ -40,6 +40,8 @@ class Settings(SafetySettings, BaseSettings):
     """How far ahead of the clock an observation may lie: clocks in the field run a little fast."""
     oldest_days: float = Field(35, gt=0)
     """Older observations are refused: no forecast reads them."""
+    weather_hours: float = Field(24, gt=0)
+    """How long after its issue a weather forecast is taken and read: an older one errs more than a model has learnt."""
 
     grace_seconds: float = Field(60, ge=0)
     """How long after a tick the cycle waits for its observations before it goes on without them."""

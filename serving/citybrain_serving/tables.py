@@ -22,6 +22,16 @@ frames = sa.Table(
     sa.Column("values", sa.LargeBinary, nullable=False, comment="float32 by node, packed"),
     comment="observations: one row for each signal and tick",
 )
+weather_forecasts = sa.Table(
+    "weather_forecasts",
+    metadata,
+    sa.Column("signal", sa.String(40), primary_key=True),
+    sa.Column("time", sa.BigInteger, primary_key=True, comment="that is forecast, seconds since 1970 UTC"),
+    sa.Column("issued", sa.BigInteger, primary_key=True, comment="seconds since 1970 UTC"),
+    sa.Column("layout", sa.String(64), sa.ForeignKey(layouts.c.digest), nullable=False),
+    sa.Column("values", sa.LargeBinary, nullable=False, comment="float32 by node, packed"),
+    comment="weather forecasts as they were handed in: one row for each signal, time and issue",
+)
 api_keys = sa.Table(
     "api_keys",
     metadata,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pandas as pd
@@ -34,6 +35,14 @@ class Telemetry:
         self.doubted = Counter(
             "citybrain_readings_doubted", "Readings stored and not believed", ("reason", "signal"), registry=registry
         )
+        self.weather = Counter(
+            "citybrain_weather_values", "Values of weather forecasts, by what became of them", ("outcome",),
+            registry=registry,
+        )  # fmt: skip
+        self.weather_age = Gauge(
+            "citybrain_weather_age_seconds", "Issue time minus that of the weather forecast read, infinite for none",
+            ("task",), registry=registry,
+        )  # fmt: skip
         self.stuck = Gauge("citybrain_sensors_stuck", "Sensors that repeat themselves", ("signal",), registry=registry)
         self.cycles = Histogram("citybrain_cycle_seconds", "Time of a cycle", buckets=SECONDS, registry=registry)
         self.failures = Counter("citybrain_cycle_failures", "Cycles that ended in an error", registry=registry)
@@ -70,15 +79,16 @@ class Telemetry:
             self.cycles.observe(seconds)
 
     def ingested(self, outcome: Outcome) -> None:
-        self.readings.labels("accepted").inc(outcome.accepted)
-        self.readings.labels("repeated").inc(outcome.repeated)
-        for reason, count in outcome.refused.items():
-            self.readings.labels(reason).inc(count)
+        _count(self.readings, outcome)
         self.late.inc(outcome.late)
         for signal, count in outcome.by_signal.items():
             self.accepted.labels(signal).inc(count)
         for signal, count in outcome.stuck.items():
             self.doubted.labels("stuck", signal).inc(count)
+
+    def foretold(self, outcome: Outcome) -> None:
+        """A weather forecast that was handed in."""
+        _count(self.weather, outcome)
 
     def render(self, snapshot: Snapshot | None, now: pd.Timestamp | None, stale: Callable[[str], bool]) -> bytes:
         """The Prometheus text format."""
@@ -90,6 +100,16 @@ class Telemetry:
             self.seen.labels(name).set(forecast.inputs.seen)
             self.replaced.labels(name).set(forecast.replaced)
             self.doubtful.labels(name).set(forecast.doubted)
+            if (weather := forecast.inputs.weather) is not None:
+                age = (forecast.issued - weather.issued[0]).total_seconds() if weather.issued else math.inf
+                self.weather_age.labels(name).set(age)
             for why in ("impossible", "leap"):
                 self.doubts.labels(name, why).set(forecast.doubts.get(why, 0))
         return generate_latest(self.registry)
+
+
+def _count(counter: Counter, outcome: Outcome) -> None:
+    counter.labels("accepted").inc(outcome.accepted)
+    counter.labels("repeated").inc(outcome.repeated)
+    for reason, count in outcome.refused.items():
+        counter.labels(reason).inc(count)

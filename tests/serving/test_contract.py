@@ -54,6 +54,7 @@ def test_the_methods_of_an_address_are_all_told(client):
         "/v1/cases": "GET, POST",
         "/v1/city": "GET",
         "/v1/observations": "POST",
+        "/v1/weather-forecasts": "POST",
         "/v2": "GET",
         "/v2/models/congestion/infer": "POST",
     }

@@ -109,6 +109,7 @@ MATRIX = {
     ("GET", "/v2/models/congestion"): {"viewer", "operator", "admin"},
     ("POST", "/v2/models/congestion/infer"): {"viewer", "operator", "admin"},
     ("POST", "/v1/observations"): {"ingest", "admin"},
+    ("POST", "/v1/weather-forecasts"): {"ingest", "admin"},
     ("POST", "/v1/cases/7/close"): {"operator", "admin"},
     ("PUT", "/v1/models/congestion"): {"admin"},
 }

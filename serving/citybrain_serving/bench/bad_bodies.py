@@ -16,7 +16,7 @@ from citybrain_models.bundle import Bundle
 from citybrain_serving.bench.processes import service
 from citybrain_serving.bench.records import Notebook
 from citybrain_serving.database import open_engine
-from citybrain_serving.tables import cases, frames
+from citybrain_serving.tables import cases, frames, weather_forecasts
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SEED = 23
 MEDIA = {
     "/v1/observations": ("application/json", "application/vnd.apache.arrow.stream"),
+    "/v1/weather-forecasts": ("application/json",),
     "/v1/ngsi-ld/notifications": ("application/json", "application/ld+json"),
     "/v1/datex2/measured-data": ("application/xml", "text/xml"),
     "/v1/cases": ("application/json",),
@@ -51,13 +52,14 @@ def measure(book: Notebook, bundle: Bundle, folder: Path, *, bodies: int = 10_00
             address = path.format(task=bundle.task.name)
             statuses[client.post(address, content=body, headers={"Content-Type": media}).status_code] += 1
         alive = client.get("/livez").status_code == 200
+    tables = (frames, weather_forecasts, cases)
     with open_engine(str(store)).connect() as connection:
-        stored = sum(connection.scalar(sa.select(sa.func.count()).select_from(t)) or 0 for t in (frames, cases))
+        stored = sum(connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0 for table in tables)
     case, note = "bad bodies", f"{len(made)} bodies to {len(MEDIA)} addresses: {dict(sorted(statuses.items()))}"
     errors = sum(count for status, count in statuses.items() if status >= 500 and status != 503)
     book.add(case, "citybrain", "bodies", len(made), "1", note=note)
     book.add(case, "citybrain", "internal_errors", errors, "1", note=note)
-    book.add(case, "citybrain", "rows_stored", stored, "1", note="frames of observations and cases")
+    book.add(case, "citybrain", "rows_stored", stored, "1", note="frames of observations and weather, cases")
     book.add(case, "citybrain", "alive_afterwards", int(alive), "1", note=note)
 
 
@@ -67,8 +69,9 @@ def bad_bodies() -> SearchStrategy[tuple[str, str, bytes]]:
     from hypothesis import strategies as st
 
     scalar = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-    names = st.sampled_from(["observations", "id", "signal", "time", "unit", "task", "action", "note", "data", "type",
-                             "inputs", "name", "shape", "datatype", "scenarios", "bundle", "base"])  # fmt: skip
+    names = st.sampled_from(["observations", "forecasts", "issued", "id", "signal", "time", "unit", "task", "action",
+                             "note", "data", "type", "inputs", "name", "shape", "datatype", "scenarios", "bundle",
+                             "base"])  # fmt: skip
     wrong = st.recursive(
         scalar,
         lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names | st.text(max_size=8), inner, max_size=6),

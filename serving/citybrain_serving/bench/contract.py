@@ -24,10 +24,10 @@ from citybrain_serving.safety.roles import Role
 SEED = 29
 PHASES = "examples,coverage,fuzzing,stateful"
 
-OPAQUE = ("/v1/observations", "/v1/datex2/measured-data", "/v2/models/{model}/infer",
+OPAQUE = ("/v1/observations", "/v1/weather-forecasts", "/v1/datex2/measured-data", "/v2/models/{model}/infer",
           "/v2/models/{model}/versions/{version}/infer")  # fmt: skip
-"""Bodies whose form another standard lays down (Arrow, XML, tensors): to this document they are bytes, some of which
-are none, and that is 400."""
+"""Bodies whose form another standard lays down (Arrow, XML, tensors), or has rules that this document cannot say
+(columns of one length): some of what it allows is none, and that is 400."""
 
 ACCEPTED = ("2xx", "3xx", "401", "403", "404", "409", "422", "429", "5xx")
 """Answers to what the document allows. 422 is among them, for what no grammar says; that it is not said of the form is

@@ -192,7 +192,7 @@ def _told(asked: Asked) -> Mapping[str, Any]:
 
 def _description(forecast: Forecast) -> dict[str, Any]:
     """Which model answered and from which inputs."""
-    newest = forecast.inputs.newest
+    newest, weather = forecast.inputs.newest, forecast.inputs.weather
     return {
         "digest": forecast.digest,
         "task": forecast.task.name,
@@ -202,4 +202,5 @@ def _description(forecast: Forecast) -> dict[str, Any]:
         "reason": forecast.reason,
         "inputs_seen": round(forecast.inputs.seen, 4),
         "inputs_newest": None if newest is None else utc(newest),
+        **({} if weather is None else {"weather_issued": [utc(time) for time in weather.issued]}),
     }

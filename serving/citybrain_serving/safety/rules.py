@@ -36,6 +36,7 @@ RULES: tuple[tuple[tuple[str, ...], str, Permission], ...] = (
     (READING, "/v2/**", Permission.INFER),
     (("POST",), "/v2/models/**", Permission.INFER),
     (("POST",), "/v1/observations", Permission.INGEST),
+    (("POST",), "/v1/weather-forecasts", Permission.INGEST),
     (("POST",), "/v1/ngsi-ld/notifications", Permission.INGEST),
     (("POST",), "/v1/datex2/measured-data", Permission.INGEST),
     (("POST",), "/v1/cases", Permission.DECIDE),

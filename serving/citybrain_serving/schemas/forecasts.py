@@ -7,6 +7,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 
+class WeatherBody(BaseModel):
+    """The weather forecasts that a forecast rests on."""
+
+    issued: list[str] = Field(description="when, the newest first; empty: none was at hand, and the model did without")
+    age_minutes: int | None = Field(description="of the newest, when the forecast was issued")
+    signals: dict[str, float] = Field(description="share of each signal's horizon that they tell")
+
+
 class InputsBody(BaseModel):
     seen: float = Field(description="share of nodes measured at least once in the history", ge=0, le=1)
     newest: str | None = Field(description="newest tick of the target with a reading")
@@ -15,6 +23,7 @@ class InputsBody(BaseModel):
         description="those nodes by reason: `impossible` values, or a `leap` from all that was known"
     )
     signals: dict[str, float] = Field(description="share of each input's history that was measured")
+    weather: WeatherBody | None = Field(description="None: the model reads no weather forecast, whatever is handed in")
 
 
 class StandardBody(BaseModel):

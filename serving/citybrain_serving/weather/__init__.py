@@ -1,0 +1,1 @@
+"""Weather forecasts that are handed in, for the models that read them."""
