@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         build_app(arguments)(args=arguments, prog_name="citybrain")
-    except (CityBrainError, OSError) as error:
+    except CityBrainError as error:
         typer.echo(f"Error: {error}", err=True)
         raise SystemExit(2) from error
     except OSError as error:

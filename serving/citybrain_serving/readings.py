@@ -92,7 +92,7 @@ def weather_from_json(body: bytes) -> tuple[int, Readings]:
     weather forecast was issued, seconds since 1970 UTC, and its values. Raises :class:`MalformedBody`."""
     document = _object(body)
     issued, given = document.pop("issued", None), ", ".join(sorted(document))
-    seconds, fault = _parse_time(issued) if isinstance(issued, str) else (0, np.int8(0))
+    seconds, fault = parse_time(issued) if isinstance(issued, str) else (0, np.int8(0))
     if fault != FINE:
         raise MalformedBody("'issued' must be an ISO 8601 date and time with a zone, in whole seconds")
     if set(document) == {"forecasts"}:
