@@ -29,7 +29,7 @@ from citybrain_serving.routes import (
     stream,
     weather,
 )
-from citybrain_serving.routes.conditional import not_modified
+from citybrain_serving.routes.conditional import Existing, not_modified
 from citybrain_serving.routes.documentation import complete
 from citybrain_serving.routes.parameters import only_known
 from citybrain_serving.safety.hosts import KnownHosts
@@ -97,6 +97,7 @@ def create_app(service: Service, hosts: Collection[str] | None = None) -> FastAP
     problem_details.install(app)
     app.add_exception_handler(NotModified, not_modified)
     complete(app)
+    app.add_middleware(Existing)
     app.add_middleware(Packing)
     app.add_middleware(Heading, but=("/v1/stream",))
     app.add_middleware(Straight, routes=protocol.routes)

@@ -30,11 +30,12 @@ def preferred(accept: str | None, offered: Sequence[str]) -> str:
 
 
 def matches(if_none_match: str | None, etag: str) -> bool:
-    """Whether an ``If-None-Match`` header names ``etag`` (weak comparison, as a GET wants it)."""
+    """Whether an ``If-None-Match`` header names ``etag`` (weak comparison, as a GET wants it). ``*`` names none:
+    that there is anything at all is known once it was made; :class:`~citybrain_serving.routes.conditional.Existing`
+    sees to it."""
     if not if_none_match:
         return False
-    tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return etag in tags or "*" in tags
+    return etag in {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
 
 
 def weighed(accept: str) -> Iterator[tuple[str, float]]:

@@ -83,7 +83,7 @@ class Shortcuts:
         scope["route"] = Route
         headers = [(b"etag", answer.etag), (b"cache-control", self.fresh().encode()), (b"vary", VARY.encode())]
         had = next((value for name, value in scope["headers"] if name == b"if-none-match"), None)
-        if had is not None and (had == answer.etag or matches(had.decode("latin-1"), answer.etag.decode())):
+        if had is not None and (had in (answer.etag, b"*") or matches(had.decode("latin-1"), answer.etag.decode())):
             return Reply(304, headers, b"")
         headers += answer.headers
         return Reply(200, headers, answer.body if scope["method"] == "GET" else b"")

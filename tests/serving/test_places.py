@@ -325,6 +325,32 @@ def test_what_holds_until_the_next_forecast_is_not_made_again(warm, service, add
     assert warm.get(address, headers={"If-None-Match": tag}).status_code == 200
 
 
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("/v1/roads/r2", 304),
+        ("/v1/roads/NOPE", 404),
+        ("/v1/roads?ids=NOPE", 404),
+        ("/v1/roads?index=aqi", 422),
+        ("/v1/at?lat=0&lon=0", 404),
+        ("/v1/problems?task=noise", 404),
+        ("/v1/city", 304),
+        ("/v1/forecasts/congestion", 304),
+        ("/v1/forecasts/congestion?ids=NOPE", 404),
+        ("/v1/forecasts/congestion?horizon=7", 422),
+        ("/v1/datex2/forecasts/congestion?ids=NOPE", 404),
+        ("/livez", 200),
+    ],
+)
+def test_whatever_a_caller_has_it_has_nothing_of_what_does_not_exist(warm, address, status, again):
+    if again:
+        warm.get(address)
+    answer = warm.get(address, headers={"If-None-Match": "*"})
+    assert answer.status_code == status
+    assert (answer.content == b"") == (status == 304)
+
+
 def test_where_nothing_of_the_air_is_forecast_it_has_no_index(tmp_path, bundles, rows, live):
     service = Service([bundles["congestion"]], Settings(store=str(tmp_path / "s.sqlite"), clock="observations"))
     with live(service, lifespan="off") as base, httpx.Client(base_url=base, timeout=30) as client:

@@ -6,12 +6,14 @@ import hashlib
 from typing import Any
 
 from fastapi import Request, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from citybrain_serving.errors import NotModified
 from citybrain_serving.languages import Language, spoken
-from citybrain_serving.negotiation import matches
+from citybrain_serving.negotiation import header, matches
 from citybrain_serving.service import Service
 
+OF_CONTENT = (b"content-type", b"content-length", b"content-encoding")
 UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "What If-None-Match names still holds"}}
 """``responses`` of a route that may say so."""
 
@@ -34,6 +36,33 @@ def lasting(service: Service, request: Request, language: Language) -> dict[str,
     if matches(request.headers.get("if-none-match"), tag):
         raise NotModified(headers)
     return headers
+
+
+class Existing:
+    """ASGI middleware. ``If-None-Match: *`` wants no answer where there is one: what has a tag becomes 304, and what is
+    refused stays refused (RFC 9110, section 13.2.1)."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or header(scope, b"if-none-match") != "*":
+            await self.app(scope, receive, send)
+            return
+        exists = False
+
+        async def existing(message: Message) -> None:
+            nonlocal exists
+            if message["type"] == "http.response.start":
+                exists = message["status"] == 200 and any(name == b"etag" for name, _ in message["headers"])
+                if exists:
+                    kept = [(name, value) for name, value in message["headers"] if name not in OF_CONTENT]
+                    message = {**message, "status": 304, "headers": kept}
+            elif exists:
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self.app(scope, receive, existing)
 
 
 async def not_modified(_request: Request, error: Exception) -> Response:
