@@ -59,5 +59,5 @@ def test_without_a_place_to_send_them_there_are_none():
 
 def test_without_the_extra_the_setting_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.trace", None)
-    with pytest.raises(ConfigError, match=r"citybrain\[otel\]"):
+    with pytest.raises(ConfigError, match=r"pip install .*\[otel\]"):
         tracing.configure("http://127.0.0.1:9", "small")
