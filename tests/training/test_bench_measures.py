@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from citybrain_datasets.statistics import Scaler
 from citybrain_datasets.task import Task
-from citybrain_training.bench.significance import averaged, paired_difference
 from citybrain_training.peers.conformal import residual_spread, with_spread
+from citybrain_training.significance import averaged, paired_difference
 
 PM25 = Task(name="pm25", node="air", target="pm25", step_minutes=60, history=4, horizon=3, seasonal_days=())
 

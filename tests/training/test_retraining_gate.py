@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from citybrain_datasets.task import Task
-from citybrain_training.retraining.comparison import Comparison, node_groups
+from citybrain_training.node_groups import node_groups
+from citybrain_training.retraining.comparison import Comparison
 from citybrain_training.retraining.gate import GateRule, judge
 
 TASK = Task(name="congestion", node="road", target="speed", step_minutes=15, history=4, horizon=4, seasonal_days=())

@@ -11,7 +11,7 @@ from citybrain_datasets.features import Window
 from citybrain_datasets.task import Task
 from citybrain_models.events import CONGESTED_BELOW, PM25_LIMITS
 from citybrain_training.events import free_speed
-from citybrain_training.retraining.comparison import node_groups
+from citybrain_training.node_groups import node_groups
 
 PARTS_OF_DAY = ("00–06", "06–12", "12–18", "18–24")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from citybrain_datasets.records import Record
-from citybrain_training.bench.significance import averaged, paired_difference
 from citybrain_training.peers.registry import EXCHANGING, FORESEEING, OURS
+from citybrain_training.significance import averaged, paired_difference
 
 PARTS = {
     "citynet-no-graph": "the graph",

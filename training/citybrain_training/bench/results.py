@@ -13,8 +13,8 @@ from citybrain_datasets.records import Record, read_records, write_atomically
 from citybrain_training.bench.groups import MEASURES
 from citybrain_training.bench.learning import YARDSTICK, races
 from citybrain_training.bench.parts import what_parts_bring
-from citybrain_training.bench.significance import averaged, paired_difference
 from citybrain_training.peers.registry import FORESEEING, OURS, SUBJECTS
+from citybrain_training.significance import averaged, paired_difference
 
 UNITS = {"mape": "%", "coverage": "1", "seconds": "s"}
 PER_RUN = ("case", "subject", "seed", "threads", "command", "commit", "machine", "date")
