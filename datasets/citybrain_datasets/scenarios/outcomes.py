@@ -49,9 +49,6 @@ OUTCOMES = {
 """In a table each has four columns: ``NAME`` (the scenario), ``NAME_change`` (less the base), and the bounds of the
 change ``NAME_change_low`` and ``NAME_change_high`` (90 %)."""
 
-LABELS = ("worst_corridor", "worst_district")
-"""Outcomes that are names."""
-
 
 @dataclass(frozen=True)
 class Traffic:
