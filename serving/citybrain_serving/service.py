@@ -265,12 +265,12 @@ class Service:
 
     def sees(self, task: str, node: str) -> bool:
         """Whether the newest forecast of a task tells of a node from what was measured there lately."""
-        now = self.clock.now()
         forecast = None if self.snapshot is None else self.snapshot.forecasts.get(task)
-        if forecast is None or now is None or not self.leadership.connected:
+        if forecast is None or forecast.source != "model" or self.stale(forecast):
             return False
         row = self.board.places[forecast.task.node].position.get(node)
-        return row is not None and bool(forecast.sees(now, self.settings.stale_steps)[row])
+        at = None if row is None else forecast.observed_at(row)
+        return at is not None and forecast.issued - at <= self.settings.stale_steps * forecast.task.step
 
     def fresh(self) -> str:
         """``Cache-Control`` of the newest forecasts: fresh until the next tick, and briefly while those of the last one

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from citybrain_datasets.packed_profile import packed
+from citybrain_datasets.folders import standing
 from citybrain_models.bundle import MANIFEST, Bundle, BundleError
 from citybrain_models.files import LARGEST_MANIFEST, read_plain, sha
 from citybrain_serving.errors import Forbidden, SafetyError, UnfitBundle
@@ -34,7 +35,7 @@ def read_bundle(folder: Path | str, allowed: frozenset[str] | None = None) -> Bu
     """
     if allowed is None:
         return _lean(Bundle.read(folder))
-    digest = sha(read_plain(Path(folder) / MANIFEST, LARGEST_MANIFEST))
+    digest = sha(read_plain(standing(Path(folder)) / MANIFEST, LARGEST_MANIFEST))
     if digest in allowed:
         bundle = Bundle.read(folder)
         if bundle.digest == digest:  # and it is still the one that was looked at

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from citybrain_datasets.city import City
-from citybrain_datasets.errors import ConfigError
+from citybrain_datasets.errors import ConfigError, installing
 from citybrain_datasets.task import WEATHER, Task, default_task
 from citybrain_training.peers.peer import Peer
 
@@ -46,7 +46,7 @@ class Subject:
             if (error.name or "").startswith("citybrain"):
                 raise
             raise ConfigError(
-                f"{self.title} needs the package {error.name}: install citybrain[peers], or leave it out of --subjects"
+                f"{self.title} needs the package {error.name}: {installing('peers')}, or leave it out of --subjects"
             ) from error
 
 
