@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from citybrain_datasets.packed_profile import packed
 from citybrain_datasets.folders import standing
+from citybrain_datasets.packed_profile import packed
 from citybrain_models.bundle import MANIFEST, Bundle, BundleError
 from citybrain_models.files import LARGEST_MANIFEST, read_plain, sha
 from citybrain_serving.errors import Forbidden, SafetyError, UnfitBundle
