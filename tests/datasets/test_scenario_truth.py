@@ -317,6 +317,25 @@ def test_what_a_flow_leaves_to_chance_is_drawn_the_same_each_time(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    "mix",
+    [
+        '<vTypeDistribution id="m"><vType id="a" probability="3"/><vType id="b" vClass="truck"/></vTypeDistribution>',
+        '<vType id="a"/><vType id="b" vClass="truck"/><vTypeDistribution id="m" vTypes="a b" probabilities="6 2"/>',
+    ],
+)
+def test_types_of_a_distribution_are_drawn_by_their_shares(tmp_path: Path, mix: str) -> None:
+    demand = tmp_path / "own.rou.xml"
+    flow = '<flow id="f" type="m" begin="0" end="3600" number="1200" from="a" to="b"/>'
+    demand.write_text(f"<routes>{mix}{flow}</routes>", encoding="utf-8")
+    trips = read_demand(demand, {"a", "b"})
+    pd.testing.assert_frame_equal(trips, read_demand(demand, {"a", "b"}))
+    assert abs((trips["type"] == "truck").sum() - 300) < 3 * 15
+    demand.write_text(f"<routes>{mix.replace('truck', 'bus')}{flow}</routes>", encoding="utf-8")
+    with pytest.raises(CityError, match="flow f, column type: cannot be of the type 'b': its vClass 'bus'"):
+        read_demand(demand, {"a", "b"})
+
+
+@pytest.mark.parametrize(
     ("name", "content", "told"),
     [
         ("absent.net.xml", None, "absent.net.xml: cannot be read: No such file or directory"),

@@ -33,17 +33,20 @@ def read_demand(path: Path, known: set[str]) -> pd.DataFrame:
     """Trips of a SUMO demand file: ``depart`` (s), ``origin``, ``destination``, ``type``, ``purpose``, sorted.
 
     Of a route its two ends are kept: drivers find their way by themselves, as measures may have them find another. The
-    type follows from the vType's SUMO class, which matters only where a vehicle is of it; the purpose is empty. What a
-    flow leaves to chance is drawn by the flow's id, the same each time. ``known`` are the segments of the network.
-    Raises :class:`CityError` naming the element and the attribute that cannot be used.
+    type follows from the vType's SUMO class, which matters only where a vehicle is of it; the purpose is empty. What is
+    left to chance, by a flow or a vTypeDistribution, is drawn by the element's id, the same each time. ``known`` are
+    the segments of the network. Raises :class:`CityError` naming the element and the attribute that cannot be used.
     """
     kinds = {"": _Kind("car"), "DEFAULT_VEHTYPE": _Kind("car")}
+    mixes: dict[str, dict[str, float]] = {}
     routes: dict[str, str] = {}
     rows: list[tuple[float, str, str, str]] = []
     for element in _elements(path):
         where = f"{path}, {element.tag} {element.get('id', '')}".rstrip()
         if element.tag == "vType":
             kinds[element.get("id", "")] = _kind(element)
+        elif element.tag == "vTypeDistribution":
+            mixes[element.get("id", "")] = _mix(element, where)
         elif element.tag == "route" and element.get("id"):
             routes[element.get("id", "")] = element.get("edges", "")
         elif element.tag in ("trip", "vehicle", "flow"):
@@ -51,8 +54,9 @@ def read_demand(path: Path, known: set[str]) -> pd.DataFrame:
             for edge in (origin, destination):
                 if edge not in known:
                     raise CityError([Problem(where, f"{edge!r} is no road of the network")])
-            kind = _type(element.get("type", ""), kinds, where)
-            rows += [(depart, origin, destination, kind) for depart in _departures(element, where)]
+            departures = _departures(element, where)
+            types = _types(element, len(departures), mixes, kinds, where)
+            rows += [(depart, origin, destination, kind) for depart, kind in zip(departures, types, strict=True)]
     if not rows:
         raise CityError([Problem(str(path), "holds no trip, vehicle or flow")])
     table = pd.DataFrame(rows, columns=["depart", "origin", "destination", "type"])
@@ -77,6 +81,30 @@ def _kind(element: ElementTree.Element) -> _Kind:
         return _Kind(None, f"its vClass {vclass!r} is none of {', '.join(_TYPES)}")
     diesel = "PC_D" in element.get("emissionClass", "") and _TYPES[vclass] == "car"
     return _Kind("diesel_car" if diesel else _TYPES[vclass])
+
+
+def _mix(element: ElementTree.Element, where: str) -> dict[str, float]:
+    """Names of the vTypes of a distribution, each with its share of 1."""
+    names, given = element.get("vTypes", "").split(), element.get("probabilities", "").split()
+    if not names:
+        kinds = element.findall("vType")
+        names, given = [k.get("id", "") for k in kinds], [k.get("probability", "1") for k in kinds]
+    weights = [_number(text, where, "probability") for text in given or ["1"] * len(names)]
+    if len(weights) != len(names) or not sum(weights):
+        raise CityError([Problem(where, "has no vTypes, or not a probability for each")])
+    return {name: weight / sum(weights) for name, weight in zip(names, weights, strict=True) if weight}
+
+
+def _types(
+    element: ElementTree.Element, count: int, mixes: dict[str, dict[str, float]], kinds: dict[str, _Kind], where: str
+) -> list[str]:
+    """The types of an element's vehicles, drawn where it names a distribution."""
+    name = element.get("type", "")
+    if name not in mixes:
+        return [_type(name, kinds, where)] * count
+    types = [_type(member, kinds, where) for member in mixes[name]]
+    drawn: list[str] = _chance(element, 31).choice(types, count, p=list(mixes[name].values())).tolist()
+    return drawn
 
 
 def _type(name: str, kinds: dict[str, _Kind], where: str) -> str:
@@ -120,8 +148,8 @@ def _departures(element: ElementTree.Element, where: str) -> list[float]:
     return [begin + (end - begin) * i / count for i in range(count)]
 
 
-def _chance(flow: ElementTree.Element) -> np.random.Generator:
-    return np.random.default_rng([zlib.crc32(flow.get("id", "").encode()), 29])
+def _chance(element: ElementTree.Element, what: int = 29) -> np.random.Generator:
+    return np.random.default_rng([zlib.crc32(element.get("id", "").encode()), what])
 
 
 def _poisson(begin: float, end: float, rate: float, chance: np.random.Generator) -> list[float]:
