@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from citybrain_datasets.features import Window
+from citybrain_training.foresight import foretold
 from citybrain_training.preparation import Preparation
 
 MOST_FAILING = 0.6
@@ -46,6 +47,9 @@ class Collate:
         source = self.preparation.source
         issue = self.issues[np.asarray(rows)]
         window, answer = source.window(issue), source.answer(issue)
+        if self.training:
+            withheld = self.preparation.config.fit.weather_withheld
+            window = foretold(window, self.preparation, self.random, withheld=withheld)
         if not self.training:
             arrays = self.preparation.features(window)
         elif self.random.random() < self.preparation.config.fit.disturbed:

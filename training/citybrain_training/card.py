@@ -32,6 +32,7 @@ def model_card(
         f"- Issue times: train {_span(split.train)}, validation {_span(split.validate)}, test {_span(split.test)}",
         f"- Inputs: {', '.join((task.target, *task.inputs, *task.context))}; nothing later than the issue time"
         + (f", except forecasts of {', '.join(task.known_future)}" if task.known_future else ""),
+        *([_foresight(preparation)] if task.known_future else []),
         "",
         "## Model",
         f"CityNet, {fitted.parameters:,} parameters, {fitted.epochs} epochs, {fitted.cpu_seconds / 60:.1f} CPU "
@@ -58,6 +59,15 @@ def model_card(
         "- Conformal calibration holds for months like the validation months; the service adapts it online.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _foresight(preparation: Preparation) -> str:
+    first, last = preparation.config.fit.weather_error
+    return (
+        "- Weather ahead: what was measured then, in training and calibration with errors of "
+        f"{first:g} (first lead) to {last:g} (last) of its standard deviation and withheld from "
+        f"{preparation.config.fit.weather_withheld:.0%} of the training windows; scored as perfect forecasts"
+    )
 
 
 def _span(times: pd.DatetimeIndex) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError, model_validator
 
 from citybrain_datasets.errors import ConfigError
 
@@ -63,6 +63,12 @@ class FitConfig(_Strict):
     so that neither is anything new."""
     phantoms: float = Field(0.2, ge=0, le=0.5)
     """Mean share of sensors that a disturbed batch takes for places without one, so that virtual sensing is learnt."""
+    weather_error: tuple[NonNegativeFloat, NonNegativeFloat] = (0.1, 0.5)
+    """How far the weather ahead (``known_future``) errs in training at the first and the last lead: standard deviation
+    as a share of the signal's. What training reads is what was measured later, and no forecast is as good. Over three
+    days temperature errs by less than the default and wind by more; (0, 0) trains on a perfect forecast."""
+    weather_withheld: float = Field(0.2, ge=0, le=1)
+    """Share of the training windows without a weather forecast, or with one that does not reach the last lead."""
     quantile_weight: float = Field(1.0, ge=0)
     """Weight of the mean pinball loss of the outer quantiles beside the absolute error of the median."""
     linear_start: bool = True

@@ -26,6 +26,7 @@ from citybrain_models.nn.inference import InferenceNet
 from citybrain_models.onnx_forecaster import open_session
 from citybrain_training.evaluation import forecasts
 from citybrain_training.fitting import NetworkForecaster
+from citybrain_training.foresight import Foretold
 from citybrain_training.module import ForecastModule
 from citybrain_training.online import learnt_in_order
 from citybrain_training.preparation import Preparation
@@ -160,10 +161,11 @@ def example_inputs(module: ForecastModule, preparation: Preparation, count: int 
 
 def calibrate(module: ForecastModule, preparation: Preparation, most: int = 4_000) -> tuple[Calibration, Calibration]:
     """Conformal calibration on the validation windows, thinned evenly to at most ``most``, and what learning from their
-    outcomes in order of time moves on top of it: with that a service starts."""
+    outcomes in order of time moves on top of it: with that a service starts. The weather ahead errs there as it does in
+    training: intervals that hold for perfect forecasts of it would hold for no others."""
     issues = preparation.split.validate
     issues = issues[:: max(1, len(issues) // most)]
-    pairs = list(forecasts(NetworkForecaster(module, preparation), preparation.source, issues))
+    pairs = list(forecasts(NetworkForecaster(module, preparation), Foretold(preparation), issues))
     forecast, truth = (np.concatenate(part) for part in zip(*pairs, strict=True))
     part = parts_of_day(preparation.task, preparation.features.calendar, issues)
     fitted = Calibration.fit(preparation.task, forecast, truth, part)
