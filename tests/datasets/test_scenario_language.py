@@ -92,6 +92,7 @@ def test_json_lines_say_the_same(tmp_path: Path) -> None:
     ("old", "new", "told"),
     [
         ("kmh: 60,", "kmh: 600,", "line 6, measures.0.kmh: Input should be less than or equal to 150"),
+        ("cost: 20", "cost: .inf", "line 6, measures.0.cost: Input should be a finite number"),
         ("kmh: 60,", "kph: 60,", "line 6, measures.0.kph: unknown key"),
         ("kmh: 60,", "kmh: 60, factor: 0.5,", "line 6, measures.0: give kmh or factor, and not both"),
         ("begin: 07:00", "begin: 7h", "line 6, measures.0.when.begin: '7h' is no time of day; write HH:MM"),

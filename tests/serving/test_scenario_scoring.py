@@ -401,6 +401,22 @@ def test_weights_decide_the_order(work, tmp_path):
         assert (np.diff(column) >= 0).all()
 
 
+def test_an_unknown_cost_is_not_taken_for_none(tmp_path):
+    path, out = tmp_path / "s.jsonl", tmp_path / "r.parquet"
+    demand = '{{"id": "{0}", "measures": [{{"lever": "demand", "factor": {1}, "cost": {2}}}]}}\n'
+    lines = [demand.format(*line) for line in (("dear", 0.9, 9), ("unknown", 0.8, "null"), ("cheap", 0.9, 1))]
+    path.write_text("".join([*lines, '{"id": "nothing"}\n']), encoding="utf-8")
+    weights = {"delay_veh_h": 1.0, "cost": 1.0}
+    work = Work(read_scenarios(path), surrogate_for("embedded"), "embedded")
+    table = score_to(work, out, weights, LocalEngine(1)).table
+    assert table["id"].to_pylist() == ["cheap", "nothing", "dear", "unknown"]
+    assert table["pareto"].to_pylist() == [True, True, False, False]
+    assert np.isnan(table["score"][3].as_py())
+    write_report(work, table, weights, tmp_path / "r.html")
+    assert "1 scenarios have no cost" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert rank(table.drop(["rank", "score", "pareto"]), {"delay_veh_h": 1.0})["id"][0].as_py() == "unknown"
+
+
 @pytest.mark.parametrize("text", ["speed=1", "delay_veh_h", "delay_veh_h=x", "delay_veh_h=-1", "delay_veh_h=0"])
 def test_weights_that_mean_nothing_are_named(text):
     with pytest.raises(ConfigError, match="weights"):

@@ -26,8 +26,8 @@ class Lever(Strict):
 
     where: Where = Where()
     when: When = When()
-    cost: Annotated[float, Field(ge=0)] | None = None
-    """In the user's currency; a scenario's cost is the sum over its measures."""
+    cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """In the user's currency; a scenario's cost is the sum over its measures, unknown where none has one."""
 
 
 class Closure(Lever):
@@ -226,7 +226,7 @@ class Scenario(Strict):
 
     @property
     def cost(self) -> float | None:
-        """Sum of the costs given, or None where none is."""
+        """Sum of the costs given, or None where none is: nobody knows then what it costs."""
         given = [m.cost for m in self.measures if m.cost is not None]
         return sum(given) if given else None
 

@@ -21,7 +21,7 @@ from citybrain_datasets.scenarios.reading import read_scenarios
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_serving.scenarios.engine import Engine, LocalEngine, RayEngine, Work
 from citybrain_serving.scenarios.parts import clear, folder_of, write_table
-from citybrain_serving.scenarios.ranking import parse_weights
+from citybrain_serving.scenarios.ranking import parse_weights, unpriced
 from citybrain_serving.scenarios.report import write_report
 from citybrain_serving.scenarios.run import Outcome, check_city, check_scenarios, check_target, score_to, surrogate_for
 
@@ -170,5 +170,7 @@ def _show(done: Outcome, weights: dict[str, float]) -> None:
         cells += ["" if row["cost"] is None else f"{row['cost']:g}" for _ in dear]
         shown.add_row(str(row["rank"]), row["id"], *cells, row["grade"], row["outside"])
     console.print(shown)
+    if last := unpriced(done.table, weights):
+        console.print(f"{last} scenarios have no cost, which is weighed: they are ranked last")
     if done.found:
         console.print(f"{done.found} pieces had been scored before")

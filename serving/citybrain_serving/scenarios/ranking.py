@@ -51,16 +51,20 @@ def rank(table: pa.Table, weights: Mapping[str, float]) -> pa.Table:
 
     The score is the weighted mean of each outcome's change as a part of its base value (of the cost, as a part of the
     highest cost); the lower the better. ``pareto`` says that no scenario is at least as good in everything weighed and
-    better in something. Equal scores keep the order in which the scenarios were given.
+    better in something. Equal scores keep the order in which the scenarios were given. Where cost is weighed, scenarios
+    with measures of unknown cost come last, among themselves by the rest, without a score and off the Pareto front.
     """
     named = [name for name, weight in weights.items() if weight > 0]
     goals = np.stack([_relative(table, name) for name in named], axis=1)
     share = np.array([weights[name] for name in named])
-    score = goals @ (share / share.sum())
-    order = np.lexsort((table["position"].to_numpy(), score))
+    unknown = np.isnan(goals).any(axis=1)
+    score = np.nan_to_num(goals) @ (share / share.sum())
+    order = np.lexsort((table["position"].to_numpy(), score, unknown))
+    front = np.zeros(len(goals), bool)
+    front[~unknown] = pareto(goals[~unknown])
     ranked = table.take(pa.array(order))
-    ranked = ranked.add_column(0, "pareto", pa.array(pareto(goals)[order]))
-    ranked = ranked.add_column(0, "score", pa.array(score[order]))
+    ranked = ranked.add_column(0, "pareto", pa.array(front[order]))
+    ranked = ranked.add_column(0, "score", pa.array(np.where(unknown, np.nan, score)[order]))
     return ranked.add_column(0, "rank", pa.array(np.arange(1, len(order) + 1)))
 
 
@@ -87,10 +91,17 @@ def _dominated(goals: np.ndarray, by: np.ndarray) -> np.ndarray:
     return np.asarray((as_good & better).any(axis=0))
 
 
+def unpriced(ranked: pa.Table, weights: Mapping[str, float]) -> int:
+    """Scenarios of a ranking that come last because nobody knows what they cost."""
+    return int(np.isnan(ranked["score"].to_numpy()).sum()) if weights.get("cost") else 0
+
+
 def _relative(table: pa.Table, name: str) -> np.ndarray:
+    """A goal, the smaller the better; NaN where it is a cost that is unknown."""
     if name == "cost":
-        cost = np.nan_to_num(table["cost"].to_numpy(zero_copy_only=False).astype(float))
-        return cost / (cost.max(initial=0.0) or 1.0)
+        cost = table["cost"].to_numpy(zero_copy_only=False).astype(float)
+        cost[table["levers"].to_numpy(zero_copy_only=False) == ""] = 0.0  # to do nothing costs nothing
+        return cost / (np.nanmax(cost, initial=0.0) or 1.0)
     change = table[f"{name}_change"].to_numpy(zero_copy_only=False)
     base = table[name].to_numpy(zero_copy_only=False) - change
     return np.nan_to_num(np.divide(change, np.abs(base), out=np.zeros_like(change), where=base != 0))

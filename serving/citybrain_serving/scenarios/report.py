@@ -17,6 +17,7 @@ from citybrain_datasets.scenarios.resolve import districts
 from citybrain_models.surrogate.scorer import Scorer
 from citybrain_serving.scenarios.drawing import bars, courses, map_of_change, scatter
 from citybrain_serving.scenarios.engine import Work, scorer_of
+from citybrain_serving.scenarios.ranking import unpriced
 
 SHOWN = 20
 """Rows of the table."""
@@ -65,6 +66,8 @@ def _body(
         f"{outside:,} go beyond what the surrogate has learnt or the hours that it judges, and are marked. Judged are "
         f"{scorer.timetable}; changes are against the same hours without measures, brackets hold 90 %.</p>"
     )
+    if last := unpriced(ranked, weights):
+        yield f"<p>{last:,} scenarios have no cost, which is weighed: they are ranked last, off the Pareto front.</p>"
     named = [name for name, weight in weights.items() if weight and name in OUTCOMES]
     shown = list(dict.fromkeys([*named, "delay_veh_h", "emission_kg", "pm25_people"]))
     yield "<h2>Ranking</h2>" + _table(ranked, shown)
