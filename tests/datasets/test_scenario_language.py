@@ -92,6 +92,18 @@ def test_json_lines_say_the_same(tmp_path: Path) -> None:
     ("old", "new", "told"),
     [
         ("kmh: 60,", "kmh: 600,", "line 6, measures.0.kmh: Input should be less than or equal to 150"),
+        (
+            "begin: 07:00, end: 10:00",
+            "begin: 7, end: 9",
+            "line 6, measures.0.when.begin: 7 is no time of day; write HH:MM",
+        ),
+        ("kmh: 60,", "kmh: true,", "line 6, measures.0.kmh: true is no number"),
+        ("kmh: 60,", "kmh: yes,", "line 6, measures.0.kmh: Input should be a valid number"),
+        ("kmh: 60,", "kmh: 60, kmh: 70,", "line 6, scenarios.0.measures.0.kmh: this key stands twice"),
+        ("kmh: 60,", f"kmh: {'9' * 5000},", "line 1: is no YAML: Exceeds the limit"),
+        ("case: 2025-03-20", "case: 2025-02-30", "line 8, weather.case: Input should be a valid date"),
+        ("[R001, R002]", "&a [*a]", "line 7, scenarios.0.measures.1.where.segments.0: contains itself"),
+        ("[R001, R002]", "[" * 2000 + "]" * 2000, "line 1: is nested too deep"),
         ("cost: 20", "cost: .inf", "line 6, measures.0.cost: Input should be a finite number"),
         ("kmh: 60,", "kph: 60,", "line 6, measures.0.kph: unknown key"),
         ("kmh: 60,", "kmh: 60, factor: 0.5,", "line 6, measures.0: give kmh or factor, and not both"),
@@ -112,6 +124,35 @@ def test_a_mistake_is_told_with_file_line_and_field(tmp_path: Path, old: str, ne
         read_scenarios(write(tmp_path, GOOD.replace(old, new, 1)))
     assert told in str(raised.value)
     assert str(raised.value).startswith(str(tmp_path / "s.yaml"))
+
+
+def test_what_yaml_1_1_would_read_otherwise_is_read_as_it_is_written(tmp_path: Path) -> None:
+    when = "when: {begin: 06:30, end: 10:00, days: off}"
+    text = f"version: 1\nscenarios:\n- {{id: off, title: no, measures: [{{lever: odd_even, {when}}}]}}\n"
+    (found,) = read_scenarios(write(tmp_path, text))
+    measure = found.measures[0]
+    assert (found.id, found.title, measure.when) == ("off", "no", When(begin="06:30", end="10:00", days="off"))
+    assert not measure.exempt_electric
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("[" * 200_000, "line 2: is nested too deep"),
+        ('{"id": "a", "cost": ' + "9" * 5_000 + "}", "line 2: is no JSON: Exceeds the limit"),
+        ('{"id": "a", "id": "b"}', "line 2, id: this key stands twice"),
+    ],
+)
+def test_a_json_line_that_cannot_be_read_is_told(tmp_path: Path, line: str, told: str) -> None:
+    with pytest.raises(CityError) as raised:
+        read_scenarios(write(tmp_path, '{"id": "x"}\n' + line, "s.jsonl"))
+    assert told in str(raised.value)
+
+
+def test_json_lines_may_begin_with_a_mark_and_hold_any_text(tmp_path: Path) -> None:
+    lines = ['{"id": "a", "title": "one\u2028line"}', '{"id": "b"}']
+    found = read_scenarios(write(tmp_path, "\ufeff" + "\r\n".join(lines), "s.jsonl"))
+    assert [(s.id, s.title) for s in found] == [("a", "one\u2028line"), ("b", "")]
 
 
 def test_a_json_line_that_is_none_is_told_by_its_number(tmp_path: Path) -> None:
@@ -206,9 +247,10 @@ def test_a_time_over_midnight_and_kinds_of_day() -> None:
 
 
 def test_a_time_that_no_day_has_is_told_as_it_was_written() -> None:
-    for written in ("25:00", 1500):
-        with pytest.raises(ValidationError, match="25:00 is no time of day"):
-            When.model_validate({"begin": written, "end": "09:00"})
+    with pytest.raises(ValidationError, match="25:00 is no time of day"):
+        When.model_validate({"begin": "25:00", "end": "09:00"})
+    with pytest.raises(ValidationError, match="25:00 is no time of day"):
+        Window(begin=1500)
     assert When.model_validate({"begin": "20:00", "end": "24:00"}).covers(23 * 60, off=False)
 
 

@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from citybrain_datasets.scenarios.places import Names, Strict, When, Where
+from citybrain_datasets.scenarios.places import Count, Names, Number, Strict, When, Where
 
 VERSION: Literal[1] = 1
 """Version of the schema; it grows when a document of the old form would be read otherwise."""
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[Number, Field(ge=0, le=1)]
 VehicleType = Literal["car", "diesel_car", "electric_car", "van", "truck"]
 Purpose = Literal["to_work", "to_home", "errand", "errand_back", "freight", "through"]
 
@@ -26,7 +26,7 @@ class Lever(Strict):
 
     where: Where = Where()
     when: When = When()
-    cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    cost: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
     """In the user's currency; a scenario's cost is the sum over its measures, unknown where none has one."""
 
 
@@ -40,15 +40,15 @@ class LaneClosure(Lever):
     """``lanes`` of each segment are closed, from the right; a segment with no more lanes is closed whole."""
 
     lever: Literal["lane_closure"]
-    lanes: Annotated[int, Field(ge=1, le=20)] = 1
+    lanes: Annotated[Count, Field(ge=1, le=20)] = 1
 
 
 class SpeedLimit(Lever):
     """A ceiling of ``kmh``, which never raises a limit; or all limits × ``factor``, which may."""
 
     lever: Literal["speed_limit"]
-    kmh: Annotated[float, Field(ge=5, le=150)] | None = None
-    factor: Annotated[float, Field(ge=0.1, le=2)] | None = None
+    kmh: Annotated[Number, Field(ge=5, le=150)] | None = None
+    factor: Annotated[Number, Field(ge=0.1, le=2)] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> SpeedLimit:
@@ -61,7 +61,7 @@ class Demand(Lever):
     """Trips × ``factor`` that begin (``end: destination``: that end, ``either``: one of both) in the place."""
 
     lever: Literal["demand"]
-    factor: Annotated[float, Field(ge=0, le=3)]
+    factor: Annotated[Number, Field(ge=0, le=3)]
     purposes: Annotated[tuple[Purpose, ...], Field(min_length=1)] | None = None
     end: Literal["origin", "destination", "either"] = "origin"
 
@@ -205,8 +205,8 @@ class Weather(Strict):
 
     case: date | None = None
     season: Literal["winter", "spring", "summer", "autumn"] | None = None
-    ensemble: Annotated[int, Field(ge=1, le=1000)] | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    ensemble: Annotated[Count, Field(ge=1, le=1000)] | None = None
+    seed: Annotated[Count, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _one(self) -> Weather:

@@ -15,11 +15,15 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _clock(value: object) -> object:
-    """``HH:MM`` as minutes after midnight.
+def _number(value: object) -> object:
+    """Python counts with truth values; nobody means that."""
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is no number")
+    return value
 
-    YAML 1.1 reads an unquoted 10:00 as the base-60 number 600, which is the same number of minutes.
-    """
+
+def _clock(value: object) -> object:
+    """``HH:MM`` as minutes after midnight."""
     if isinstance(value, str):
         hours, colon, minutes = value.partition(":")
         if not colon or not (hours.isdigit() and minutes.isdigit() and len(minutes) == 2) or int(minutes) > 59:
@@ -27,6 +31,13 @@ def _clock(value: object) -> object:
         value = int(hours) * 60 + int(minutes)
     if isinstance(value, int) and not 0 <= value <= DAY_MINUTES:
         raise ValueError(f"{clock(value)} is no time of day; a day ends at 24:00")
+    return value
+
+
+def _written(value: object) -> object:
+    """A bare number may be meant for hours or for minutes."""
+    if isinstance(value, int | float):
+        raise ValueError(f"{str(value).lower()} is no time of day; write HH:MM")
     return value
 
 
@@ -43,6 +54,13 @@ def _several(value: object) -> object:
 ClockTime = Annotated[int, BeforeValidator(_clock), PlainSerializer(clock), Field(ge=0, le=DAY_MINUTES)]
 """Local time of day: ``HH:MM`` outside, minutes after midnight inside."""
 
+WrittenTime = Annotated[ClockTime, BeforeValidator(_written)]
+"""The same as a person must write it."""
+
+Number = Annotated[float, BeforeValidator(_number)]
+Count = Annotated[int, BeforeValidator(_number)]
+"""Numbers that ``true`` is none of."""
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
 Point = tuple[Annotated[float, Field(ge=-180, le=180)], Annotated[float, Field(ge=-90, le=90)]]
 
@@ -50,8 +68,8 @@ Point = tuple[Annotated[float, Field(ge=-180, le=180)], Annotated[float, Field(g
 class When(Strict):
     """Local clock time from ``begin`` to ``end``, over midnight where ``end`` is the earlier; all day if left out."""
 
-    begin: ClockTime = 0
-    end: ClockTime = DAY_MINUTES
+    begin: WrittenTime = 0
+    end: WrittenTime = DAY_MINUTES
     days: Literal["all", "working", "off"] = "all"
     """On working days, on weekends and public holidays, or on all."""
 

@@ -7,9 +7,11 @@ A YAML file is ``version: 1`` and a list ``scenarios``; a JSON Lines file has on
 from __future__ import annotations
 
 import json
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from citybrain_datasets.scenarios.sweeps import Sweep
 _TAGS = {*AIR_LEVERS, *TRAFFIC_LEVERS, "Uniform", "Integer", "Choice", "Subset"}
 MOST_PROBLEMS = 200
 """After so many a file is not read on."""
+_DEEP = "is nested too deep"
+_TWICE = "this key stands twice"
 Lines = dict[tuple[str | int, ...], int]
 """Line of each value, by the keys and positions that lead to it; of a JSON line, of the whole alone."""
 
@@ -86,7 +90,7 @@ def read_scenarios(*paths: Path | str) -> Scenarios:
     sources: list[Source] = []
     for path in map(Path, paths):
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise CityError([Problem(str(path), f"cannot be read: {error}")]) from error
         parse = _json_lines if path.suffix in (".jsonl", ".ndjson") else _yaml
@@ -105,29 +109,69 @@ def read_scenarios(*paths: Path | str) -> Scenarios:
 
 
 def _json_lines(path: Path, text: str, problems: list[Problem]) -> Iterator[tuple[Any, Lines]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # JSON's strings may hold other ends of line
         if not line.strip():
             continue
+        twice: list[str] = []
         try:
-            yield json.loads(line), {(): number}
+            document = json.loads(line, object_pairs_hook=partial(_object, twice))
         except json.JSONDecodeError as error:
             problems.append(_problem(path, number, f"is no JSON: {error.msg}, at character {error.colno}"))
+        except RecursionError:
+            problems.append(_problem(path, number, _DEEP))
+        except ValueError as error:
+            problems.append(_problem(path, number, f"is no JSON: {error}"))
+        else:
+            problems += [_problem(path, number, _TWICE, key) for key in twice]
+            yield document, {(): number}
+
+
+def _object(twice: list[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a key that stands in it again is noted in ``twice``."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            twice.append(key)
+        found[key] = value
+    return found
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML of which 1.1's traps are left out, as in 1.2: ``off``, ``yes`` and 10:00 are text, and so are dates, which
+    are read where one is wanted."""
+
+
+_TRAPS = ("bool", "int", "timestamp")
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in _TRAPS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789")
 
 
 def _yaml(path: Path, text: str, problems: list[Problem]) -> Iterator[tuple[Any, Lines]]:
+    lines: Lines = {}
+    before = len(problems)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        problems += (_problem(path, line, what, key) for line, what, key in _marked(text, lines))
+        if len(problems) > before:
+            return
+        content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = f"is no YAML: {getattr(error, 'problem', None) or error}"
         problems.append(_problem(path, mark.line + 1 if mark else 1, what))
         return
+    except RecursionError:
+        problems.append(_problem(path, 1, _DEEP))
+        return
+    except ValueError as error:
+        problems.append(_problem(path, 1, f"is no YAML: {error}"))
+        return
     if not isinstance(content, dict) or not isinstance(content.get("scenarios"), list):
         problems.append(_problem(path, 1, "must be a mapping with `version` and a list `scenarios`"))
         return
-    lines: Lines = {}
-    _mark(node, (), lines)
     unknown = [key for key in content if key not in ("version", "scenarios")]
     problems += [_problem(path, lines.get((key,), 1), "unknown key", str(key)) for key in unknown]
     if content.get("version", VERSION) != VERSION:
@@ -139,17 +183,32 @@ def _yaml(path: Path, text: str, problems: list[Problem]) -> Iterator[tuple[Any,
         yield document, {at[2:]: line for at, line in lines.items() if at[:2] == prefix}
 
 
-def _mark(node: yaml.Node | None, at: tuple[str | int, ...], lines: Lines) -> None:
-    if node is None:
-        return
-    lines[at] = node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
+def _marked(text: str, lines: Lines) -> Iterator[tuple[int, str, str]]:
+    """Notes the ``lines`` of a YAML text; gives line, message and field of what only its nodes show."""
+    node = yaml.compose(text, Loader=_Loader)
+    if node is not None:
+        yield from _mark(node, (), lines, ())
+
+
+def _mark(
+    node: yaml.Node, at: tuple[str | int, ...], lines: Lines, within: tuple[yaml.Node, ...]
+) -> Iterator[tuple[int, str, str]]:
+    line = lines[at] = node.start_mark.line + 1
+    if any(node is outer for outer in within):
+        yield line, "contains itself", ".".join(map(str, at))
+    elif isinstance(node, yaml.MappingNode):
+        seen = set[str]()
         for key, value in node.value:
-            _mark(value, (*at, key.value), lines)
-            lines[(*at, key.value)] = key.start_mark.line + 1
+            name = str(key.value)
+            place = (*at, name)
+            if name in seen:
+                yield key.start_mark.line + 1, _TWICE, ".".join(map(str, place))
+            seen.add(name)
+            yield from _mark(value, place, lines, (*within, node))
+            lines[place] = key.start_mark.line + 1
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
-            _mark(value, (*at, number), lines)
+            yield from _mark(value, (*at, number), lines, (*within, node))
 
 
 def _take(path: Path, document: Any, lines: Lines, sources: list[Source], problems: list[Problem]) -> None:
@@ -163,6 +222,9 @@ def _take(path: Path, document: Any, lines: Lines, sources: list[Source], proble
         entry = kind.model_validate(document)
     except ValidationError as error:
         problems += _problems(path, error, lines)
+        return
+    except RecursionError:
+        problems.append(_problem(path, first, _DEEP))
         return
     found = list(_of_values(path, entry, first)) if isinstance(entry, Sweep) else []
     problems += found

@@ -18,11 +18,11 @@ import numpy as np
 from pydantic import Field, TypeAdapter, model_validator
 
 from citybrain_datasets.scenarios.language import Scenario
-from citybrain_datasets.scenarios.places import Strict
+from citybrain_datasets.scenarios.places import Count, Number, Strict
 
 Name = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")]
-Bound = Annotated[float, Field(ge=-1e12, le=1e12)]
-Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
+Bound = Annotated[Number, Field(ge=-1e12, le=1e12)]
+Whole = Annotated[Count, Field(ge=-(2**53), le=2**53)]
 # Far beyond any measure, and what can be drawn from without overflow.
 MOST = 10_000_000
 """Scenarios that one sweep may stand for."""
@@ -32,7 +32,7 @@ class Uniform(Strict):
     """A number between the two, rounded to ``digits``."""
 
     uniform: tuple[Bound, Bound]
-    digits: Annotated[int, Field(ge=0, le=9)] = 3
+    digits: Annotated[Count, Field(ge=0, le=9)] = 3
 
     def draw(self, rng: np.random.Generator) -> float:
         return round(float(rng.uniform(*self.uniform)), self.digits)
@@ -81,7 +81,7 @@ class Subset(Strict):
     """Some of the values, from ``size[0]`` to ``size[1]`` of them, in their order; they stand in a list one by one."""
 
     subset: Annotated[tuple[Any, ...], Field(min_length=1)]
-    size: tuple[Annotated[int, Field(ge=0)], int] = (1, 1)
+    size: tuple[Annotated[Count, Field(ge=0)], Count] = (1, 1)
 
     @model_validator(mode="after")
     def _possible(self) -> Subset:
@@ -104,8 +104,8 @@ class Subset(Strict):
 class Sample(Strict):
     """``count`` independent draws of every name."""
 
-    count: Annotated[int, Field(ge=1, le=MOST)]
-    seed: Annotated[int, Field(ge=0)] = 0
+    count: Annotated[Count, Field(ge=1, le=MOST)]
+    seed: Annotated[Count, Field(ge=0)] = 0
     draw: dict[Name, Uniform | Integer | Choice | Subset]
 
 
