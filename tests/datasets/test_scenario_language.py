@@ -126,6 +126,17 @@ def test_a_mistake_is_told_with_file_line_and_field(tmp_path: Path, old: str, ne
     assert str(raised.value).startswith(str(tmp_path / "s.yaml"))
 
 
+@pytest.mark.parametrize("name", ["s/000001", "s/000002", "s/1", "s/0000001", "other/000001"])
+def test_an_id_that_a_sweep_gives_stands_once(tmp_path: Path, name: str) -> None:
+    sweep = {"id": "s", "grid": {"f": [0.8, 0.9]}, "measures": [{"lever": "demand", "factor": "$f"}]}
+    path = write(tmp_path, f'{{"id": "{name}"}}\n{json.dumps(sweep)}', "s.jsonl")
+    if name == "s/000001":
+        with pytest.raises(CityError, match=r"line 1, id: the id 's/000001' is one of the sweep's in s.jsonl, line 2"):
+            read_scenarios(path)
+    else:
+        assert len({s.id for s in read_scenarios(path)}) == 3
+
+
 def test_what_yaml_1_1_would_read_otherwise_is_read_as_it_is_written(tmp_path: Path) -> None:
     when = "when: {begin: 06:30, end: 10:00, days: off}"
     text = f"version: 1\nscenarios:\n- {{id: off, title: no, measures: [{{lever: odd_even, {when}}}]}}\n"

@@ -180,6 +180,8 @@ def test_a_job_can_be_cancelled(asked):
         ({"scenarios": [NOTHING], "mood": 1}, "mood"),
         ({"scenarios": [{"id": "x", "measures": [{"lever": "closure", "where": {"segments": ["R999"]}}]}]}, "R999"),
         ({"scenarios": [{"id": "x", "weather": {"case": "2025-03-18"}}]}, "weather"),
+        ({"scenarios": [NOTHING, NOTHING]}, "scenarios.1.id: the id 'nothing' stands already in scenarios.0"),
+        ({"scenarios": [SWEEP, {"id": "many/000089"}]}, "scenarios.1.id: the id 'many/000089' stands already"),
         ({"scenarios": [GRID]}, "scenarios.0: Value error, a sweep stands for at most 10000000 scenarios"),
         ({"scenarios": [NOTHING, CIRCLE]}, "scenarios.1: Value error, names refer to each other in a circle"),
         ({"scenarios": [FALLING]}, "scenarios.0.sample.draw.f"),

@@ -98,14 +98,23 @@ def read_scenarios(*paths: Path | str) -> Scenarios:
             _take(path, document, lines, sources, problems)
             if len(problems) > MOST_PROBLEMS:
                 raise CityError(problems)
+    problems += _ids_twice(sources)
+    if problems:
+        raise CityError(problems)
+    return Scenarios(sources)
+
+
+def _ids_twice(sources: Sequence[Source]) -> Iterator[Problem]:
     seen: dict[str, Source] = {}
     for source in sources:
         if (first := seen.setdefault(source.entry.id, source)) is not source:
             what = f"the id {source.entry.id!r} stands already in {first.path.name}, line {first.line}"
-            problems.append(_problem(source.path, source.line, what, "id"))
-    if problems:
-        raise CityError(problems)
-    return Scenarios(sources)
+            yield _problem(source.path, source.line, what, "id")
+    for source in sources:
+        of = seen.get(source.entry.id.rpartition("/")[0])
+        if of is not None and isinstance(of.entry, Sweep) and of.entry.names(source.entry.id):
+            what = f"the id {source.entry.id!r} is one of the sweep's in {of.path.name}, line {of.line}"
+            yield _problem(source.path, source.line, what, "id")
 
 
 def _json_lines(path: Path, text: str, problems: list[Problem]) -> Iterator[tuple[Any, Lines]]:

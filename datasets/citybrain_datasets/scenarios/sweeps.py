@@ -149,6 +149,18 @@ class Sweep(Strict):
     def __len__(self) -> int:
         return self._count
 
+    def names(self, scenario: str) -> bool:
+        """Whether one of its scenarios has this id."""
+        sweep, _, number = scenario.rpartition("/")
+        return (
+            sweep == self.id
+            and number.isascii()
+            and number.isdigit()
+            and len(number) <= len(str(MOST))
+            and int(number) < len(self)
+            and f"{int(number):06d}" == number
+        )
+
     def document(self, index: int) -> dict[str, Any]:
         """Scenario ``index`` as a person would have written it."""
         if not 0 <= index < len(self):

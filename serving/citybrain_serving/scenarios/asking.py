@@ -49,6 +49,7 @@ class ScenariosBody(BaseModel):
 def read_scenarios_of(body: ScenariosBody) -> list[Scenario]:
     """Every scenario of a request, sweeps expanded. Raises :class:`BadScenario` with all that is wrong."""
     found: list[Scenario] = []
+    seen: dict[str, int] = {}
     errors: list[dict[str, str]] = []
     try:
         check_weights(body.weights)
@@ -61,13 +62,19 @@ def read_scenarios_of(body: ScenariosBody) -> list[Scenario]:
                 entry = Sweep.model_validate(document)
                 if len(found) + len(entry) > MOST:
                     raise BadScenario(f"more than {MOST} scenarios; use `citybrain score`")
-                found += list(entry)
+                made = list(entry)
             else:
-                found.append(Scenario.model_validate(document))
+                made = [Scenario.model_validate(document)]
         except ValidationError as error:
             errors += _told(error, number)
         except ValueError as error:
             errors.append({"where": f"scenarios.{number}", "what": str(error)})
+        else:
+            found += made
+            twice = next((s.id for s in made if seen.setdefault(s.id, number) != number), None)
+            if twice is not None:
+                what = f"the id {twice!r} stands already in scenarios.{seen[twice]}"
+                errors.append({"where": f"scenarios.{number}.id", "what": what})
     if errors:
         raise BadScenario("; ".join(f"{e['where']}: {e['what']}" for e in errors[:20]), {"errors": errors[:200]})
     return found
