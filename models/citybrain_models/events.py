@@ -6,12 +6,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from citybrain_datasets.features import Window
 from citybrain_datasets.task import Task
 
 CONGESTED_BELOW = 0.5
-"""Share of the free-flow speed under which a road counts as congested."""
+"""Share of the free-flow speed under which a road counts as congested where forecasts are scored, in benchmarks and by
+the gate. The service tells of problems at another limit on purpose, 0.4 of it, where the moderate congestion of
+GB/T 33171 begins: what somebody has to see to is rarer than what there is to foresee."""
 
 WITHIN_MINUTES = 60
 """How far ahead congestion is looked for."""
@@ -19,26 +22,34 @@ WITHIN_MINUTES = 60
 PM25_LIMITS = (35, 60, 115, 150, 250)
 """µg/m³, upper ends of the first five grades of HJ 633-2026, in force since 2026-03-01, applied to hourly means."""
 
+POLLUTED = 115
+"""The one of them above which the air is moderately polluted, from where the service warns."""
+
+ROUNDED = 0.5
+"""µg/m³ from a limit to what is above it: the standard rounds to a whole number first; above 115 begins at 115.5."""
+
 BINS = 10
 
 
-def probability_below(forecast: np.ndarray, levels: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """P(value ≤ limit), float64 ``[…]``, of quantiles ``[…, quantile]`` that rise, against ``limit […]``.
+def probability_below(forecast: np.ndarray, levels: ArrayLike, limit: ArrayLike) -> np.ndarray:
+    """P(value ≤ limit), float64 ``[…]``, of quantiles ``[…, quantile]`` that rise, against ``limit […]``; NaN for a
+    limit of NaN.
 
     Linear between the quantiles. Beyond the outer ones the tails are exponential, ``F(x) = τ₁ exp((x − q₁) f/τ₁)``
     with the density ``f`` of the outermost segment, so that the density is continuous and no event is ever called
     impossible; above, the mirror image.
     """
-    forecast = np.asarray(forecast, np.float64)
-    levels = np.asarray(levels, np.float64)
+    forecast, levels = np.asarray(forecast), np.asarray(levels, np.float64)
     limit = np.broadcast_to(np.asarray(limit, np.float64), forecast.shape[:-1])[..., None]
     low = ((forecast <= limit).sum(axis=-1, keepdims=True) - 1).clip(0, len(levels) - 2)
-    left, right = np.take_along_axis(forecast, low, axis=-1), np.take_along_axis(forecast, low + 1, axis=-1)
+    # A whole city's quantiles are not copied: four of each are enough as float64.
+    left, right = (np.take_along_axis(forecast, at, axis=-1).astype(np.float64) for at in (low, low + 1))
+    first, last = (forecast[..., at].astype(np.float64) for at in (slice(1), slice(-1, None)))
     density = (levels[low + 1] - levels[low]) / np.maximum(right - left, 1e-6)
     inside = levels[low] + (limit - left) * density
-    under = levels[0] * np.exp(np.minimum((limit - forecast[..., :1]) * density / levels[0], 0))
-    over = (1 - levels[-1]) * np.exp(np.minimum((forecast[..., -1:] - limit) * density / (1 - levels[-1]), 0))
-    chance = np.where(limit < forecast[..., :1], under, np.where(limit >= forecast[..., -1:], 1 - over, inside))
+    under = levels[0] * np.exp(np.minimum((limit - first) * density / levels[0], 0))
+    over = (1 - levels[-1]) * np.exp(np.minimum((last - limit) * density / (1 - levels[-1]), 0))
+    chance = np.where(limit < first, under, np.where(limit >= last, 1 - over, inside))
     return chance[..., 0]
 
 
@@ -153,11 +164,10 @@ class Events:
         return {}
 
     def _grades(self, forecast: np.ndarray, truth: np.ndarray) -> dict[str, Occasion]:
-        """The standard rounds a concentration to a whole number first: above 35 begins at 35.5."""
         known, whole = np.isfinite(truth), truth.round()
         found = {}
         for limit in PM25_LIMITS:
-            above = 1 - probability_below(forecast, self.levels, np.asarray(limit + 0.5))
+            above = 1 - probability_below(forecast, self.levels, limit + ROUNDED)
             found[f"PM2.5 above {limit}"] = Occasion(above, np.greater(whole, limit), known)
         return found
 

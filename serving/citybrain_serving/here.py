@@ -9,16 +9,17 @@ import pandas as pd
 
 from citybrain_datasets.geo import cell
 from citybrain_datasets.signals import NodeType
+from citybrain_models.events import POLLUTED, ROUNDED, probability_below
 from citybrain_serving.encoding import local_day, standard_of, utc
 from citybrain_serving.errors import BadSelection, UnknownPlace
 from citybrain_serving.features import plain
 from citybrain_serving.indices import air, traffic
-from citybrain_serving.indices.catalogue import INDICES, Index, indices_of, probability_below
+from citybrain_serving.indices.catalogue import INDICES, Index, indices_of
 from citybrain_serving.indices.current import BASES, Current, newest
 from citybrain_serving.indices.standards import hj_633
 from citybrain_serving.languages import AIR_ADVICE, Language, say
 from citybrain_serving.places import Places
-from citybrain_serving.problems.trouble import CONGESTED, POLLUTED
+from citybrain_serving.problems.trouble import CONGESTED
 from citybrain_serving.service import Service
 from citybrain_serving.snapshot import Forecast
 
@@ -159,7 +160,7 @@ def _warnings(service: Service, forecast: Forecast, row: int, language: Language
         limit = traffic.speed_at(CONGESTED, service.board.free_speeds[row])
         chance, key = probability_below(values, levels, limit), "congestion_ahead"
     elif forecast.task.target == "pm25":
-        chance, key = 1 - probability_below(values, levels, POLLUTED), "pollution_ahead"
+        chance, key = 1 - probability_below(values, levels, POLLUTED + ROUNDED), "pollution_ahead"
     else:
         return []
     worst = int(np.argmax(chance))

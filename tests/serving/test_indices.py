@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from citybrain_datasets.task import Task
 from citybrain_serving.indices import air, traffic
-from citybrain_serving.indices.catalogue import INDICES, applied, probability_below
+from citybrain_serving.indices.catalogue import INDICES, applied
 from citybrain_serving.indices.current import BASES, current
 from citybrain_serving.indices.standards import HJ_633_2012, HJ_633_2026
 from citybrain_serving.inputs import InputHealth
@@ -116,13 +116,6 @@ def test_every_traffic_index_falls_with_the_speed(values):
     for index in (i for i in INDICES.values() if i.signal == "speed"):
         assert index.falls
         assert (np.diff(index.compute(ordered, np.full(len(ordered), 60.0))) <= 1e-9).all()
-
-
-def test_probabilities_between_and_beyond_quantiles():
-    quantiles, levels = np.array([[10.0, 20.0, 30.0]]), (0.1, 0.5, 0.9)
-    below = [float(probability_below(quantiles, levels, t)[0]) for t in (5, 15, 20, 25, 31)]
-    assert below == pytest.approx([0.05, 0.3, 0.5, 0.7, 0.95])
-    assert probability_below(np.full((1, 3), 7.0), levels, 7.0)[0] == pytest.approx(0.05)
 
 
 def test_the_planning_time_is_the_travel_time_that_95_of_100_do_not_exceed():

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from citybrain_datasets.city import City
+from citybrain_datasets.features import Window
+from citybrain_models.events import Events
 from citybrain_serving.indices.air import aqi_cn, level
 from citybrain_serving.languages import AIR_ADVICE, summary
 from citybrain_serving.problems.causes import Causes, Scene
@@ -196,3 +198,26 @@ def test_a_cost_that_cannot_be_told_is_not_zero(warm, service, flow, length, uni
     assert found.unit == unit
     assert np.isfinite(found.cost).tolist() == known
     assert (found.cost[known] > 0).all()
+
+
+def test_a_problem_is_as_likely_as_the_event_that_benchmarks_score(warm, service):
+    """Chance and limit are those of :class:`~citybrain_models.events.Events`: above 115 begins at 115.5."""
+    forecast = service.snapshot.forecasts["pm25"]
+    spread = np.linspace(0.4, 2.2, len(forecast.task.quantiles)) * 100
+    near = replace(
+        forecast,
+        values=np.broadcast_to(spread, forecast.values.shape).astype(np.float32),
+        observed=np.array([115.4, 115.6, np.nan], np.float32),
+    )
+    found = trouble(near, pd.DataFrame(index=range(3)), np.full(6, 60.0))
+    truth = np.full((1, *near.values.shape[:2]), 100.0)
+    scored = Events(forecast.task).occasions(Window(pd.DatetimeIndex([NOON]), {}), near.values[None], truth)
+    np.testing.assert_array_equal(found.chance, scored["PM2.5 above 115"].probability[0])
+    assert found.now.tolist() == [False, True, False]
+
+
+def test_a_warning_has_the_probability_of_the_problem(jammed, service):
+    (spot, *_) = jammed.get("/v1/problems?task=congestion").json()["problems"]["congestion"]
+    place = jammed.get(f"/v1/at?lat={spot['lat']}&lon={spot['lon']}").json()
+    assert place["road"]["id"] == spot["id"]
+    assert any(f"{spot['probability']:.0%}" in warning for warning in place["warnings"])

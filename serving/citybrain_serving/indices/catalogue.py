@@ -165,20 +165,3 @@ def applied(index: Index, forecast: Forecast, free: np.ndarray, now: np.ndarray)
         values=np.ascontiguousarray(values, dtype=np.float32),
         observed=now.astype(np.float32),
     )
-
-
-def probability_below(values: np.ndarray, levels: tuple[float, ...], threshold: np.ndarray | float) -> np.ndarray:
-    """Probability that the outcome is below ``threshold``, from quantiles ``values [..., quantile]``.
-
-    Linear between quantiles; beyond the outermost one nothing is known, so 0 or 1 are never claimed: half of the
-    probability that lies outside is given.
-    """
-    limit = np.broadcast_to(np.asarray(threshold, float), values.shape[:-1])
-    share = np.asarray(levels)
-    above = (values < limit[..., None]).sum(axis=-1)
-    lower, upper = np.clip(above - 1, 0, None), np.clip(above, None, len(share) - 1)
-    low = np.take_along_axis(values, lower[..., None], -1)[..., 0]
-    high = np.take_along_axis(values, upper[..., None], -1)[..., 0]
-    part = np.where(high > low, (limit - low) / np.where(high > low, high - low, 1), 0)
-    inside = share[lower] + part * (share[upper] - share[lower])
-    return np.where(above == 0, share[0] / 2, np.where(above == len(share), (1 + share[-1]) / 2, inside))

@@ -8,16 +8,15 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
+from citybrain_models.events import POLLUTED, ROUNDED, probability_below
 from citybrain_serving.indices import traffic
-from citybrain_serving.indices.catalogue import probability_below
 from citybrain_serving.indices.standards import GBT_33171, Standard, hj_633
 from citybrain_serving.snapshot import Forecast
 
 CONGESTED = 6.0
-"""TPI from which a road is congested: moderately, by GB/T 33171-2016."""
-
-POLLUTED = 115.0
-"""PM2.5, µg/m³, above which the air is moderately polluted, by HJ 633 of 2012 and of 2026."""
+"""TPI from which a road is congested, moderately, by GB/T 33171-2016: below 0.4 of its free-flow speed. Benchmarks and
+the gate score the onset below half of it (:data:`citybrain_models.events.CONGESTED_BELOW`); the standard's limit is for
+problems and cases, which somebody has to see to."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,14 @@ def _congestion(forecast: Forecast, seen: np.ndarray, table: pd.DataFrame, free:
 
 
 def _pollution(forecast: Forecast, seen: np.ndarray, table: pd.DataFrame, standard: Standard) -> Trouble:
-    limit = np.full(len(table), POLLUTED)
-    chance = 1 - probability_below(forecast.values, forecast.task.quantiles, limit[:, None])
+    limit = np.full(len(table), float(POLLUTED))
+    chance = 1 - probability_below(forecast.values, forecast.task.quantiles, POLLUTED + ROUNDED)
     hours = forecast.task.step_minutes / 60
     above = _mean(np.maximum(forecast.values - POLLUTED, 0), forecast)
     cost, unit = (above * hours).sum(axis=1), "µg/m³·h"
     if "population" in table and np.isfinite(table["population"].to_numpy(float)).any():
         cost, unit = cost * table["population"].to_numpy(float), "person·µg/m³·h"
-    return Trouble(standard, limit, seen > limit, chance, cost, unit)
+    return Trouble(standard, limit, np.rint(seen) > limit, chance, cost, unit)
 
 
 def _mean(values: np.ndarray, forecast: Forecast) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from citybrain_datasets.city import City
 from citybrain_datasets.features import Window
 from citybrain_datasets.task import Task
-from citybrain_models.events import CONGESTED_BELOW, PM25_LIMITS
+from citybrain_models.events import CONGESTED_BELOW, PM25_LIMITS, ROUNDED
 from citybrain_training.events import free_speed
 from citybrain_training.node_groups import node_groups
 
@@ -85,7 +85,7 @@ def _regimes(task: Task, city: City) -> tuple[tuple[str, ...], np.ndarray]:
     if free is not None:
         return ("congested", "slow", "free"), free[:, None] * np.array([CONGESTED_BELOW, FREE_ABOVE])
     if task.target == "pm25":
-        limits = np.array(PM25_LIMITS) + 0.5  # the standard rounds to a whole number first
+        limits = np.array(PM25_LIMITS) + ROUNDED
         names = tuple(f"up to {limit} µg/m³" for limit in PM25_LIMITS)
         return (*names, f"above {PM25_LIMITS[-1]} µg/m³"), np.tile(limits, (count, 1))
     return ("measured",), np.zeros((count, 0))
