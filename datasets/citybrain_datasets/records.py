@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from typing import Any
 from citybrain_datasets.errors import ConfigError
 
 Record = dict[str, Any]
+
+CHANGED = "+"
+"""After a commit: files differed from it."""
 
 
 def read_records(path: Path, needed: Collection[str] = ("case", "subject", "metric", "value")) -> list[Record]:
@@ -70,13 +73,26 @@ def write_chapter(page: Path, name: str, command: str, text: str) -> None:
     write_atomically(page, f"{before}{begin}\n{text}\n{end}\n" + (f"\n{rest}" if rest else ""))
 
 
+def uncommitted(records: Sequence[Record]) -> list[str]:
+    """Lines of Markdown that say what was measured on code that no commit holds; none where every commit does."""
+    changed: dict[str, dict[str, None]] = {}
+    for record in records:
+        commit = str(record.get("commit", ""))
+        if commit.endswith(CHANGED):
+            changed.setdefault(commit.removesuffix(CHANGED), {})[record["case"]] = None
+    if not changed:
+        return []
+    told = "; ".join(f"{', '.join(cases)} on `{commit}` and changes to it" for commit, cases in changed.items())
+    return ["", f"Measured on uncommitted code, which cannot be had again: {told}."]
+
+
 def circumstances() -> dict[str, str]:
     """Commit, machine and date of a run."""
     return {"commit": _commit(), "machine": _machine(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def _commit() -> str:
-    """The checkout's commit, ``+`` where files differ from it, ``unknown`` outside a checkout."""
+    """The checkout's commit, :data:`CHANGED` where files differ from it, ``unknown`` outside a checkout."""
     try:
         # The rooms stand side by side: what differs in any of them is not what the commit says was measured.
         options: dict[str, Any] = {"cwd": Path(__file__).parents[2], "capture_output": True, "text": True}
@@ -84,7 +100,7 @@ def _commit() -> str:
         commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **options).stdout.strip()
         rooms = ("datasets", "models", "training", "serving")
         changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no", "--", *rooms], **options)
-        return commit + ("+" if changed.stdout.strip() else "")
+        return commit + (CHANGED if changed.stdout.strip() else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 

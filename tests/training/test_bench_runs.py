@@ -222,6 +222,20 @@ def test_the_page_is_generated_between_its_marks_and_nowhere_else(runs: list[dic
     assert page.read_text() == text
 
 
+def test_what_was_measured_again_is_marked_and_so_is_uncommitted_code(runs: list[dict], tmp_path: Path) -> None:
+    then = [{**run, "date": "2026-01-01T00:00:00+00:00", "commit": "0123456789ab+"} for run in runs]
+    for name, these in (("first-run", then), ("accuracy", runs)):
+        merge(tmp_path / f"{name}.json", flat_records(these))
+    app = typer.Typer()
+    app.command()(bench)
+    arguments = ["--page", "--out", str(tmp_path), "--docs", str(tmp_path / "page.md")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    earlier, _, later = (tmp_path / "page.md").read_text().partition("<!-- first-run: end -->")
+    for told in ("**Superseded**: measured again in the chapter of", "small on `0123456789ab` and changes"):
+        assert told in earlier
+        assert told not in later
+
+
 def test_what_a_part_brings_is_told_in_percent_with_its_interval_and_left_empty_elsewhere(runs: list[dict]) -> None:
     ours = [run for run in runs if run["subject"] == "citynet"]
     worse = [copy.deepcopy(run) | {"subject": "citynet-no-graph"} for run in ours]

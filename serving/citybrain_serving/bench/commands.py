@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from citybrain_datasets.chapter import SERVING
 from citybrain_datasets.errors import ConfigError
 from citybrain_models.bundle import Bundle
 from citybrain_serving.bench.records import Notebook
@@ -33,6 +34,9 @@ def bench_serving(
     bundle: Annotated[Path, typer.Argument(help="a forecast of congestion from roads, as `citybrain demo` leaves one")],
     topics: Annotated[str, typer.Option(help=f"of {', '.join(TOPICS)}")] = ",".join(TOPICS),
     out: Annotated[Path, typer.Option(help="file of records")] = Path("benchmarks/serving.json"),
+    docs: Annotated[Path, typer.Option(help="page whose chapter on the service is written")] = Path(
+        "docs/benchmarks.md"
+    ),
     work: Annotated[Path | None, typer.Option(help="folder for stores and logs, a temporary one by default")] = None,
 ) -> None:
     """Measure the service with real servers and a load generator, each in a process of its own.
@@ -50,4 +54,5 @@ def bench_serving(
             book = Notebook(out, f"citybrain bench-serving BUNDLE --topics {name}", typer.echo)
             measure(book, read, Path(folder))
             book.write()
+    SERVING.write(out, docs)
     typer.echo(out)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from citybrain_datasets.chapter import SCORING
 from citybrain_datasets.errors import ConfigError
 from citybrain_serving.bench.records import Notebook
 from citybrain_serving.bench.scenarios import Bench
@@ -26,6 +27,7 @@ def bench_scoring(
     scenarios: Annotated[Path, typer.Option(help="file of the scenarios that are verified")] = Path(
         "docs/scenarios-example.yaml"
     ),
+    docs: Annotated[Path, typer.Option(help="page whose chapter on scoring is written")] = Path("docs/benchmarks.md"),
 ) -> None:
     """Measure how fast scenarios are scored, and how well the best of them hold before SUMO."""
     chosen = parts.split(",")
@@ -45,4 +47,5 @@ def bench_scoring(
     for name in chosen:
         measures[name]()
         notebook.write()
+    SCORING.write(out, docs)
     typer.echo(out)

@@ -34,19 +34,26 @@ def bench(
         bool, typer.Option("--finished", help="write the table of what is finished and run nothing")
     ] = False,
     again: Annotated[str, typer.Option(help="subjects to run anew though finished, after their code changed")] = "",
+    page: Annotated[
+        bool, typer.Option("--page", help="write the whole page anew from all files of records and run nothing")
+    ] = False,
 ) -> None:
     """Run our models and others on the same windows, and write the table of what came out.
 
     Stop it at any time with Ctrl-C: the same command goes on after the last finished run.
     """
+    from citybrain_training.bench.page import write_comparison, write_page
     from citybrain_training.bench.plots import draw
     from citybrain_training.bench.results import flat_records, merge
     from citybrain_training.bench.runner import Plan, run_plan
-    from citybrain_training.bench.table import write_table
     from citybrain_training.peers.peer import Budget
 
     if finished and again:
         raise ConfigError("--finished runs nothing; --again asks for runs")
+    if page:
+        write_page(out, docs)
+        console.print(f"wrote {docs}")
+        return
     plan = Plan(
         cases=chosen_cases(_names(cases)),
         subjects=chosen(_names(subjects)),
@@ -63,9 +70,9 @@ def bench(
         console.print("stopped; the same command goes on after the last finished run")
         raise typer.Exit(130) from None
     if runs:
-        records = merge(out / f"{name}.json", flat_records(runs))
+        merge(out / f"{name}.json", flat_records(runs))
         draw(runs, out / "plots" / name)
-        write_table(docs, name, records, sorted((out / "plots" / name).glob("*.png")))
+        write_comparison(out, docs, name)
         console.print(f"wrote {out / f'{name}.json'} and {docs}")
     for failure in failures:
         console.print(f"failed: {failure.case}, {failure.subject}, seed {failure.seed}: {failure.reason}")

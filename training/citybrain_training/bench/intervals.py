@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import typer
 
-from citybrain_datasets.records import Record, circumstances, merge_records, write_chapter
+from citybrain_datasets.records import Record, circumstances, merge_records, uncommitted, write_chapter
 from citybrain_datasets.signals import KINDS
 from citybrain_models.bundle import Bundle
 from citybrain_models.calibration import PARTS, Calibration, parts_of_day
@@ -121,7 +121,7 @@ def bench_intervals(
     typer.echo(out)
 
 
-def markdown(records: list[Record]) -> str:
+def markdown(records: Sequence[Record]) -> str:
     """The chapter of ``docs/benchmarks.md``: a row for each case and way."""
     lines = [
         "## Intervals",
@@ -143,4 +143,4 @@ def markdown(records: list[Record]) -> str:
         cells = [shares[0], f"{shares[1]} and {shares[2]}", f"{100 * value['groups_as_promised']:.0f} %"]
         cells += [f"{value['width']:.3g} {unit}", f"{value['pinball']:.4g}"]
         lines.append("| " + " | ".join([case, way, *cells]) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *uncommitted(records)])

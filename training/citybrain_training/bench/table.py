@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from citybrain_datasets.records import Record, write_chapter
+from citybrain_datasets.records import Record, uncommitted, write_chapter
 from citybrain_training.bench.cases import CASES
 from citybrain_training.bench.learning import YARDSTICK
 from citybrain_training.bench.parts import markdown as what_parts_bring
@@ -23,14 +23,20 @@ Values = dict[tuple[str, str], list[float]]
 """Values over the seeds by metric and horizon."""
 
 
-def write_table(path: Path, name: str, records: Sequence[Record], plots: Sequence[Path] = ()) -> None:
-    """Writes the chapter of the page that tells the file of records ``name``; the rest of the page stays."""
+def write_table(
+    path: Path, name: str, records: Sequence[Record], plots: Sequence[Path] = (), newer: Sequence[Record] = ()
+) -> None:
+    """Writes the chapter of the page that tells the file of records ``name``; the rest of the page stays. Cases that
+    ``newer`` records measured later are said to be superseded."""
     links = {plot.stem: Path(os.path.relpath(plot, path.parent)).as_posix() for plot in plots}
-    write_chapter(path, name, f"citybrain bench --name {name}", markdown(name, records, links))
+    write_chapter(path, name, f"citybrain bench --name {name}", markdown(name, records, links, newer))
 
 
-def markdown(name: str, records: Sequence[Record], plots: Mapping[str, str] | None = None) -> str:
-    """The chapter: a table a case, ours against the best peer, events, and ``plots``, links by name."""
+def markdown(
+    name: str, records: Sequence[Record], plots: Mapping[str, str] | None = None, newer: Sequence[Record] = ()
+) -> str:
+    """The chapter: a table a case, ours against the best peer, events, and ``plots``, links by name; what ``newer``
+    records measured again is marked."""
     by_case: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_case[record["case"]].append(record)
@@ -47,7 +53,7 @@ def markdown(name: str, records: Sequence[Record], plots: Mapping[str, str] | No
         lines, ratio = _case(
             case, by_case[case], {name: link for name, link in (plots or {}).items() if name.startswith(f"{case}-")}
         )
-        parts += ["", *lines]
+        parts += ["", lines[0], *_superseded(by_case[case], newer), *lines[1:], *uncommitted(by_case[case])]
         if ratio is not None and case in CASES and CASES[case].city != "embedded":
             ratios[CASES[case].task].append(ratio)
     for task, found in ratios.items():
@@ -55,6 +61,17 @@ def markdown(name: str, records: Sequence[Record], plots: Mapping[str, str] | No
         mae, pinball = np.mean(found, axis=0)
         parts += ["", f"{over}: our mean MAE is {mae:.3f} of the best peer's, our pinball loss {pinball:.3f}."]
     return "\n".join([*parts, *what_parts_bring(records)])
+
+
+def _superseded(records: Sequence[Record], newer: Sequence[Record]) -> list[str]:
+    """Says that our network was measured on the same case again, where it was and later."""
+    ours = [r["date"] for r in records if r["subject"] == OURS]
+    again = [r["date"] for r in newer if r["subject"] == OURS and r["case"] == records[0]["case"]]
+    if not (ours and again and max(ours) < min(again)):
+        return []
+    then, since = max(ours)[:16], min(again)[:16]
+    told = f"measured again in the chapter of `accuracy.json` (from {since} UTC on; here until {then})"
+    return ["", f"**Superseded**: {told}, with later code, baselines and budgets. This is what was found then."]
 
 
 def _case(

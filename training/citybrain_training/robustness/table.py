@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from citybrain_datasets.records import Record
+from citybrain_datasets.records import Record, uncommitted
 
 OURS, NEAREST = "citynet", "nearest sensors"
 UNSEEN = "sensors never seen"
@@ -58,7 +58,8 @@ def _case(case: str, records: Sequence[Record]) -> list[str]:
         lines.append(_row([scenario, part, *cells, "" if covered is None else f"{100 * covered:.1f} %"]))
     if (UNSEEN, "hit") in rows:
         lines += ["", *_unseen([record for record in mae if record["scenario"] == UNSEEN])]
-    return [*lines, "", f"Measured: {'; '.join(dict.fromkeys(record['note'] for record in records))}."]
+    measured = "; ".join(dict.fromkeys(record["note"] for record in records))
+    return [*lines, "", f"Measured: {measured}.", *uncommitted(records)]
 
 
 def _unseen(records: Sequence[Record]) -> list[str]:

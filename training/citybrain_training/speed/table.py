@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from citybrain_datasets.records import Record
+from citybrain_datasets.records import Record, uncommitted
 
 BESIDE = ("runtime_ms", "torch_ms", "torch_over_runtime", "torch_as_exported_ms")
 
@@ -58,4 +58,4 @@ def markdown(records: Sequence[Record]) -> str:
         for name in ("inference", "training step")
         if (name, "exponent") in value
     ]
-    return "\n".join([*lines, "", f"Exponent of time over size: {', '.join(grown)}."])
+    return "\n".join([*lines, "", f"Exponent of time over size: {', '.join(grown)}.", *uncommitted(records)])

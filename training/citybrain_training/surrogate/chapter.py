@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from citybrain_datasets.records import Record
+from citybrain_datasets.records import Record, uncommitted
 
 SHOWN = {
     "delay_veh_h": "delay", "tpi": "TPI", "travelled_veh_km": "distance driven", "emission_kg": "emission",
@@ -38,6 +38,7 @@ def markdown(records: Sequence[Record]) -> str:
                     subjects[record["subject"]][outcome] = record["value"]
             if subjects:
                 lines += ["", f"{title[0].upper()}{title[1:]}:", "", *_table(subjects, metric == "coverage")]
+        lines += uncommitted(mine)
     return "\n".join(lines)
 
 
