@@ -325,6 +325,9 @@ def test_weather_that_is_not_on_record_is_told_with_file_line_and_field(city: Ci
     with pytest.raises(CityError, match=r"s.yaml, line \d+, weather: 2031-01-01 is not on record; .*scenario "):
         check_weather(asked, city, Window())
     check_weather(read_scenarios(write(tmp_path, GOOD)), city, Window())
+    many = read_scenarios(write(tmp_path, GOOD.replace("case: 2025-03-20", "ensemble: 1000")))
+    with pytest.raises(CityError, match=r"line 8, weather: an ensemble of 1000 days, where only \d+ are on record"):
+        check_weather(many, city, Window())
     check_weather(asked, city.replace(signals={}), Window())
 
 

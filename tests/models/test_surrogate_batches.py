@@ -15,7 +15,7 @@ from citybrain_datasets.scenarios.actions import WARM_UP, compile_actions
 from citybrain_datasets.scenarios.air import AirStep, Composition
 from citybrain_datasets.scenarios.breathing import Breathing
 from citybrain_datasets.scenarios.geography import place_of
-from citybrain_datasets.scenarios.language import Scenario
+from citybrain_datasets.scenarios.language import Scenario, Weather
 from citybrain_datasets.scenarios.mixed import random_scenario
 from citybrain_datasets.scenarios.outcomes import OUTCOMES, air_outcomes, traffic_outcomes
 from citybrain_models.surrogate.bundle import SurrogateBundle
@@ -70,6 +70,21 @@ def test_many_batches_are_scored_as_each_alone() -> None:
         assert np.array_equal(column, np.concatenate([p.columns[name] for p in parts]))
     assert together.outside == [why for p in parts for why in p.outside]
     assert scorer()([]).grade == []
+
+
+def test_of_many_weathers_a_batch_is_remembered_and_each_is_made_once() -> None:
+    bundle, made = scorer().bundle, []
+
+    def step(weather: Weather) -> AirStep:
+        made.append(weather)
+        return scorer().air[USUAL_WEATHER]
+
+    several = Scorer(bundle, weather=step)
+    days = [{**COAL, "weather": {"ensemble": 8, "seed": seed}} for seed in range(1, BATCH + 5)]
+    found = several([Scenario.model_validate(day) for day in days])
+    assert len(made) == len(set(made)) == len(days)
+    assert len(several._breathing) == len(several._usual) == len(several._units) == BATCH
+    assert len(set(found.columns["pm25_people_change"])) == 1
 
 
 def test_an_error_in_a_later_batch_is_told() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError, Problem
 from citybrain_datasets.scenarios.actions import Window
-from citybrain_datasets.scenarios.language import Demand, Scenario, Weather
+from citybrain_datasets.scenarios.language import USUAL_DAYS, Demand, Scenario, Weather
 from citybrain_datasets.scenarios.reading import MOST_PROBLEMS, Scenarios, Source
 from citybrain_datasets.scenarios.resolve import Places
 from citybrain_datasets.scenarios.weather import has_weather, weather_hours
@@ -80,10 +80,13 @@ def no_purposes(city: City) -> str:
 def _missing(city: City, weather: Weather, window: Window) -> str:
     """What a city lacks of a weather, empty where nothing."""
     try:
-        weather_hours(city, weather, window)
+        days = len(weather_hours(city, weather, window).wind_speed)
     except CityError as error:
         return "; ".join(problem.what for problem in error.problems)
-    return ""
+    # Nobody asked for the number of days that is taken where none is named.
+    if weather.ensemble in (None, USUAL_DAYS) or weather.ensemble <= days:
+        return ""
+    return f"an ensemble of {weather.ensemble} days, where only {days} are on record"
 
 
 def variants(scenarios: Scenarios) -> Iterator[tuple[Source, str, Scenario]]:

@@ -196,6 +196,10 @@ AIR_LEVERS = ("coal", "vehicles", "industry", "dust", "regional")
 """Levers that leave the traffic as it is."""
 
 
+USUAL_DAYS = 8
+"""Days of the ensemble that a scenario is judged in if it names no weather; all there are, where there are fewer."""
+
+
 class Weather(Strict):
     """The weather a scenario is judged in; one of three, of the city's own record.
 
@@ -222,7 +226,7 @@ class Scenario(Strict):
     id: Annotated[str, Field(pattern=r"^[^\s$][^\n$]*$", max_length=200)]
     title: str = ""
     measures: tuple[Measure, ...] = ()
-    weather: Weather = Weather(ensemble=8)
+    weather: Weather = Weather(ensemble=USUAL_DAYS)
 
     @property
     def cost(self) -> float | None:

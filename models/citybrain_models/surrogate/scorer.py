@@ -24,6 +24,8 @@ from citybrain_models.surrogate.unsure import AIR, units, widths
 BATCH = 32
 """Scenarios in one call of the network. Fixed: another batch may round differently in the last digit."""
 USUAL_WEATHER = Weather(ensemble=8)
+_MOST_WEATHERS = BATCH
+"""Weathers remembered, of several megabytes each; fewer than a batch may name would be made again and again."""
 
 
 @dataclass(frozen=True)
@@ -190,15 +192,20 @@ class Scorer:
         return self._units[weather]
 
     def _air(self, weather: Weather) -> Breathing:
-        if weather not in self._breathing:
-            if weather not in self.air:
-                if self._weather is None:
-                    raise SurrogateError(
-                        f"the surrogate holds no weather but the usual; {_told(weather)} needs the city"
-                    )
-                self.air[weather] = self._weather(weather)
-            self._breathing[weather] = Breathing(self.air[weather], self.place)
-        return self._breathing[weather]
+        found = self._breathing.pop(weather, None) or Breathing(self._step(weather), self.place)
+        self._breathing[weather] = found  # the last one asked for stands last
+        if len(self._breathing) > _MOST_WEATHERS:
+            oldest = next(iter(self._breathing))
+            for known in (self._breathing, self._usual, self._units):
+                known.pop(oldest, None)
+        return found
+
+    def _step(self, weather: Weather) -> AirStep:
+        if weather in self.air:
+            return self.air[weather]
+        if self._weather is None:
+            raise SurrogateError(f"the surrogate holds no weather but the usual; {_told(weather)} needs the city")
+        return self._weather(weather)
 
     def _columns(self, name: str, value: np.ndarray, change: np.ndarray, width: np.ndarray) -> dict[str, np.ndarray]:
         margin = self.bundle.margins[name] * width
