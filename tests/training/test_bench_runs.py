@@ -259,7 +259,7 @@ def test_what_a_part_brings_is_told_in_percent_with_its_interval_and_left_empty_
 def test_groups_of_hours_nodes_and_regimes_hold_every_outcome_and_are_told(runs: list[dict]) -> None:
     run = next(run for run in runs if run["subject"] == "citynet")
     mean = run["scores"]["mean"]
-    for kind in ("part of the day", "nodes", "regime"):
+    for kind in ("part of the day", "hour", "nodes", "regime"):
         groups = {name: g for name, g in run["groups"][kind].items() if kind != "nodes" or name.startswith("quarter=")}
         count = [group["count"] for group in groups.values()]
         assert sum(count) == sum(count for _, count in run["days"].values())
@@ -269,9 +269,17 @@ def test_groups_of_hours_nodes_and_regimes_hold_every_outcome_and_are_told(runs:
     assert {"congested", "slow", "free"} >= set(run["groups"]["regime"]) - {"not measured"}
     text = markdown("accuracy", flat_records(runs))
     assert "| regime | free |" in text
+    assert "| hour | 07–08 |" in text
+    assert text.count(" | as calibrated | ") == text.count(" | learning | ") == len(run["leads"])
+    assert "Not kept by these runs" not in text
     assert "Our worst group of nodes: " in text
+    for run in runs:  # as runs were that earlier releases finished
+        run["groups"].pop("hour")
+        (run["online"] or {}).pop("by_lead", None)
+    text = markdown("accuracy", flat_records(runs))
+    assert "coverage of a whole lead while learning; scores by hour of the day." in text
     for run in runs:
-        del run["groups"]  # as runs were that an earlier release finished
+        del run["groups"]
     assert "| regime |" not in markdown("accuracy", flat_records(runs))
 
 

@@ -14,6 +14,7 @@ from citybrain_training.events import free_speed
 from citybrain_training.node_groups import node_groups
 
 PARTS_OF_DAY = ("00–06", "06–12", "12–18", "18–24")
+HOURS = tuple(f"{hour:02d}–{hour + 1:02d}" for hour in range(24))
 
 FREE_ABOVE = 0.8
 """Share of the free-flow speed above which a road counts as free."""
@@ -33,13 +34,13 @@ class Groups:
         self.nodes = node_groups(city.nodes[task.node])
         self.names, self._edges = _regimes(task, city)
         width = len(MEASURES) + 1
-        self._by_part = np.zeros((width, len(PARTS_OF_DAY)))
+        self._by_hour = np.zeros((width, len(HOURS)))
         self._by_node = np.zeros((width, len(city.ids(task.node))))
         self._by_regime = np.zeros((width, len(self.names) + 1))
 
-    def add(self, window: Window, forecast: np.ndarray, truth: np.ndarray, quarter: np.ndarray) -> None:
+    def add(self, window: Window, forecast: np.ndarray, truth: np.ndarray, hour: np.ndarray) -> None:
         """``forecast [batch, node, horizon, quantile]`` and ``truth [batch, node, horizon]`` in the target's unit,
-        ``quarter [batch, horizon]`` of the local day."""
+        ``hour [batch, horizon]`` of the local day."""
         known, levels = np.isfinite(truth), np.asarray(self.task.quantiles)
         error = np.where(known[..., None], forecast - np.where(known, truth, 0)[..., None], 0).astype(np.float64)
         sums = np.stack([
@@ -55,17 +56,20 @@ class Groups:
         regime = (now[..., None] >= self._edges).sum(axis=-1)
         regime = np.where(np.isfinite(now) & np.isfinite(self._edges).all(axis=-1), regime, len(self.names))
         for total, parts, ids in (
-            (self._by_part, by_window, quarter),
+            (self._by_hour, by_window, hour),
             (self._by_regime, by_place, regime),
         ):
             for measure, values in enumerate(parts):
                 total[measure] += np.bincount(ids.ravel(), values.ravel(), total.shape[1])
 
     def table(self) -> Table:
-        """Means by kind (``part of the day``, ``nodes``, ``regime``) and group; of groups with an outcome alone."""
+        """Means by kind (``part of the day``, ``hour``, ``nodes``, ``regime``) and group; of groups with an outcome
+        alone."""
+        by_part = self._by_hour.reshape(len(self._by_hour), len(PARTS_OF_DAY), -1).sum(axis=-1)
         by_group = {name: self._by_node[:, rows].sum(axis=1) for name, rows in self.nodes.items()}
         kinds: dict[str, Iterator[tuple[str, np.ndarray]]] = {
-            "part of the day": zip(PARTS_OF_DAY, self._by_part.T, strict=True),
+            "part of the day": zip(PARTS_OF_DAY, by_part.T, strict=True),
+            "hour": zip(HOURS, self._by_hour.T, strict=True),
             "nodes": iter(by_group.items()),
             "regime": zip((*self.names, "not measured"), self._by_regime.T, strict=True),
         }

@@ -50,6 +50,7 @@ def _of_run(run: Record) -> list[Record]:
     for metric in ("coverage", "width", "pinball") if online else ():
         value, unit = online["scores"][metric], UNITS.get(metric, str(run["unit"]))
         found.append(record(f"online_{metric}", value, unit, "mean"))
+    found += [record(*row) for row in _by_lead(run)]
     # Runs that were finished before groups were told apart have none.
     for kind, groups in run.get("groups", {}).items():
         for group, means in groups.items():
@@ -67,6 +68,18 @@ def _groups(run: Record) -> Iterator[tuple[str, float, float]]:
         if table:
             shares = [share for parts in table.values() for share in parts.values()]
             yield name, min(shares), max(shares)
+
+
+def _by_lead(run: Record) -> Iterator[tuple[str, float, str, str]]:
+    """Of ours, coverage by lead and part of the day, as calibrated and learning online, and what else learning came to
+    at each lead, where the run kept it."""
+    online: Record = run.get("online") or {}
+    for lead in run["leads"] if run["subject"] == OURS else ():
+        for name, table in (("", run["coverage"]), ("online_", online.get("coverage", {}))):
+            for part, share in table.get(lead, {}).items():
+                yield f"{name}coverage: part of the day: {part}", share, "1", lead
+        for metric in ("coverage", "width", "pinball") if "by_lead" in online else ():
+            yield f"online_{metric}", online["by_lead"][lead][metric], UNITS.get(metric, str(run["unit"])), lead
 
 
 def _note(run: Record) -> str:

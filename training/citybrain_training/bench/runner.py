@@ -108,11 +108,12 @@ def run_one(
     peer = subject.make()
     cost = peer.fit(preparation, budget)
     result = score_test(peer, preparation, case, learnt_dependence(peer, preparation))
-    online = None
+    online: Record | None = None
     if isinstance(peer, LearnsOnline):
         # The medians are the same; only what the intervals came to is kept.
         learnt = score_test(peer.online(preparation.source), preparation, case)
-        online = {"scores": learnt.scores["mean"], "coverage": learnt.coverage, "groups": learnt.groups}
+        online = {"scores": learnt.scores["mean"], "by_lead": learnt.scores}
+        online |= {"coverage": learnt.coverage, "groups": learnt.groups}
     task = preparation.task
     return {
         "case": case_name,

@@ -53,9 +53,9 @@ def score_test(
         events.add(window, forecast, truth)
         scores.add(forecast / case.per, truth / case.per)
         _add_days(days, issues.tz_convert(city.timezone), np.abs(forecast[..., task.median] - truth) / case.per)
-        quarter = quarters(source, issues, city.timezone)
-        add_groups(inside, count, forecast, truth, quarter)
-        groups.add(window, forecast, truth, quarter)
+        hour = hours(source, issues, city.timezone)
+        add_groups(inside, count, forecast, truth, _quarter(hour))
+        groups.add(window, forecast, truth, hour)
     return Result(
         scores=scores.table(),
         days=days,
@@ -81,11 +81,19 @@ def _add_days(days: dict[str, list[float]], local: pd.DatetimeIndex, error: np.n
 
 def quarters(source: WindowSource, issues: pd.DatetimeIndex, timezone: str) -> np.ndarray:
     """Quarter of the local day, int ``[batch, horizon]``, in which each forecast step falls."""
+    return _quarter(hours(source, issues, timezone))
+
+
+def _quarter(hour: np.ndarray) -> np.ndarray:
+    return hour * len(PARTS_OF_DAY) // 24
+
+
+def hours(source: WindowSource, issues: pd.DatetimeIndex, timezone: str) -> np.ndarray:
+    """Hour of the local day, int ``[batch, horizon]``, in which each forecast step falls."""
     task = source.task
     leads = np.arange(1, task.horizon + 1) * task.step.to_numpy()
     ticks = pd.DatetimeIndex((issues.tz_convert(None).to_numpy()[:, None] + leads).ravel(), tz="UTC")
-    hours = np.asarray(ticks.tz_convert(timezone).hour)
-    return (hours * len(PARTS_OF_DAY) // 24).reshape(len(issues), task.horizon)
+    return np.asarray(ticks.tz_convert(timezone).hour).reshape(len(issues), task.horizon)
 
 
 def add_groups(

@@ -11,6 +11,7 @@ import numpy as np
 
 from citybrain_datasets.records import Record, uncommitted, write_chapter
 from citybrain_training.bench.cases import CASES
+from citybrain_training.bench.groups import PARTS_OF_DAY
 from citybrain_training.bench.learning import YARDSTICK
 from citybrain_training.bench.parts import markdown as what_parts_bring
 from citybrain_training.peers.registry import FORESEEING, OURS, SUBJECTS
@@ -104,7 +105,8 @@ def _case(
         lines += _against_best(records, values, FORESEEING)[0]
     lines += ["", "Notes: " + "; ".join(f"({number}) {note}" for note, number in notes.items()) + "."]
     difference, ratio = _against_best(records, values, OURS)
-    lines += [*difference, *_learning(values), *_groups(values), *_apart(values, order), *_events(values, order)]
+    lines += [*difference, *_learning(values), *_groups(values), *_by_lead(values, leads)]
+    lines += [*_apart(values, order), *_events(values, order)]
     for name, link in plots.items():
         lines += ["", f"![{name}]({link})"]
     return lines, ratio
@@ -191,10 +193,37 @@ def _groups(values: dict[str, Values]) -> list[str]:
     return ["", "Our intervals:", "", *lines]
 
 
+def _by_lead(values: dict[str, Values], leads: Sequence[str]) -> list[str]:
+    """Our intervals by horizon, over the day and in its parts, and what the runs did not keep."""
+    own = values.get(OURS, {})
+    parts = [f"coverage: part of the day: {part}" for part in PARTS_OF_DAY]
+    if not any((part, lead) in own for part in parts for lead in leads):
+        return []
+    head = ["lead", "intervals", "pinball", "width", "coverage", *PARTS_OF_DAY]
+    lines = ["", "Our intervals by lead, and their coverage by lead and part of the day:", "", *_head(head, 2)]
+    for lead in (lead for lead in leads if lead != "mean"):
+        for name, said in (("", "as calibrated"), ("online_", "learning")):
+            cells = [_number(own[key]) if (key := (f"{name}{m}", lead)) in own else "" for m in ("pinball", "width")]
+            cells += [_percent(own.get((f"{name}{metric}", lead))) for metric in ("coverage", *parts)]
+            lines.append(_row([lead, said, *cells]))
+    missing = []
+    if ("online_coverage", leads[0]) not in own:
+        missing.append("pinball loss, width and coverage of a whole lead while learning")
+    if not any(metric.startswith("coverage: hour: ") for metric, _ in own):
+        missing.append("scores by hour of the day")
+    if missing:
+        lines += ["", f"Not kept by these runs, which were finished before: {'; '.join(missing)}."]
+    return lines
+
+
+def _percent(shares: Sequence[float] | None) -> str:
+    return f"{100 * np.mean(shares):.1f} %" if shares else ""
+
+
 def _apart(values: dict[str, Values], order: Sequence[str]) -> list[str]:
     """Ours by part of the day, group of nodes and regime, beside the peer with the least mean error."""
     own = values.get(OURS, {})
-    groups = [metric.removeprefix("coverage: ") for metric, _ in own if metric.startswith("coverage: ")]
+    groups = [m.removeprefix("coverage: ") for m, horizon in own if m.startswith("coverage: ") and horizon == "mean"]
     if not groups:
         return []
     peers = [name for name in order if name in SUBJECTS and not (SUBJECTS[name].ours or SUBJECTS[name].foresight)]
