@@ -208,8 +208,9 @@ def test_a_problem_is_as_likely_as_the_event_that_benchmarks_score(warm, service
         forecast,
         values=np.broadcast_to(spread, forecast.values.shape).astype(np.float32),
         observed=np.array([115.4, 115.6, np.nan], np.float32),
+        observed_age=np.array([0, 0, np.nan], np.float32),
     )
-    found = trouble(near, pd.DataFrame(index=range(3)), np.full(6, 60.0))
+    found = trouble(near, pd.DataFrame(index=range(3)), np.full(6, 60.0), 3, date(2026, 3, 17))
     truth = np.full((1, *near.values.shape[:2]), 100.0)
     scored = Events(forecast.task).occasions(Window(pd.DatetimeIndex([NOON]), {}), near.values[None], truth)
     np.testing.assert_array_equal(found.chance, scored["PM2.5 above 115"].probability[0])
