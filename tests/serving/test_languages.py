@@ -73,8 +73,10 @@ def _skeletons(node: ast.AST | None) -> list[str]:
 
 
 def test_every_message_is_known_in_chinese():
-    told = [*said(), *said_of_scenarios()]  # NAME=NUMBER is how weights are written on a command line
-    missing = [(file, text) for file, text in told if text not in skeletons() and "NAME=NUMBER" not in text]
+    told = [*said(), *said_of_scenarios()]
+    worded = [(file, text) for file, text in told if any(map(str.isalpha, text.replace("{}", "")))]
+    # NAME=NUMBER is how weights are written on a command line.
+    missing = [(file, text) for file, text in worded if text not in skeletons() and "NAME=NUMBER" not in text]
     assert not missing
     assert {"combination", *reach._NAMES} <= skeletons()
 
