@@ -255,6 +255,30 @@ def serving(service: Service, lifespan: Literal["on", "off"] = "on") -> Iterator
             thread.join()
 
 
+class MovedClock:
+    """A clock that stands at ``time`` until a test moves it."""
+
+    time: pd.Timestamp
+
+    def now(self) -> pd.Timestamp:
+        return self.time
+
+    def seconds(self) -> float:
+        return self.time.timestamp()
+
+    def latest(self) -> None:
+        return None
+
+    def refresh(self) -> None:
+        pass
+
+
+@pytest.fixture
+def clock() -> MovedClock:
+    """A clock whose time the test sets."""
+    return MovedClock()
+
+
 @pytest.fixture
 def live() -> Callable[..., AbstractContextManager[str]]:
     return serving

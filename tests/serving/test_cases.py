@@ -499,26 +499,8 @@ def test_trouble_that_lasts_opens_a_case_by_itself(warm, service):
     assert case["problem"]["now"]
 
 
-class Moved:
-    """A clock that a test moves."""
-
-    time = pd.Timestamp("2026-03-16T12:00:05Z")
-
-    def now(self) -> pd.Timestamp:
-        return self.time
-
-    def seconds(self) -> float:
-        return self.time.timestamp()
-
-    def latest(self) -> None:
-        return None
-
-    def refresh(self) -> None:
-        pass
-
-
-def test_while_nothing_is_measured_no_case_opens_or_ends(tmp_path, bundles, rows, live):
-    clock = Moved()
+def test_while_nothing_is_measured_no_case_opens_or_ends(tmp_path, bundles, rows, live, clock):
+    clock.time = pd.Timestamp("2026-03-16T12:00:05Z")
     made = Service(bundles.values(), Settings(store=str(tmp_path / "s.sqlite")), clock=clock)
     with live(made, lifespan="off") as base, httpx.Client(base_url=base) as client:
 

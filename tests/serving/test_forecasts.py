@@ -199,25 +199,10 @@ def test_a_header_in_several_lines_is_one_list_and_answers_nobody_else(warm, nam
         assert "content-encoding" not in other.headers
 
 
-def test_what_grows_stale_is_said_at_once(tmp_path, bundles, city, live):
+def test_what_grows_stale_is_said_at_once(tmp_path, bundles, city, live, clock):
     """With a clock that a test moves: nothing is computed anew, and the answer changes."""
 
-    class Clock:
-        time = pd.Timestamp("2026-03-17T00:00:10Z")
-
-        def now(self) -> pd.Timestamp:
-            return self.time
-
-        def seconds(self) -> float:
-            return self.time.timestamp()
-
-        def latest(self) -> None:
-            return None
-
-        def refresh(self) -> None:
-            pass
-
-    clock = Clock()
+    clock.time = pd.Timestamp("2026-03-17T00:00:10Z")
     service = Service(bundles.values(), Settings(store=str(tmp_path / "s.sqlite")), clock=clock)
     row = {"id": "r0", "signal": "speed", "time": "2026-03-17T00:00:00Z", "value": 30}
     with live(service, lifespan="off") as base, httpx.Client(base_url=base) as client:
