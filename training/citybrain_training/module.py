@@ -18,6 +18,7 @@ from citybrain_datasets.statistics import LOGARITHMIC
 from citybrain_models.nn.citynet import CityNet, MessageKind
 from citybrain_models.nn.ensemble import Ensemble
 from citybrain_models.nn.exchange import Form
+from citybrain_training.lead_weights import lead_weights
 from citybrain_training.preparation import Preparation
 
 DENSE_UP_TO = 1_500
@@ -69,7 +70,9 @@ class ForecastModule(pl.LightningModule):
             np.nanstd(preparation.source.target.values[:: max(1, len(preparation.source.target.times) // 5000)])
         )
         self.levels: Tensor
+        self.lead_weights: Tensor
         self.register_buffer("levels", torch.tensor(self.task.quantiles, dtype=torch.float32))
+        self.register_buffer("lead_weights", torch.from_numpy(lead_weights(preparation)), persistent=False)
         self.graph_names = list(preparation.graph)
         for name, array in preparation.graph.items():
             self.register_buffer(f"graph_{name}", torch.from_numpy(array), persistent=False)
@@ -117,11 +120,11 @@ class ForecastModule(pl.LightningModule):
 
     def loss(self, forecast: Tensor, answer: Tensor) -> Tensor:
         """Absolute error of the median plus the mean pinball loss of the other quantiles, where there is an answer,
-        in units of the target's standard deviation."""
-        known = torch.isfinite(answer)
+        in units of the target's standard deviation; leads count as :func:`lead_weights` says."""
+        counted = torch.isfinite(answer) * self.lead_weights
         error = (torch.nan_to_num(answer).unsqueeze(-1) - forecast) / self.unit
         pinball = torch.maximum(self.levels * error, (self.levels - 1) * error)
-        pinball = (pinball * known.unsqueeze(-1)).sum(dim=(0, 1, 2)) / known.sum().clamp(min=1)
+        pinball = (pinball * counted.unsqueeze(-1)).sum(dim=(0, 1, 2)) / counted.sum().clamp(min=1e-6)
         middle = pinball[self.task.median]
         others = (pinball.sum() - middle) / max(len(self.task.quantiles) - 1, 1)
         return 2 * middle + self.config.quantile_weight * 2 * others
