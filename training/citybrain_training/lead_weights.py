@@ -15,8 +15,8 @@ def lead_weights(preparation: Preparation) -> np.ndarray:
     """Weights float32 ``[horizon]`` of mean 1: each lead's difficulty to minus the power ``fit.lead_power``.
 
     Difficulty is the mean absolute error of persistence or of the weekly profile, whichever errs less at that lead, on
-    windows of the training part. The error of distant leads is mostly what nobody could have known: weighed like that of
-    near ones its noise is most of the gradient, and is learnt by heart before near leads have learnt what they can.
+    windows of the training part. The error of distant leads is mostly what nobody could have known: weighed as that of
+    near ones is, it makes most of the gradient, and is learnt by heart before near leads have learnt what they can.
     Leads without anything measured count as the others on average.
     """
     power, horizon = preparation.config.fit.lead_power, preparation.task.horizon

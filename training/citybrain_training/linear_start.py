@@ -14,7 +14,7 @@ from citybrain_training.batches import Collate
 from citybrain_training.preparation import Preparation
 
 ROWS, HELD_ROWS = 400_000, 50_000
-"""Most rows (window × node) of the training part solved from, and of the validation part the penalty is chosen by."""
+"""Most rows (window × node) of the training part solved from, and of the validation part that chooses the penalties."""
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridge penalties tried, as shares of the features' mean sum of squares."""
@@ -24,7 +24,8 @@ def start_linear(network: CityNet | Ensemble, preparation: Preparation) -> bool:
     """Sets the shortcut from features to leads to the ridge regression of what the even blend of last value, recent
     mean and profile leaves over, so that training starts from the best linear forecast; whether it did.
 
-    Nothing is done where the solution is no better on the validation windows than the blend alone.
+    Each lead has the penalty that is best on the validation windows, and none of the solution where the blend alone
+    does better there; nothing is done where that is so at every lead.
     """
     parts = preparation.split
     gram, cross = np.zeros((1, 1)), np.zeros((1, 1))
@@ -34,14 +35,14 @@ def start_linear(network: CityNet | Ensemble, preparation: Preparation) -> bool:
     x, rest = (np.concatenate(part) for part in zip(*held, strict=True))
     if not gram.any() or not len(x):
         return False
-    best, solution = float(np.abs(rest).mean()), None
+    best, solution = np.abs(rest).mean(axis=0), np.zeros_like(cross)
     for penalty in PENALTIES:
         ridge = penalty * np.diag(gram).mean() * np.eye(len(gram))
         tried = np.linalg.solve(gram + ridge, cross)
-        error = float(np.abs(rest - x @ tried).mean())
-        if error < best:
-            best, solution = error, tried
-    if solution is None:
+        error = np.abs(rest - x @ tried).mean(axis=0)
+        better = error < best
+        best, solution = np.where(better, error, best), np.where(better, tried, solution)
+    if not solution.any():
         return False
     for member in network.nets if isinstance(network, Ensemble) else [network]:
         with torch.no_grad():
