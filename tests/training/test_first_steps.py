@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from citybrain_datasets.city import City
 from citybrain_datasets.signals import Signal
+from citybrain_training.batches import Collate
 from citybrain_training.config import TrainConfig
 from citybrain_training.fitting import fit
 from citybrain_training.linear_start import start_linear
-from citybrain_training.module import build_network
+from citybrain_training.module import ForecastModule, build_network
 from citybrain_training.preparation import prepare
 
 STANDING = {"epochs": 1, "learning_rate": 1e-9, "windows_per_epoch": 64}
@@ -33,6 +35,24 @@ def test_training_begins_better_than_from_random_weights(
         preparation = prepare(small_city, task, config)
         began[linear] = fit(preparation, tmp_path / str(linear), progress=False).best_validation_mae
     assert began[True] < 0.9 * began[False]
+
+
+@pytest.mark.parametrize("task", ["congestion", "pm25"])
+def test_no_lead_begins_worse_than_the_blend_it_departs_from(task: str, small_city: City, quick: TrainConfig) -> None:
+    preparation = prepare(small_city, task, quick)
+    module = ForecastModule(build_network(preparation), preparation).eval()
+    assert start_linear(module.network, preparation)
+    issues = preparation.split.validate
+    arrays, answer = Collate(preparation, issues, training=False)(range(len(issues)))
+    with torch.no_grad():
+        median = module(arrays)[..., preparation.task.median].numpy()
+    scale = preparation.statistics.scalers[preparation.task.target].scale
+    anchor, truth = arrays["anchor"].numpy(), scale(answer.numpy())
+    blend = (anchor[..., :1] + anchor[..., 1:2] + anchor[..., 2:]) / 3
+    whole = np.isfinite(truth).all(axis=-1)
+    began, before = (np.abs(said - truth)[whole].mean(axis=0) for said in (scale(median), blend))
+    assert (began <= before + 1e-4).all()
+    assert (began < before - 1e-2).any()
 
 
 def test_where_nothing_can_be_solved_the_weights_stay(small_city: City, quick: TrainConfig) -> None:

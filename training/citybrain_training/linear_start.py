@@ -47,7 +47,7 @@ def start_linear(network: CityNet | Ensemble, preparation: Preparation) -> bool:
     for member in network.nets if isinstance(network, Ensemble) else [network]:
         with torch.no_grad():
             member.shortcut.weight.copy_(torch.from_numpy(solution.T))
-            for zeroed in (member.blend.weight, member.blend.bias, member.head.weight):
+            for zeroed in (member.blend.weight, member.blend.bias, member.head.weight, member.head.bias):
                 zeroed.zero_()
     return True
 
