@@ -1,6 +1,7 @@
 """Tensors and requests of the inference protocol, decoded and encoded."""
 
 import gzip
+import tracemalloc
 
 import numpy as np
 import orjson
@@ -93,6 +94,25 @@ def test_flat_and_nested_data_are_the_same():
 def test_what_is_wrong_with_an_input_is_named(changes, said):
     with pytest.raises(InferenceError, match=said):
         decoded(entry(**changes))
+
+
+@pytest.mark.parametrize("data", [["x" * 50_000, *[1.5] * 50_000], [["x" * 50_000], *[[1.5]] * 50_000]])
+def test_a_long_text_among_numbers_takes_no_room_for_each_of_them(data):
+    tracemalloc.start()
+    try:
+        with pytest.raises(InferenceError, match="does not hold FP32"):
+            decoded(entry(shape=[50_001], data=data))
+        assert tracemalloc.get_traced_memory()[1] < 50 * 2**20  # NumPy would ask for ten gigabytes
+    finally:
+        tracemalloc.stop()
+
+
+def test_data_nested_deeper_than_any_tensor_is_refused():
+    data = 1.0
+    for _ in range(200):
+        data = [data]
+    with pytest.raises(InferenceError, match="nested too deep"):
+        decoded(entry(shape=[1], data=data))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ DATATYPES: dict[str, np.dtype] = {
 }
 """Datatypes of the protocol, little endian on the wire. No network here reads ``BYTES`` or ``BF16``."""
 
+MOST_DIMENSIONS = 8
+
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 
 _ONNX = {
@@ -67,6 +69,8 @@ def from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> np
     dtype = _dtype(name, datatype)
     if not isinstance(data, list):
         raise InferenceError(f"input {name!r}: data must be a list of numbers")
+    if _holds_text(data):
+        raise InferenceError(f"input {name!r}: data does not hold {datatype} values, or is nested too deep")
     try:
         plain = np.asarray(data)
         kind = plain.dtype.kind
@@ -108,6 +112,17 @@ def describe(name: str, tensor: np.ndarray) -> dict[str, Any]:
 def to_bytes(tensor: np.ndarray) -> memoryview:
     """Little-endian, row-major; over the tensor itself where it is that already."""
     return np.ascontiguousarray(tensor, dtype=tensor.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+
+
+def _holds_text(data: list[Any], depth: int = 1) -> bool:
+    """Whether there is text in nested lists, or they go deeper than any tensor. NumPy would give every element the room
+    of the longest text: of a body of 100 kB, gigabytes."""
+    kinds = set(map(type, data))
+    if str in kinds:
+        return True
+    if list not in kinds:
+        return False
+    return depth >= MOST_DIMENSIONS or any(_holds_text(part, depth + 1) for part in data if type(part) is list)
 
 
 def _dtype(name: str, datatype: str) -> np.dtype:

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from citybrain_serving.inference.errors import InferenceError, RequestTooLarge
-from citybrain_serving.inference.tensors import describe, from_bytes, from_json, to_bytes
+from citybrain_serving.inference.tensors import MOST_DIMENSIONS, describe, from_bytes, from_json, to_bytes
 
 HEADER = "Inference-Header-Content-Length"
 """Length of the JSON in front of raw tensors; named by the binary data extension."""
@@ -19,7 +19,6 @@ HEADER = "Inference-Header-Content-Length"
 REQUEST_KEYS = {"id", "parameters", "inputs", "outputs"}
 INPUT_KEYS = {"name", "shape", "datatype", "parameters", "data"}
 OUTPUT_KEYS = {"name", "parameters"}
-MOST_DIMENSIONS = 8
 
 
 @dataclass(frozen=True)
