@@ -373,6 +373,7 @@ def test_a_token_of_the_provider_is_taken_with_its_roles_and_owners(tokens, sign
         {"exp": int(time.time()) - 3600},
         {"exp": None},
         {"exp": "never"},
+        {"exp": 10**400},
         {"nbf": int(time.time()) + 3600},
         {"sub": None},
         {"roles": []},
@@ -422,6 +423,47 @@ def test_keys_of_the_provider_are_fetched_again_when_they_changed(signing):
     for _ in range(5):
         tokens.verify("e30.e30.e30")
     assert len(fetches) == 2
+
+
+def test_a_key_that_the_provider_took_back_signs_no_longer(ring, signing):
+    moment, published, away = [time.time()], [KeySet([signing])], []
+
+    def source() -> KeySet:
+        if away:
+            raise SafetyError("the provider is away")
+        return published[0]
+
+    tokens = Tokens(ISSUER, "citybrain", source, ("RS256",), now=lambda: moment[0])
+    door = callers.Callers(ring, tokens, open_to_public=False, now=lambda: moment[0])
+    header = f"Bearer {signed(signing, exp=int(moment[0]) + 7200)}".encode()
+
+    async def asked() -> list[bool]:
+        found = [await door.identify(header, "a") is not None]
+        published[0] = KeySet([RSAKey.generate_key(2048, {"kid": "two"})])
+        away.append(True)
+        moment[0] += 1200
+        found.append(await door.identify(header, "a") is not None)  # nobody can say that it was taken back
+        away.clear()
+        moment[0] += 1200
+        return [*found, await door.identify(header, "a") is not None]
+
+    assert anyio.run(asked) == [True, True, False]
+
+
+def test_a_token_is_taken_to_the_end_of_its_leeway_each_time(ring, signing):
+    moment = [time.time()]
+    tokens = Tokens(ISSUER, "citybrain", lambda: KeySet([signing]), ("RS256",), now=lambda: moment[0])
+    door = callers.Callers(ring, tokens, open_to_public=False, now=lambda: moment[0])
+    header = f"Bearer {signed(signing, exp=int(moment[0]) + 5)}".encode()
+
+    async def asked() -> list[bool]:
+        found = []
+        for _ in range(5):
+            moment[0] += 8
+            found.append(await door.identify(header, "a") is not None)
+        return found
+
+    assert anyio.run(asked) == [True, True, True, True, False]
 
 
 def test_tokens_open_the_service(bundles, settings, signing, tmp_path):

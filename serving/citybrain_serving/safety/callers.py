@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 RECHECK_SECONDS = 30.0
 """How soon a revoked key stops working."""
 
+TOKEN_SECONDS = 600.0
+"""How soon a token is checked again: the provider may have taken back the key that signed it."""
+
 GRACE_SECONDS = 15 * 60.0
 """How long a key that was good stays good while the store cannot be asked."""
 
@@ -78,7 +81,7 @@ class Callers:
             return None
         digest = hashlib.sha256(text.encode()).digest()
         known = self._known.get(digest)
-        if known is not None:
+        if known is not None and not (known.key_id is None and self.now() - known.checked >= TOKEN_SECONDS):
             if known.expires is not None and self.now() >= known.expires:
                 del self._known[digest]
                 return None
@@ -91,9 +94,11 @@ class Callers:
             raise TooManyAttempts(wait)
         async with self._slots:
             found = await run_sync(self._verify, text)
-        if found is not None:
-            self._known[digest] = found
-        return None if found is None else found.principal
+        if found is None:
+            self._known.pop(digest, None)
+            return None
+        self._known[digest] = found
+        return found.principal
 
     async def _still_good(self, known: _Known) -> bool:
         """Whether what was good still is, asking the store about a key that was checked long ago. While the store

@@ -24,6 +24,10 @@ ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
 REFRESH_SECONDS = 60.0
 """The least time between two fetches of the provider's keys, however many unknown keys callers name."""
 
+KEPT_SECONDS = 600.0
+"""How long the provider's keys are used until they are fetched again. A key that it took back, for it had leaked, signs
+tokens here until then, and while the provider cannot be reached."""
+
 MOST_BYTES = 2**20
 LEEWAY_SECONDS = 30
 
@@ -57,25 +61,28 @@ class Tokens:
         }
         self._lock = threading.Lock()
         self._keys = source()
-        self._fetched = now()
+        self._fetched = self._tried = now()
 
     def verify(self, text: str) -> tuple[Principal, float] | None:
-        """The principal behind a token and when the token expires, in seconds since 1970 UTC; None for a token
+        """The principal behind a token and until when the token is taken, in seconds since 1970 UTC; None for a token
         that is not valid here or names no role."""
         try:
             claims = self._decoded(text).claims
             registry = jwt.JWTClaimsRegistry(int(self.now()), LEEWAY_SECONDS, **self._required)
             registry.validate(claims)
-        except (JoseError, ValueError, TypeError, KeyError):
+            until = float(claims["exp"]) + LEEWAY_SECONDS
+        except (JoseError, ValueError, TypeError, KeyError, OverflowError):
             return None
         roles = [Role(name) for name in _strings(_claim(claims, self.roles_claim)) if name in _ROLES]
         if not roles:
             return None
         given = _claim(claims, self.owners_claim)
         owners = None if given is None else _strings(given)
-        return Principal.of(f"token:{str(claims['sub'])[:100]}", roles, owners), float(claims["exp"])
+        return Principal.of(f"token:{str(claims['sub'])[:100]}", roles, owners), until
 
     def _decoded(self, text: str) -> jwt.Token:
+        if self.now() - self._fetched >= KEPT_SECONDS:
+            self._refresh()
         try:
             return jwt.decode(text, self._keys, algorithms=self.algorithms)
         except (JoseError, ValueError):
@@ -86,13 +93,14 @@ class Tokens:
     def _refresh(self) -> bool:
         """Fetches the provider's keys again, if that is due; it may have changed them."""
         with self._lock:
-            if self.now() - self._fetched < REFRESH_SECONDS:
+            if self.now() - self._tried < REFRESH_SECONDS:
                 return False
-            self._fetched = self.now()
+            self._tried = self.now()
         try:
             self._keys = self.source()
         except SafetyError:
             return False  # the keys that are known stay good
+        self._fetched = self.now()
         return True
 
 
