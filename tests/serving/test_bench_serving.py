@@ -14,7 +14,7 @@ from citybrain_models.bundle import Bundle
 from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_serving.bench import bad_bodies, inference, ingesting, kills, large, overload, reads, swaps
 from citybrain_serving.bench.cities import enlarged
-from citybrain_serving.bench.client import request
+from citybrain_serving.bench.client import Load, request
 from citybrain_serving.bench.commands import TOPICS, bench_serving
 from citybrain_serving.bench.records import Notebook
 from citybrain_serving.inference.network import unmeasured
@@ -37,7 +37,7 @@ EXPECTED = {
     "ingest": {"readings_per_second_arrow", "readings_per_second_json"},
     "swaps": {"swaps", "requests_failed", "memory_growth"},
     "kills": {"readings_acknowledged", "readings_lost", "audit_chains_broken"},
-    "overload": {"capacity", "accepted", "refused", "probes_failed"},
+    "overload": {"capacity", "accepted", "accepted_to_capacity", "refused", "probes_failed"},
     "bodies": {"bodies", "internal_errors", "rows_stored"},
 }
 NOUGHT = {"requests_failed", "readings_lost", "audit_chains_broken", "failed_starts", "probes_failed", "other_answers",
@@ -92,6 +92,11 @@ def test_a_binary_request_is_what_the_service_reads() -> None:
     read = decode(body, str(head)).inputs
     assert all((read[name] == array).all() for name, array in feed.items())
     assert b"Content-Length: 2\r\n\r\nab" in request("POST", "/x", {"A": "b"}, b"ab")
+
+
+def test_refusals_are_no_capacity() -> None:
+    done = Load(np.full(500, 0.01), {200: 100, 503: 400}, 4.0)
+    assert (done.throughput, done.rate(200), done.rate(503), done.rate(429)) == (125.0, 25.0, 100.0, 0.0)
 
 
 def test_an_unknown_topic_is_named(tmp_path: Path) -> None:

@@ -43,6 +43,10 @@ class Load:
         """Answers a second."""
         return len(self.latencies) / self.seconds
 
+    def rate(self, status: int) -> float:
+        """Answers of this status a second."""
+        return self.statuses.get(status, 0) / self.seconds
+
     def percentile(self, share: float) -> float:
         """Seconds within which this share (0–100) of the answers came."""
         return float(np.percentile(self.latencies, share))

@@ -26,12 +26,14 @@ from citybrain_serving.bench.cities import enlarged, fill
 from citybrain_serving.bench.client import load, request, run_quick
 from citybrain_serving.bench.processes import service, wait_for
 from citybrain_serving.bench.records import Notebook
+from citybrain_serving.safety.settings import SafetySettings
 
 USUAL, OVER = 0.8, 5.0
 """Of capacity."""
 
-CALLERS = 8
-"""That find out the capacity, each asking again as soon as it is answered."""
+CALLERS = SafetySettings().at_once
+"""That find out the capacity, each asking again as soon as it is answered. Of more some would be refused, and a refusal
+is answered many times faster than a read."""
 
 CONNECTIONS = 256
 IDLE_S = 3.0
@@ -76,16 +78,18 @@ def measure(book: Notebook, bundle: Bundle, folder: Path, *, segments: int = 5_0
     targets = _targets(bundle)
     with service([home], store) as server:
         wait_for(server, "/readyz")
-        capacity = load(server.port, targets, callers=CALLERS, seconds=seconds).throughput
+        capacity = load(server.port, targets, callers=CALLERS, seconds=seconds).rate(200)
         usual = offered(server.port, targets, USUAL * capacity, seconds)
         probes = _Probes(server.url)
         over = offered(server.port, targets[::-1], OVER * capacity, seconds)
         slowest, failed, asked = probes.end()
     case, note = "overload", f"reads of a part of {segments} segments, open load for {seconds:g} s"
     book.add(case, "citybrain", "capacity", capacity, "1/s", note=f"{note}; {CALLERS} callers that wait for answers")
+    book.add(case, "citybrain", "usual_refused", usual.rate(503, 429), "1/s", note=note)
     book.add(case, "citybrain", "p99_usual", usual.p99(200), "s", note=note)
     book.add(case, "citybrain", "offered", over.rate(*np.unique(over.statuses).tolist()), "1/s", note=note)
     book.add(case, "citybrain", "accepted", over.rate(200), "1/s", note=note)
+    book.add(case, "citybrain", "accepted_to_capacity", over.rate(200) / capacity, "1", note=note)
     book.add(case, "citybrain", "p99_accepted", over.p99(200), "s", note=note)
     book.add(case, "citybrain", "p99_accepted_to_usual", over.p99(200) / usual.p99(200), "1", note=note)
     sent = f"{note}; from sending, the wait in the generator left out"
