@@ -84,7 +84,8 @@ class Packing:
                 body = message.get("body", b"")
                 whole = not message.get("more_body", False)
                 kind = headers.get("content-type", "")
-                if whole and kind.startswith(TEXTS) and "content-encoding" not in headers:
+                unchanged = start["status"] == 304  # varies as the answer that it stands for (RFC 9110, section 15.4.5)
+                if unchanged or (whole and kind.startswith(TEXTS) and "content-encoding" not in headers):
                     if "accept-encoding" not in headers.get("vary", "").lower():
                         headers.add_vary_header("Accept-Encoding")
                     if coding != "identity" and len(body) >= SMALLEST:

@@ -106,6 +106,23 @@ def test_a_tag_of_what_is_packed_on_the_way_is_weak_and_still_matches(warm):
     assert raw(warm, address, "zstd", **{"If-None-Match": answer.headers["etag"]}).status_code == 304
 
 
+@pytest.mark.parametrize("coding", [None, "gzip"])
+@pytest.mark.parametrize(
+    "address",
+    [ROADS, "/v1/roads", "/v1/city", "/v1/at?lat=31.21&lon=121.51",
+     "/v1/ngsi-ld/entities?type=TrafficFlowForecast", "/v1/datex2/forecasts/pm25"],
+)  # fmt: skip
+def test_what_has_not_changed_tells_caches_what_the_answer_told(warm, address, coding):
+    """RFC 9110, section 15.4.5; a cache that is told another tag makes nothing fresh again (RFC 9111, section 4.3.4)"""
+    whole = raw(warm, address, coding)
+    for tag in (whole.headers["etag"], "*"):
+        again = raw(warm, address, coding, **{"If-None-Match": tag})
+        assert again.status_code == 304
+        for name in ("etag", "cache-control"):
+            assert again.headers[name] == whole.headers[name]
+        assert set(again.headers["vary"].split(", ")) == set(whole.headers["vary"].split(", "))
+
+
 def test_small_answers_go_as_they_are(warm):
     assert "content-encoding" not in raw(warm, "/livez", "gzip").headers
 

@@ -164,8 +164,9 @@ def _answer(
     service: Service, request: Request, forecast: Forecast, media: str, more: int | None, encode: Callable[[], bytes]
 ) -> Response:
     asked = hashlib.blake2b(repr((request.url.query, service.stale(forecast))).encode(), digest_size=6).hexdigest()
-    headers = {"ETag": f'"{forecast.digest}-{asked}"', "Cache-Control": service.fresh()}
-    if matches(request.headers.get("if-none-match"), headers["ETag"]):
+    tag = f'"{forecast.digest}-{asked}"'
+    headers = {"ETag": f"W/{tag}", "Cache-Control": service.fresh()}  # weak: it is packed as it leaves
+    if matches(request.headers.get("if-none-match"), tag):
         return Response(status_code=304, headers=headers)
     if more is not None:
         headers["Link"] = next_page(request, more)
