@@ -24,6 +24,10 @@ from citybrain_serving.weather.store import WeatherForecasts
 
 FORGET_EVERY = pd.Timedelta(hours=1)
 
+SET = pd.Timedelta(days=1)
+"""A clock that goes on by more than this, or goes back, was set. What it would have forgotten waits until it has gone
+on evenly for an hour: a month of forecasts is soon deleted, and does not come back with the right time."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -86,8 +90,13 @@ class Followup:
         if new:
             self.relay.publish(new.values())
             self._kept |= new
-        now = snapshot.computed
-        if self._forgotten is None or now - self._forgotten >= FORGET_EVERY:
+        self._forget(snapshot.computed)
+
+    def _forget(self, now: pd.Timestamp) -> None:
+        since = None if self._forgotten is None else now - self._forgotten
+        if since is None or not pd.Timedelta(0) <= since <= SET:
+            self._forgotten = now
+        elif since >= FORGET_EVERY:
             self.history.forget(now - self.keep_for)
             self.weather.forget(now - self.keep_for)
             self._forgotten = now

@@ -23,6 +23,7 @@ from citybrain_serving.store import Partial
 from citybrain_serving.tables import forecasts
 
 FIVE = pd.Timedelta(minutes=5)
+DAY = pd.Timedelta(days=1)
 END = pd.Timestamp("2026-03-17", tz="UTC")
 
 
@@ -188,6 +189,26 @@ def test_history_is_forgotten_and_scores_stay(kept, city):
     assert kept.history.forget(END) == 0
     assert kept.history.forget(END + FIVE) == 2
     assert kept.history.list("congestion", END - FIVE, END, 10) == []
+
+
+def test_a_clock_that_was_set_forgets_nothing_before_it_has_gone_on_for_an_hour(tmp_path, bundles, city, clock):
+    settings = Settings(store=str(tmp_path / "s.sqlite"), history_days=1)
+    clock.time = END - pd.Timedelta(hours=2)
+    with closing(Service(bundles.values(), settings, clock=clock)) as service:
+        merge(service, city.signals["speed"].between(END - pd.Timedelta(hours=4), clock.time))
+
+        def issues(*later: pd.Timedelta) -> list[pd.Timestamp]:
+            for step in later:
+                clock.time += step
+                service.step(())
+            return [issue.issued for issue in service.history.list("congestion", END - 30 * DAY, END + 90 * DAY, 99)]
+
+        first = clock.time
+        issues(pd.Timedelta(0), FIVE)
+        assert first in issues(40 * DAY)
+        assert first in issues(-40 * DAY, -5 * FIVE)
+        assert first in issues(40 * DAY, 11 * FIVE)
+        assert first not in issues(FIVE)  # nobody set it back: it was the right time
 
 
 def test_measures_without_a_baseline():
