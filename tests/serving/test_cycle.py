@@ -185,6 +185,17 @@ def test_the_issue_waits_for_late_observations_no_longer_than_the_grace(service,
     assert cycle.due_after(cycle.clock.time.timestamp()) == (END + FIVE + pd.Timedelta(minutes=1)).timestamp()
 
 
+def test_a_clock_that_is_put_right_by_seconds_takes_back_no_forecast(service, city, bundles):
+    fill(service, city)
+    cycle = cycle_of(service, {"congestion": OnnxForecaster(bundles["congestion"])})
+    published = cycle.run()
+    cycle.clock.time = END - pd.Timedelta(seconds=1)
+    assert cycle.run(touched=()) is published
+    assert cycle.run(touched={"speed"}).forecasts["congestion"].issued == END
+    cycle.clock.time = END - pd.Timedelta(minutes=61)  # it was an hour ahead: what it said is no forecast of now
+    assert cycle.run(touched=()).forecasts["congestion"].issued == END - pd.Timedelta(minutes=65)
+
+
 def test_late_data_computes_again_and_nothing_else_does(service, city, bundles):
     fill(service, city, last=END - FIVE)
     service.store.merge([Partial("speed", int(END.timestamp()), np.array([0]), np.array([40], np.float32))])
