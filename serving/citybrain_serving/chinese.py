@@ -193,6 +193,8 @@ DECISIONS: Mapping[str, str] = {
     "{} jobs are under way; come back later": "已有 {0} 个任务在进行；请稍后再来",
     "{} jobs of yours are under way; wait for one or cancel it": "您已有 {0} 个任务在进行；请等待或取消其一",
     "no forecast of speed has been published yet": "尚未发布速度预测",
+    "no forecast of PM2.5 has been published yet": "尚未发布 PM2.5 预测",
+    "the forecast of PM2.5 does not tell of these hours": "PM2.5 预测未涵盖这些时段",
 }
 
 SERVICE: Mapping[str, str] = {

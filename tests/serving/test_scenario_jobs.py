@@ -9,12 +9,12 @@ import pytest
 
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.network import Base
-from citybrain_models.surrogate.scorer import Scorer
 from citybrain_serving.database import migrate, open_engine
 from citybrain_serving.errors import TooManyJobs, UnknownJob
 from citybrain_serving.scenarios.asking import ScenariosBody
 from citybrain_serving.scenarios.jobs import Jobs
 from citybrain_serving.scenarios.ledger import EACH, KEPT, SILENT_S, WAITING, Job, Ledger
+from citybrain_serving.scenarios.now import Ground
 from citybrain_serving.scenarios.run import SHIPPED
 
 needs_surrogate = pytest.mark.skipif(
@@ -49,8 +49,10 @@ def engine(location):
     made.dispose()
 
 
-def add(ledger: Ledger, owner: str = "ann", base: Base = BASE, surrogate: str = "d" * 64) -> Job:
-    return ledger.add(owner, ASKED, 70, base, surrogate, {"base": "now"})
+def add(
+    ledger: Ledger, owner: str = "ann", base: Base = BASE, surrogate: str = "d" * 64, pm25: np.ndarray | None = None
+) -> Job:
+    return ledger.add(owner, ASKED, 70, Ground(base, pm25), surrogate, {"base": "now"})
 
 
 def test_a_job_is_one_workers_and_its_base_is_kept(engine):
@@ -61,8 +63,9 @@ def test_a_job_is_one_workers_and_its_base_is_kept(engine):
     errand = other.claim()
     assert errand.id == job.id
     assert errand.asked == ASKED
-    kept = errand.base(BASE)
-    assert all(np.array_equal(getattr(kept, n), getattr(BASE, n)) for n in ("flow", "vehicles", "emission"))
+    kept = errand.standing(BASE)
+    assert all(np.array_equal(getattr(kept.base, n), getattr(BASE, n)) for n in ("flow", "vehicles", "emission"))
+    assert kept.pm25 is None
     assert other.claim() is None
     assert other.beat(job.id, 32)
     assert not mine.beat(job.id, 64)
@@ -70,6 +73,13 @@ def test_a_job_is_one_workers_and_its_base_is_kept(engine):
     assert (found.state, found.scored) == ("running", 32)
     with pytest.raises(UnknownJob):
         mine.get(job.id, "bob")
+
+
+def test_the_air_that_a_job_is_about_is_kept_too(engine):
+    ledger, hourly = Ledger(engine), Base(*np.ones((3, 3, 8), np.float32), slot_seconds=900)
+    pm25 = np.array([[35.0, np.nan], [40.0, 41.0]], np.float32)
+    add(ledger, base=hourly, pm25=pm25)
+    np.testing.assert_array_equal(ledger.claim().standing(hourly).pm25, pm25)
 
 
 def test_a_silent_worker_loses_its_job(engine):
@@ -126,7 +136,7 @@ def test_what_a_stopped_server_left_is_done_by_the_one_asked_after_it(engine):
     job = add(dead, base=bundle.usual, surrogate=bundle.digest)
     dead.claim()
     living = Ledger(engine, lambda: Clock.now * 1e6)  # long after
-    jobs = Jobs(living, lambda: bundle, lambda b, base: Scorer(b, base=base))
+    jobs = Jobs(living, lambda: bundle)
     for _ in itertools.count():
         if jobs.get(job.id, "ann").ended:
             break
@@ -139,7 +149,7 @@ def test_what_a_stopped_server_left_is_done_by_the_one_asked_after_it(engine):
 def test_a_job_of_another_surrogate_is_lost_and_says_so(engine):
     bundle = SurrogateBundle.read(SHIPPED / "embedded")
     ledger = Ledger(engine)
-    jobs = Jobs(ledger, lambda: bundle, lambda b, base: Scorer(b, base=base))
+    jobs = Jobs(ledger, lambda: bundle)
     job = add(ledger, base=bundle.usual, surrogate="e" * 64)
     while not jobs.get(job.id, "ann").ended:
         pass

@@ -81,6 +81,7 @@ def test_a_few_are_answered_at_once_on_top_of_the_forecast(asked, lantan):
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert body["base"] == "now"
+    assert body["air"] == {"base": "usual", "reason": "no forecast of PM2.5 has been published yet"}
     assert body["issued"] == issued.strftime("%Y-%m-%dT%H:%M:%SZ")
     rows = {row["id"]: row for row in body["scenarios"]}
     assert rows["nothing"]["delay_veh_h_change"] == 0

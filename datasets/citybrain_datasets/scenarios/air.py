@@ -145,7 +145,7 @@ def air_step(
     )
     matrix *= site.traffic_scale
     regional, local = _background(site, hours, assumed, matrix, base_emission)
-    spread = _to_cells(where, points.stations)
+    spread = to_cells(where, points.stations)
     return AirStep(matrix, regional @ spread.T, local @ spread.T, assumed.composition)
 
 
@@ -197,7 +197,7 @@ def _background(
     return regional, rest - regional
 
 
-def _to_cells(where: np.ndarray, stations: int) -> np.ndarray:
+def to_cells(where: np.ndarray, stations: int) -> np.ndarray:
     """Weights ``[receptor, station]`` that carry a smooth field from stations to cells: inverse squared distance."""
     if stations == 0:
         return np.ones((len(where), 1))

@@ -12,11 +12,10 @@ import structlog
 from citybrain_datasets.errors import CityBrainError
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_models.surrogate.bundle import SurrogateBundle
-from citybrain_models.surrogate.network import Base
 from citybrain_models.surrogate.scorer import BATCH, Scorer
 from citybrain_serving.scenarios.asking import ScenariosBody, read_scenarios_of
 from citybrain_serving.scenarios.ledger import Errand, Job, Ledger
-from citybrain_serving.scenarios.now import timetable_from
+from citybrain_serving.scenarios.now import Ground, timetable_from
 from citybrain_serving.scenarios.ranking import rank
 from citybrain_serving.scenarios.rows import rows_of
 
@@ -49,21 +48,19 @@ class Jobs:
     """Does the jobs of a ledger one after the other in one thread, so that forecasts keep a core.
 
     It wakes up when a job is asked for or asked after: one whose server stopped is done anew by the server that is
-    asked after it. The thread is a daemon: a service that stops does not wait for it. ``scorer`` makes a scorer for a
-    base; ``bundle`` is the surrogate that is served now.
+    asked after it. The thread is a daemon: a service that stops does not wait for it. ``bundle`` is the surrogate that
+    is served now; its network runs on so many ``threads``.
     """
 
-    def __init__(
-        self, ledger: Ledger, bundle: Callable[[], SurrogateBundle], scorer: Callable[[SurrogateBundle, Base], Scorer]
-    ):
-        self.ledger, self._bundle, self._scorer = ledger, bundle, scorer
+    def __init__(self, ledger: Ledger, bundle: Callable[[], SurrogateBundle], threads: int = 1):
+        self.ledger, self._bundle, self._threads = ledger, bundle, threads
         self._work = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._loop, name="scenarios", daemon=True)
 
-    def submit(self, owner: str, asked: ScenariosBody, count: int, base: Base, about: Mapping[str, object]) -> Job:
+    def submit(self, owner: str, asked: ScenariosBody, count: int, ground: Ground, about: Mapping[str, object]) -> Job:
         """Raises :class:`TooManyJobs` where as many wait as may."""
-        job = self.ledger.add(owner, asked, count, base, self._bundle().digest, about)
+        job = self.ledger.add(owner, asked, count, ground, self._bundle().digest, about)
         self._wake()
         return job
 
@@ -118,10 +115,10 @@ class Jobs:
                 what = "lost: the server stopped, and answers by another surrogate now; ask again"
                 self.ledger.end(errand.id, "failed", problem=what)
                 return
-            base = bundle.usual
+            ground = Ground(bundle.usual)
             if errand.issued is not None:
-                base = errand.base(bundle.usual, timetable_from(bundle, errand.issued))
-            scorer = self._scorer(bundle, base)
+                ground = errand.standing(bundle.usual, timetable_from(bundle, errand.issued))
+            scorer = ground.scorer(bundle, self._threads)
             table = score(scorer, read_scenarios_of(errand.asked), errand.asked.weights, told)
         except CityBrainError as error:
             self.ledger.end(errand.id, "failed", problem=str(error))

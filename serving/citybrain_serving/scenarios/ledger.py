@@ -25,6 +25,7 @@ from citybrain_serving.database import transaction
 from citybrain_serving.errors import TooManyJobs, UnknownJob
 from citybrain_serving.packing import pack, packed_width, unpack
 from citybrain_serving.scenarios.asking import ScenariosBody
+from citybrain_serving.scenarios.now import Ground
 from citybrain_serving.tables import scenario_jobs as jobs
 
 KEPT = 32
@@ -60,20 +61,23 @@ class Job:
 
 @dataclass(frozen=True)
 class Errand:
-    """What a worker needs: the question, the traffic that it is about (``[signal, segment, slot]``, flattened), the
-    digest of the surrogate that was to answer, and when the forecast was issued that the traffic is, None where it is
-    the usual one."""
+    """What a worker needs: the question, what it is about (traffic ``[signal, segment, slot]`` and, where it was
+    forecast, PM2.5 ``[hour, station]``, flattened one after the other), the digest of the surrogate that was to answer,
+    and when the forecast was issued that the traffic is, None where it is the usual one."""
 
     id: str
     asked: ScenariosBody
-    traffic: np.ndarray
+    ground: np.ndarray
     surrogate: str
     issued: pd.Timestamp | None = None
 
-    def base(self, usual: Base, timetable: Timetable | None = None) -> Base:
-        """The traffic, in the slots of ``usual``."""
-        flow, vehicles, emission = self.traffic.reshape(3, *usual.flow.shape)
-        return Base(flow, vehicles, emission, usual.slot_seconds, timetable=timetable)
+    def standing(self, usual: Base, timetable: Timetable | None = None) -> Ground:
+        """The traffic, in the slots of ``usual``, and the air."""
+        flow, vehicles, emission = self.ground[: 3 * usual.flow.size].reshape(3, *usual.flow.shape)
+        air = self.ground[3 * usual.flow.size :]
+        hours = usual.slots * usual.slot_seconds // 3600
+        base = Base(flow, vehicles, emission, usual.slot_seconds, timetable=timetable)
+        return Ground(base, air.reshape(hours, -1) if air.size else None)
 
 
 class Ledger:
@@ -86,13 +90,14 @@ class Ledger:
         self.worker = uuid.uuid4().hex
 
     def add(
-        self, owner: str, asked: ScenariosBody, count: int, base: Base, surrogate: str, about: Mapping[str, object]
+        self, owner: str, asked: ScenariosBody, count: int, ground: Ground, surrogate: str, about: Mapping[str, object]
     ) -> Job:
         """Raises :class:`TooManyJobs` where as many wait as may, of all owners or of this one."""
-        traffic = np.stack([base.flow, base.vehicles, base.emission])
+        base, air = ground.base, np.empty(0) if ground.pm25 is None else ground.pm25
+        values = np.concatenate([array.ravel() for array in (base.flow, base.vehicles, base.emission, air)])
         row = {
             "id": uuid.uuid4().hex, "owner": owner, "state": "waiting", "created": int(self._clock()),
-            "asked": asked.model_dump_json(), "about": json.dumps(about), "traffic": pack(traffic),
+            "asked": asked.model_dump_json(), "about": json.dumps(about), "traffic": pack(values),
             "surrogate": surrogate, "count": count, "scored": 0, "problem": "", "beat": 0,
         }  # fmt: skip
         with transaction(self._engine, write=True) as connection:
@@ -147,10 +152,10 @@ class Ledger:
                 return None
             mine = {"state": "running", "worker": self.worker, "scored": 0, "beat": int(self._clock())}
             connection.execute(sa.update(jobs).where(jobs.c.id == row.id).values(mine))
-        traffic = unpack(row.traffic, packed_width(row.traffic))
+        ground = unpack(row.traffic, packed_width(row.traffic))
         issued = json.loads(row.about).get("issued")
         asked = ScenariosBody.model_validate_json(row.asked)
-        return Errand(row.id, asked, traffic, row.surrogate, None if issued is None else pd.Timestamp(issued))
+        return Errand(row.id, asked, ground, row.surrogate, None if issued is None else pd.Timestamp(issued))
 
     def beat(self, job: str, scored: int) -> bool:
         """Notes progress; False where the job is no longer this worker's: cancelled, or taken by another."""

@@ -32,11 +32,12 @@ from citybrain_serving.safety.gate import principal_of
 from citybrain_serving.scenarios.asking import ScenariosBody, read_scenarios_of
 from citybrain_serving.scenarios.jobs import AT_ONCE, Jobs, score
 from citybrain_serving.scenarios.ledger import Job, Ledger
-from citybrain_serving.scenarios.now import base_now
+from citybrain_serving.scenarios.now import Ground, base_now, pm25_now
 from citybrain_serving.scenarios.parts import RunError
 from citybrain_serving.scenarios.run import surrogate_for
 from citybrain_serving.schemas.scenarios import JobBody, RankingBody
 from citybrain_serving.service import Service
+from citybrain_serving.snapshot import Forecast
 
 log = structlog.get_logger(__name__)
 
@@ -73,14 +74,15 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(prefix="/v1/scenarios", tags=["scenarios"])
     bundle_of = functools.cache(lambda: _bundle(service))
     threads = service.settings.threads
-    jobs = Jobs(Ledger(service.store.engine), bundle_of, lambda b, base: Scorer(b, base=base, threads=threads))
+    jobs = Jobs(Ledger(service.store.engine), bundle_of, threads)
 
     @routes.post("", summary="Score measures against the current forecast", responses=ASKED)
     async def ask(request: Request, body: ScenariosBody) -> Response:
         """Up to 64 scenarios are answered at once, ranked, as JSON, Arrow or Parquet; for more the answer is 202 with
         a job, whose address is in `Location`. Measures hold by the city's clock and calendar in the `hours` that are
-        judged; the air is that of usual `weather`. Each outcome comes with its change against the base and the bounds
-        of the change (90 %); `grade` says where it comes from, and `outside` why a scenario goes beyond what the
+        judged; the `air` stands on the forecast of PM2.5 at the stations, where there is one, and what traffic emits is
+        dispersed as in usual `weather`. Each outcome comes with its change against the base and the bounds of the
+        change (90 %); `grade` says where it comes from, and `outside` why a scenario goes beyond what the
         surrogate has learnt."""
         media = preferred(request.headers.get("accept"), OFFERED)
         who, ledger = principal_of(request).name, request.app.state.ledger
@@ -88,13 +90,15 @@ def router(service: Service) -> APIRouter:
         def answer() -> Response:
             scenarios = read_scenarios_of(body)
             bundle = bundle_of()
-            scorer, about = _scorer(service, bundle, body.base)
+            ground, about = _ground(service, bundle, body.base)
+            scorer = ground.scorer(bundle, threads)
+            about |= _judged(scorer)
             weathers = {scenario.weather for scenario in scenarios} - scorer.air.keys()
             if weathers:
                 raise BadScenario("weather: only the usual weather is answered here; use `citybrain score` for others")
             noted = {"scenarios": len(scenarios), "surrogate": bundle.digest, **about}
             if len(scenarios) > AT_ONCE:
-                job = jobs.submit(who, body, len(scenarios), scorer.base, about)
+                job = jobs.submit(who, body, len(scenarios), ground, about)
                 ledger.record(who, "asks for scenarios", job=job.id, **noted)
                 return _told(job, {"Location": f"/v1/scenarios/{job.id}"})
             ledger.record(who, "asks for scenarios", **noted)
@@ -165,23 +169,50 @@ def _bundle(service: Service) -> SurrogateBundle:
     return bundle
 
 
-def _scorer(service: Service, bundle: SurrogateBundle, base: str) -> tuple[Scorer, dict[str, object]]:
-    """A scorer on the base asked for, and what that base is."""
+def _ground(service: Service, bundle: SurrogateBundle, base: str) -> tuple[Ground, dict[str, object]]:
+    """What measures are held against, and what that is in words."""
     snapshot = service.snapshot
     forecast = None if snapshot is None else snapshot.forecasts.get("congestion")
-    if base == "usual" or forecast is None or forecast.task.target != "speed":
+    if base == "usual" or snapshot is None or forecast is None or forecast.task.target != "speed":
         why = "" if base == "usual" else "no forecast of speed has been published yet"
-        about: dict[str, object] = {"base": "usual", "reason": translated(why, asked_language())}
-        scorer = Scorer(bundle, threads=service.settings.threads)
-        return scorer, {**about, **_judged(scorer)}
+        return Ground(bundle.usual), {"base": "usual", "reason": _spoken(why), "air": _usual_air("")}
     flow = np.full(len(bundle.network.ids), np.nan)
     if "flow" in service.fleet.channels:
         newest = service.store.newest().get("flow")
         if newest is not None and newest >= forecast.issued - NEWEST:
             flow = service.store.read("flow", newest, newest).values[-1]
-    scorer = Scorer(bundle, base=base_now(bundle, forecast, flow), threads=service.settings.threads)
-    about = {"base": "now", "issued": utc(forecast.issued), "forecast": forecast.digest, "reason": ""}
-    return scorer, {**about, **_judged(scorer)}
+    pm25, air = _air(service, bundle, snapshot.forecasts.get("pm25"), forecast.issued)
+    about = {"base": "now", **_issued(service, forecast), "reason": "", "air": air}
+    return Ground(base_now(bundle, forecast, flow), pm25), about
+
+
+def _air(
+    service: Service, bundle: SurrogateBundle, forecast: Forecast | None, begin: pd.Timestamp
+) -> tuple[np.ndarray | None, dict[str, object]]:
+    """PM2.5 forecast for the stations in the hours from ``begin`` on, and what the air is in words."""
+    if forecast is None or forecast.task.target != "pm25":
+        return None, _usual_air("no forecast of PM2.5 has been published yet")
+    pm25 = pm25_now(bundle, forecast, service.fleet.city.ids("air"), begin)
+    if pm25 is None:
+        return None, _usual_air("the forecast of PM2.5 does not tell of these hours")
+    return pm25, {"base": "now", **_issued(service, forecast), "reason": ""}
+
+
+def _usual_air(why: str) -> dict[str, object]:
+    return {"base": "usual", "reason": _spoken(why)}
+
+
+def _issued(service: Service, forecast: Forecast) -> dict[str, object]:
+    return {
+        "issued": utc(forecast.issued),
+        "forecast": forecast.digest,
+        "source": forecast.source,
+        "stale": service.stale(forecast),
+    }
+
+
+def _spoken(why: str) -> str:
+    return translated(why, asked_language())
 
 
 def _judged(scorer: Scorer) -> dict[str, object]:

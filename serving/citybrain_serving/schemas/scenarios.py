@@ -15,9 +15,20 @@ class Hours(BaseModel):
     days: Literal["working", "off", "all"]
 
 
-_WEATHER = (
-    "whose weather the air is in: `usual`, of the days and hours that the surrogate holds, also where the base is `now`"
-)
+_WEATHER = "in which what traffic emits is dispersed: `usual`, of the days and hours that the surrogate holds"
+
+
+class Air(BaseModel):
+    """The PM2.5 that the outcomes of the air are held against."""
+
+    base: Literal["now", "usual"] = Field(
+        description="`now` is the forecast for the stations; `usual` that of the days that the surrogate holds"
+    )
+    issued: str | None = Field(None, description="of the forecast that `now` is")
+    forecast: str | None = Field(None, description="its digest")
+    source: Literal["model", "fallback"] | None = Field(None, description="`fallback` is the weekly profile")
+    stale: bool | None = Field(None, description="the observations behind it are too old")
+    reason: str = Field(description="why it is `usual` though the traffic's base is `now`; else empty")
 
 
 class RankingBody(BaseModel):
@@ -26,7 +37,10 @@ class RankingBody(BaseModel):
     base: Literal["now", "usual"]
     issued: str | None = Field(None, description="of the forecast that `now` is")
     forecast: str | None = Field(None, description="its digest")
+    source: Literal["model", "fallback"] | None = Field(None, description="`fallback` is the weekly profile")
+    stale: bool | None = Field(None, description="the observations behind it are too old")
     reason: str = Field(description="why it is not the base asked for; empty where it is")
+    air: Air
     hours: Hours = Field(description="that are judged, and in which measures hold")
     weather: Literal["usual"] = Field(description=_WEATHER)
     scenarios: list[dict[str, Any]] = Field(
@@ -47,6 +61,9 @@ class JobBody(BaseModel):
     base: Literal["now", "usual"]
     issued: str | None = None
     forecast: str | None = None
+    source: Literal["model", "fallback"] | None = None
+    stale: bool | None = None
     reason: str
+    air: Air | None = None
     hours: Hours | None = Field(None, description="that are judged, and in which measures hold")
     weather: Literal["usual"] = Field("usual", description=_WEATHER)
