@@ -57,6 +57,8 @@ def test_no_measure_leaves_every_trip_as_it_is(site: Site, trips: pd.DataFrame) 
                {"lever": "charge_zone", "reduction": 0, "where": OLD_TOWN}, {"lever": "electric_share", "share": 0},
                {"lever": "vehicles", "reduction": 0}, {"lever": "rerouting_advice", "share": 0}]  # fmt: skip
     pd.testing.assert_frame_equal(under(site, trips, *neutral)[trips.columns.to_list()], trips)
+    unkept = [{"lever": lever, "compliance": 0} for lever in ("heavy_ban", "low_emission_zone")]
+    assert not compile_actions(Scenario.model_validate({"id": "a", "measures": unkept}), site.city, WINDOW).barred
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.4, 0.9, 1.3, 2.5])

@@ -27,6 +27,7 @@ from citybrain_models.surrogate.spared import EXHAUST
 SHIPPED = Path(__file__).parents[2] / "serving/citybrain_serving/scenarios/surrogates/embedded"
 pytestmark = pytest.mark.skipif(not SHIPPED.is_dir(), reason="no surrogate ships for the embedded city")
 few = settings(deadline=None, max_examples=5)
+ENDS = ("_change", "_change_low", "_change_high")
 
 
 @lru_cache
@@ -201,3 +202,41 @@ def test_every_outcome_has_its_columns() -> None:
         f"{n}{end}" for n in OUTCOMES for end in ("", "_change", "_change_low", "_change_high")
     }
     assert (found.grade, found.outside) == (["surrogate"], [""])
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        {"lever": "heavy_ban", "compliance": 0, "where": {"road_class": "arterial"}},
+        {"lever": "low_emission_zone", "compliance": 0, "where": {"segments": ["R010"]}},
+        {"lever": "heavy_ban", "compliance": 0},
+        {"lever": "charge_zone", "reduction": 0.5},  # nobody enters the whole city
+    ],
+)
+def test_a_measure_that_touches_nobody_changes_nothing_exactly(measure: dict[str, object]) -> None:
+    found = scorer().score([Scenario.model_validate({"id": "x", "measures": [measure]})])
+    assert all((found.columns[n] == 0).all() for n in found.columns if "_change" in n)
+
+
+def test_cleaner_engines_never_add_emission() -> None:
+    one, roads = scorer(), scorer().bundle.city.nodes["road"]
+    places = [{"owner": owner} for owner in sorted(set(roads["owner"]))] + [{"road_class": "local"}]
+    scenarios = [
+        Scenario.model_validate({"id": "x", "measures": [{"lever": "electric_share", "share": s, "where": place}]})
+        for place in places
+        for s in (0.3, 0.8)
+    ]
+    said = one.levers(scenarios, one.base.flow)
+    assert (one.changed(said).emission <= one.after.unchanged.emission).all()
+    assert (one(scenarios).columns["pm25_people_change"] <= 0).all()
+
+
+def test_no_interval_leaves_what_is_possible() -> None:
+    few_trips = [{"id": f"f{f}", "measures": [{"lever": "demand", "factor": f}]} for f in (0, 0.1, 0.3, 3)]
+    found = scorer()([*map(Scenario.model_validate, few_trips), *drawn(5, 28)])
+    for name, outcome in OUTCOMES.items():
+        value, change, low, high = (found.columns[f"{name}{end}"] for end in ("", *ENDS))
+        assert (value - change + low >= -1e-9 * np.abs(value)).all(), name
+        assert (value - change + high <= outcome.highest + 1e-9).all(), name
+        assert (low <= change).all()
+        assert (change <= high).all()

@@ -256,12 +256,16 @@ def _odd_even(m: lang.OddEven, a: Actions, at: Span) -> None:
 
 
 def _heavy(m: lang.HeavyBan, a: Actions, at: Span) -> None:
+    if m.compliance == 0:  # a ban that nobody keeps is none
+        return
     types = ("truck", "electric_truck", *(("van", "electric_van") if m.vans else ()))
     _bar(a, types, at)
     a.trips.append(TripRule(at.place, at.steps, 1 - m.compliance, "either", types))
 
 
 def _zone(m: lang.LowEmissionZone, a: Actions, at: Span) -> None:
+    if m.compliance == 0:
+        return
     _bar(a, m.barred, at)
     left = 1 - m.compliance * (1 - m.replaced)
     electric = m.compliance * m.replaced / left if left > 0 else 0.0

@@ -78,7 +78,10 @@ class OddEven(Lever):
 
 
 class HeavyBan(Lever):
-    """Trucks may not use the segments: they drive around, and trips that begin or end there are not made."""
+    """Trucks may not use the segments: they drive around, and trips that begin or end there are not made.
+
+    ``compliance`` is a share of the latter; who only passed through drives around unless nobody complies.
+    """
 
     lever: Literal["heavy_ban"]
     vans: bool = False
@@ -91,7 +94,8 @@ class LowEmissionZone(Lever):
     """Vehicles of the ``barred`` types may not use the segments.
 
     Of the trips that begin or end there, the share ``replaced`` (assumed 0.7) is made by an electric vehicle
-    instead, the others are not made; who only passed through drives around.
+    instead, the others are not made; who only passed through drives around. ``compliance`` is as in
+    :class:`HeavyBan`.
     """
 
     lever: Literal["low_emission_zone"]

@@ -6,6 +6,7 @@ batch of scenarios) are carried through: ``...`` below.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -30,14 +31,17 @@ class Outcome:
     unit: str
     title: str
     better: Literal[-1, 0] = -1
+    highest: float = math.inf
 
 
 OUTCOMES = {
     o.name: o
     for o in (
         Outcome("delay_veh_h", "veh·h", "time lost against free flow, over all vehicles and the window"),
-        Outcome("tpi", "0–10", "traffic performance index (GB/T 33171-2016), weighted by vehicle-kilometres"),
-        Outcome("worst_corridor_tpi", "0–10", "traffic performance index of the worst corridor"),
+        Outcome(
+            "tpi", "0–10", "traffic performance index (GB/T 33171-2016), weighted by vehicle-kilometres", highest=10
+        ),
+        Outcome("worst_corridor_tpi", "0–10", "traffic performance index of the worst corridor", -1, 10),
         Outcome("travelled_veh_km", "veh·km", "distance driven", 0),
         Outcome("emission_kg", "kg", "PM2.5 that traffic emits: exhaust, tyres and brakes"),
         Outcome("pm25_stations", "µg/m³", "PM2.5, mean over stations and hours"),

@@ -17,7 +17,7 @@ from citybrain_models.onnx_forecaster import open_session
 from citybrain_models.surrogate.after import After, Changed
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.inputs import base_inputs, graph_inputs
-from citybrain_models.surrogate.levers import LeverArrays, Levers
+from citybrain_models.surrogate.levers import CHANNELS, LeverArrays, Levers
 from citybrain_models.surrogate.network import Base, SurrogateError
 from citybrain_models.surrogate.unsure import AIR, units, widths
 
@@ -129,6 +129,9 @@ class Scorer:
     def _run(self, said: LeverArrays) -> np.ndarray:
         """The change ``[scenario, segment, slot, signal, quantile]``."""
         change: np.ndarray = self.session.run(None, {"levers": said.levers, "closed": said.closed, **self.fixed})[0]
+        # Where nothing but engines is another, as many drive as before, and nobody emits more.
+        rows = np.flatnonzero(~said.summary[:, _DRIVING].any(axis=1))
+        change[rows, ..., _EMISSION, :] = np.minimum(change[rows, ..., _EMISSION, :], 0)
         return change
 
     def _summed(self, scenarios: Sequence[Scenario], said: LeverArrays, change: np.ndarray) -> Scores:
@@ -209,11 +212,13 @@ class Scorer:
 
     def _columns(self, name: str, value: np.ndarray, change: np.ndarray, width: np.ndarray) -> dict[str, np.ndarray]:
         margin = self.bundle.margins[name] * width
+        # Nothing that is counted can fall below zero, nor an index rise beyond its scale.
+        below, above = np.maximum(value, 0), np.maximum(OUTCOMES[name].highest - value, 0)
         return {
             name: value,
             f"{name}_change": change,
-            f"{name}_change_low": change - margin,
-            f"{name}_change_high": change + margin,
+            f"{name}_change_low": change - np.minimum(margin, below),
+            f"{name}_change_high": change + np.minimum(margin, above),
         }
 
 
@@ -230,6 +235,10 @@ def _told(weather: Weather) -> str:
 
 
 _TRAFFIC = frozenset(TRAFFIC_LEVERS)
+_EMISSION = 2
+"""Of the signals that the network tells the change of."""
+_DRIVING = np.array([name != "cleaner" for _ in range(3) for name in CHANNELS])
+"""Numbers of a :func:`~citybrain_models.surrogate.levers.summary` that say who drives, and not what is burnt."""
 
 
 def air_arrays(step: AirStep) -> dict[str, np.ndarray]:

@@ -101,7 +101,8 @@ class Spared:
         if key not in self._images:
             self._make_room()
             chosen = self._of(types)
-            stays_out = np.outer(1 - self.network.starts @ place, 1 - self.network.ends @ place).reshape(-1)
+            starts, ends = (_inside(spread, place) for spread in (self.network.starts, self.network.ends))
+            stays_out = np.outer(1 - starts, 1 - ends).reshape(-1)
             met = self._route[:, place]
             # A trip that meets several of the segments is turned away before the first.
             once = met.max(axis=1) / np.maximum(met.sum(axis=1), 1e-9)
@@ -184,8 +185,8 @@ class Spared:
         if key not in self._reach:
             if len(self._reach) >= _MOST:
                 self._reach.clear()
-            start = (self.network.starts @ rule.place)[:, None]
-            end = (self.network.ends @ rule.place)[None, :]
+            start = _inside(self.network.starts, rule.place)[:, None]
+            end = _inside(self.network.ends, rule.place)[None, :]
             both = np.ones((len(start), end.shape[1]))
             part = {
                 "either": 1 - (1 - start) * (1 - end),
@@ -214,6 +215,15 @@ class Spared:
                 [(types is None or t in types) and (purposes is None or p in purposes) for p, t in self.network.classes]
             )
         return self._chosen[key]
+
+
+def _inside(spread: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Part of each zone's trips that start or end in ``place``, of ``spread [zone, segment]``: ``[zone]``.
+
+    All is 1 to the last bit: shares in single precision do not add up to it, and nobody enters a whole city.
+    """
+    part: np.ndarray = spread @ place
+    return np.where((part > 0) & ~(spread[:, ~place] > 0).any(axis=1), part.dtype.type(1), part)
 
 
 def _simple(actions: Actions) -> bool:
