@@ -21,7 +21,8 @@ class Window:
     """Measured values around issue times, in the units of :data:`~citybrain_datasets.signals.KINDS`.
 
     ``values[signal]`` is float32 ``[batch, offset, node]`` at the steps :meth:`Features.offsets` asks for, relative
-    to the issue time; NaN where nothing was measured. ``future[signal]`` is float32 ``[batch, horizon, node]``.
+    to the issue time; NaN where nothing was measured. ``future[signal]`` is float32 ``[batch, horizon, node]``, that of
+    the context as many steps as the task reads of it; what nobody forecast is NaN, or left out.
     """
 
     issue: pd.DatetimeIndex
@@ -116,6 +117,8 @@ class Features:
                 context = scalers[name].scale(values[name])
                 ahead = scalers[name].scale(self.profile(name, window.issue))[:, task.history :]
                 parts += [_filled(context), np.isfinite(context).astype(np.float32), ahead]
+                if task.context_ahead is not None and task.context_ahead[0] == name:
+                    parts += self._departure(name, window, ahead[:, : task.context_ahead[1]])
             arrays[f"x_{task.context_node}"] = _nodes_first(parts)
             measured = np.isfinite(values[task.context[0]])
             arrays[f"seen_{task.context_node}"] = measured.mean(axis=1, dtype=np.float32)
@@ -162,6 +165,13 @@ class Features:
         else:
             channels = [self.statistics.scalers[name].scale(given)]
         return [*map(_filled, channels), np.isfinite(channels[0]).astype(np.float32)]
+
+    def _departure(self, name: str, window: Window, usual: np.ndarray) -> list[np.ndarray]:
+        """How far the forecast of a context signal departs from the weekly profile beside it, 0 where there is none:
+        then the profile is the forecast."""
+        given = window.future.get(name)
+        told = np.full_like(usual, np.nan) if given is None else self.statistics.scalers[name].scale(given) - usual
+        return [_filled(told), np.isfinite(told).astype(np.float32)]
 
     def _time(self, window: Window, values: Mapping[str, np.ndarray]) -> np.ndarray:
         task = self.task

@@ -31,7 +31,8 @@ class Task(BaseModel):
 
     ``inputs`` are signals known up to the issue time, at the target's nodes or for the whole city; ``context``
     are signals of the other node type, which reach the target through the edges between them; ``known_future``
-    are weather signals whose forecast over the horizon is an input, at the target's nodes or for the whole city.
+    are weather signals whose forecast over the horizon is an input, at the target's nodes or for the whole city;
+    ``context_ahead`` is a signal of the context whose forecast is an input as well, and for how many steps.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +48,9 @@ class Task(BaseModel):
     inputs: tuple[str, ...] = ()
     context: tuple[str, ...] = ()
     known_future: tuple[str, ...] = ()
+    context_ahead: tuple[str, int] | None = Field(None, exclude_if=lambda ahead: ahead is None)
+    """(traffic signal of the context, steps): as far ahead as the congestion forecast that is served reaches. Unset, it
+    is written nowhere: bundles and records are what they were before there was one."""
     seasonal_days: tuple[int, ...] = (1, 7)
     """Days back from each lead at which the target's value is an input as well."""
     coarse: tuple[int, int] = (0, 0)
@@ -67,6 +71,12 @@ class Task(BaseModel):
             raise ValueError(f"known_future is the weather's, one of {', '.join(WEATHER)}, not {', '.join(strange)}")
         if len(set(self.known_future)) < len(self.known_future):
             raise ValueError("known_future names a signal twice")
+        if self.context_ahead is not None:
+            signal, steps = self.context_ahead
+            if signal not in TRAFFIC or signal not in self.context:
+                raise ValueError(f"context_ahead is traffic that the context holds as well, not {signal!r}")
+            if not 0 < steps <= self.horizon:
+                raise ValueError(f"context_ahead is {steps} steps, must be 1 to the horizon's {self.horizon}")
         if self.day_steps * self.step_minutes != 1440:
             raise ValueError(f"a day is no whole number of {self.step_minutes} min steps")
         if any(day * self.day_steps < self.horizon for day in self.seasonal_days):

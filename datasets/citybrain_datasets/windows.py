@@ -18,7 +18,7 @@ class WindowSource:
 
     ``signals`` are as :func:`~citybrain_datasets.statistics.clocked` gives them. ``forecasts`` are
     known-future signals; where a test uses observed weather as a stand-in for a perfect forecast, they are the
-    observations themselves.
+    observations themselves. A forecast of the context (``context_ahead``) no city keeps: windows come without.
     """
 
     def __init__(

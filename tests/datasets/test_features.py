@@ -107,6 +107,54 @@ def test_a_future_that_nobody_tells_is_masked(city: City) -> None:
     assert told["time"][:, -horizon:].any()
 
 
+@pytest.mark.parametrize(
+    ("ahead", "says"),
+    [
+        (("pm25", 3), "traffic that the context holds as well, not 'pm25'"),
+        (("occupancy", 3), "not 'occupancy'"),
+        (("flow", 0), "0 steps, must be 1 to the horizon's 72"),
+        (("flow", 73), "73 steps, must be 1"),
+    ],
+)
+def test_of_the_context_traffic_alone_is_forecast_within_the_horizon(city, ahead, says) -> None:
+    with pytest.raises(ValueError, match=says):
+        changed(city, context=("flow",), context_ahead=ahead)
+
+
+def test_a_task_that_reads_no_traffic_ahead_is_written_as_before(city: City) -> None:
+    assert "context_ahead" not in default_task(city, "pm25").model_dump(mode="json")
+    reading = changed(city, context_ahead=("flow", 6))
+    assert Task.model_validate_json(reading.model_dump_json()) == reading
+
+
+def test_traffic_ahead_stands_beside_what_was_read_without_it(city: City) -> None:
+    """Its departure from the weekly profile and its mask; both zero where nobody forecast it, as for the past."""
+    steps = 6
+    plain, _ = build(city, changed(city, context=("flow",)))
+    features, source = build(city, changed(city, context=("flow",), context_ahead=("flow", steps)))
+    window = source.window(source.issues()[:2])
+    assert "flow" not in window.future
+    before, silent = plain(window), features(window)
+    told = features(forecasting(features, window, 100.0, steps))
+    unknown = features(forecasting(features, window, np.nan, steps))
+    for name, array in before.items():
+        width = array.shape[-1]
+        for given in (silent, told, unknown):
+            np.testing.assert_array_equal(given[name][..., :width], array, err_msg=name)
+    assert not silent["x_road"][..., -2 * steps :].any()
+    np.testing.assert_array_equal(unknown["x_road"], silent["x_road"])
+    departs = told["x_road"][..., -2 * steps : -steps]
+    np.testing.assert_allclose(departs, 100 / features.statistics.scalers["flow"].std, rtol=1e-3)
+    assert (told["x_road"][..., -steps:] == 1).all()
+
+
+def forecasting(features: Features, window: Window, more: float, steps: int) -> Window:
+    """The window with a forecast of ``more`` flow than usual."""
+    history = features.task.history
+    usual = features.profile("flow", window.issue)[:, history : history + steps]
+    return Window(window.issue, window.values, {"flow": usual + np.float32(more)})
+
+
 def test_a_profile_leaves_out_the_answer_while_training() -> None:
     random = np.random.default_rng(0)
     times = pd.date_range("2024-01-01 01:00", periods=21 * 24, freq="1h", tz="UTC")

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from citybrain_datasets.features import Window
-from citybrain_training.foresight import foretold
+from citybrain_training.foresight import foretold, kept_back
 from citybrain_training.preparation import Preparation
+from citybrain_training.traffic_ahead import TrafficAhead
 
 MOST_FAILING = 0.6
 """Most sensors that fail in a training window, as a share."""
@@ -50,6 +51,9 @@ class Collate:
         if self.training:
             withheld = self.preparation.config.fit.weather_withheld
             window = foretold(window, self.preparation, self.random, withheld=withheld)
+            if isinstance(source, TrafficAhead):
+                share = self.preparation.config.fit.traffic_withheld
+                window = source.shown(window, self.random, kept_back(self.random, len(issue), source.steps, share))
         if not self.training:
             arrays = self.preparation.features(window)
         elif self.random.random() < self.preparation.config.fit.disturbed:

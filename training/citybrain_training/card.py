@@ -9,6 +9,7 @@ import pandas as pd
 from citybrain_datasets.signals import KINDS
 from citybrain_training.fitting import Fitted
 from citybrain_training.preparation import Preparation
+from citybrain_training.traffic_ahead import TrafficAhead
 
 
 def model_card(
@@ -17,6 +18,7 @@ def model_card(
     """Markdown. ``tables`` are the test scores by model, this one's first."""
     task, city, split = preparation.task, preparation.city, preparation.split
     unit = KINDS[task.target].unit
+    ahead = (*task.known_future, *(task.context_ahead or ())[:1])
     leads = [
         task.lead_label(i) for i in sorted({task.horizon // 4 - 1, task.horizon // 2 - 1, task.horizon - 1}) if i >= 0
     ]
@@ -31,8 +33,9 @@ def model_card(
         f"- Source: {city.attribution or 'not stated'}",
         f"- Issue times: train {_span(split.train)}, validation {_span(split.validate)}, test {_span(split.test)}",
         f"- Inputs: {', '.join((task.target, *task.inputs, *task.context))}; nothing later than the issue time"
-        + (f", except forecasts of {', '.join(task.known_future)}" if task.known_future else ""),
+        + (f", except forecasts of {', '.join(ahead)}" if ahead else ""),
         *([_foresight(preparation)] if task.known_future else []),
+        *([_traffic_ahead(preparation.source)] if isinstance(preparation.source, TrafficAhead) else []),
         "",
         "## Model",
         f"CityNet, {fitted.parameters:,} parameters, {fitted.epochs} epochs, {fitted.cpu_seconds / 60:.1f} CPU "
@@ -67,6 +70,14 @@ def _foresight(preparation: Preparation) -> str:
         "- Weather ahead: what was measured then, in training and calibration with errors of "
         f"{first:g} (first lead) to {last:g} (last) of its standard deviation and withheld from "
         f"{preparation.config.fit.weather_withheld:.0%} of the training windows; scored as perfect forecasts"
+    )
+
+
+def _traffic_ahead(source: TrafficAhead) -> str:
+    return (
+        f"- Traffic ahead: {source.name}, {source.steps} steps; in training what was measured then, made as uncertain "
+        f"as a forecast that explains {source.skill[0]:.0%} (first step) to {source.skill[-1]:.0%} (last) of how it "
+        "departs from the weekly profile; calibrated and scored with such a forecast, made from the window alone"
     )
 
 

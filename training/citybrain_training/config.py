@@ -69,6 +69,9 @@ class FitConfig(_Strict):
     days temperature errs by less than the default and wind by more; (0, 0) trains on a perfect forecast."""
     weather_withheld: float = Field(0.2, ge=0, le=1)
     """Share of the training windows without a weather forecast, or with one that does not reach the last lead."""
+    traffic_withheld: float = Field(0.2, ge=0, le=1)
+    """Share of the training windows without the congestion forecast that ``context_ahead`` reads, or with one that ends
+    sooner."""
     quantile_weight: float = Field(1.0, ge=0)
     """Weight of the mean pinball loss of the outer quantiles beside the absolute error of the median."""
     lead_power: float = Field(0.0, ge=0)

@@ -26,11 +26,13 @@ def foretold(window: Window, preparation: Preparation, random: np.random.Generat
     the wind errs in its eastward and its northward part. What was not measured stays unknown. Of a task that reads no
     weather ahead nothing is changed and nothing drawn.
     """
-    if not window.future:
+    weather = {name: told for name, told in window.future.items() if name in preparation.task.known_future}
+    if not weather:
         return window
-    future = _erring(window, preparation, random)
-    gone = _withheld(random, len(window.issue), preparation.task.horizon, withheld)[..., None]
-    return Window(window.issue, window.values, {n: np.where(gone, np.float32(np.nan), v) for n, v in future.items()})
+    future = _erring(Window(window.issue, window.values, weather), preparation, random)
+    gone = kept_back(random, len(window.issue), preparation.task.horizon, withheld)[..., None]
+    shown = {name: np.where(gone, np.float32(np.nan), told) for name, told in future.items()}
+    return Window(window.issue, window.values, {**window.future, **shown})
 
 
 class Foretold(WindowSource):
@@ -43,7 +45,7 @@ class Foretold(WindowSource):
         self.random = np.random.default_rng(preparation.config.seed)
 
     def window(self, issue: pd.DatetimeIndex) -> Window:
-        return foretold(super().window(issue), self.preparation, self.random, withheld=0)
+        return foretold(self.preparation.source.window(issue), self.preparation, self.random, withheld=0)
 
 
 def errors(random: np.random.Generator, batch: int, size: np.ndarray, memory: float) -> np.ndarray:
@@ -83,7 +85,7 @@ def _erring(window: Window, preparation: Preparation, random: np.random.Generato
     return future
 
 
-def _withheld(random: np.random.Generator, batch: int, horizon: int, share: float) -> np.ndarray:
+def kept_back(random: np.random.Generator, batch: int, horizon: int, share: float) -> np.ndarray:
     """Which leads are not given, bool ``[batch, lead]``: in half of the windows concerned all of them, in the others
     those from some lead on, as where the newest forecast does not reach as far."""
     since = np.where(random.random(batch) < 0.5, 0, random.integers(0, horizon, batch))

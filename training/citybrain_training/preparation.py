@@ -19,6 +19,7 @@ from citybrain_datasets.statistics import Statistics
 from citybrain_datasets.task import Task, default_task
 from citybrain_datasets.windows import WindowSource
 from citybrain_training.config import SplitConfig, TrainConfig
+from citybrain_training.traffic_ahead import TrafficAhead
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def prepare(city: City, name: str, config: TrainConfig) -> Preparation:
     statistics = fitted.lent(task.target, near, ~sensed, sensed)
     features = Features(task, statistics, calendar, placing)
     source = WindowSource.of_city(features, city)
+    if task.context_ahead is not None:
+        source = TrafficAhead(source, split.train)
     graph = graph_arrays(city, task, statistics, config.network.neighbours, sensed)
     if not config.network.graph:
         graph = {k: v for k, v in graph.items() if k.startswith(("static_", "sensed_"))}

@@ -43,7 +43,7 @@ class InputMaker:
     def __init__(self, preparation: Preparation):
         self.preparation = preparation
         # The peers' publications know no seasonal lags; cutting those would only cost their budget.
-        left_out = {"seasonal_days": (), "coarse": (0, 0), "known_future": (), "context": ()}
+        left_out = {"seasonal_days": (), "coarse": (0, 0), "known_future": (), "context": (), "context_ahead": None}
         self.task = preparation.task.model_copy(update=left_out)
         full = preparation.features
         features = Features(self.task, full.statistics, full.calendar, full.placing)

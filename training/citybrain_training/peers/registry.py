@@ -59,7 +59,10 @@ def _with(**changes: dict[str, Any]) -> Changes:
 
 
 def _without_context(task: Task, city: City) -> dict[str, Any] | None:
-    return {"task": {"context": ()}} if task.context else None
+    if not task.context:
+        return None
+    # Named only where it is set: what a run was told names its record.
+    return {"task": {"context": (), **({} if task.context_ahead is None else {"context_ahead": None})}}
 
 
 def _perfect_weather(task: Task, city: City) -> dict[str, Any] | None:
