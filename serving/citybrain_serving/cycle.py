@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Mapping, MutableMapping
+from dataclasses import replace
 from typing import Protocol
 
 import pandas as pd
@@ -20,6 +21,7 @@ from citybrain_serving.fleet import Fleet
 from citybrain_serving.inputs import health, last_seen, newest_window
 from citybrain_serving.snapshot import Forecast, Snapshot, Source
 from citybrain_serving.store import ObservationStore
+from citybrain_serving.traffic_ahead import TrafficForecasts
 from citybrain_serving.weather.store import WeatherForecasts, ahead
 
 AWAITED_SECONDS = 5.0
@@ -46,6 +48,7 @@ class Cycle:
         clock: Clock,
         grace: pd.Timedelta,
         weather: WeatherForecasts | None = None,
+        traffic: TrafficForecasts | None = None,
     ):
         self.fleet = fleet
         self.forecasters = forecasters
@@ -53,6 +56,7 @@ class Cycle:
         self.clock = clock
         self.grace = grace
         self.weather = weather
+        self.traffic = traffic
         self.current: Snapshot | None = None
         self.coverage = {name: Coverage() for name in forecasters}
         self._clocks = [fleet.ticks(forecaster.task) for forecaster in forecasters.values()]
@@ -62,7 +66,8 @@ class Cycle:
         """Computes what is due and publishes it; None while the present is unknown.
 
         A task is due when its issue time moved on, when its bundle was swapped, when a signal that it reads, or its
-        forecast (:func:`~citybrain_serving.weather.store.ahead`), is in ``touched``, or always where that is None.
+        forecast (:func:`~citybrain_serving.weather.store.ahead`), is in ``touched``, when the congestion forecast that
+        it reads ahead was computed before it, or always where ``touched`` is None.
         """
         with self._one_at_a_time:
             self.clock.refresh()
@@ -71,17 +76,20 @@ class Cycle:
                 return self.current
             newest = self.store.newest()
             held = self.current.forecasts if self.current else {}
-            forecasts = {}
-            for name, forecaster in self.forecasters.items():
+            forecasts: dict[str, Forecast] = {}
+            # What reads another's forecast comes after it.
+            ordered = sorted(self.forecasters.items(), key=lambda item: item[1].task.context_ahead is not None)
+            for name, forecaster in ordered:
                 issue = self.issue(forecaster.task, now, newest.get(forecaster.task.target))
                 before, version = held.get(name), self.fleet.bundles[name].version
                 if before is not None and now < before.issued <= now + self.grace:
                     issue = before.issued  # a clock that is put right by seconds takes back nothing
                 touches = touched is None or not _reads(forecaster.features).isdisjoint(touched)
+                touches = touches or self._foretold_anew(forecaster.task, issue, forecasts, held)
                 if before is not None and (before.issued, before.bundle) == (issue, version) and not touches:
                     forecasts[name] = before
                 else:
-                    made = self.forecast(forecaster, version, issue, now, before=before)
+                    made = self.forecast(forecaster, version, issue, now, before=before, published=forecasts)
                     forecasts[name] = self.coverage[name].judged(made)
             if self.current is None or forecasts != held:
                 self.current = Snapshot(forecasts, now)
@@ -126,6 +134,14 @@ class Cycle:
             left.append(min(step - since, AWAITED_SECONDS if since < self.grace.total_seconds() else step))
         return min(left)
 
+    def _foretold_anew(
+        self, task: Task, issue: pd.Timestamp, forecasts: Mapping[str, Forecast], held: Mapping[str, Forecast]
+    ) -> bool:
+        """Whether this cycle has computed the forecast that ``task`` reads ahead, and not for after ``issue``."""
+        source = None if self.traffic is None else self.traffic.source(task)
+        made = None if source is None else forecasts.get(source.name)
+        return made is not None and made is not held.get(made.task.name) and made.issued <= issue
+
     def swap(self, bundle: Bundle, forecaster: FeaturedForecaster) -> None:
         """From the next cycle on ``bundle`` forecasts its task; what is published stands until then."""
         with self._one_at_a_time:
@@ -147,12 +163,19 @@ class Cycle:
         now: pd.Timestamp,
         trusted: Source = "model",
         before: Forecast | None = None,
+        published: Mapping[str, Forecast] | None = None,
     ) -> Forecast:
         """One forecast from the window that ends at ``issue``, doubted as every forecast is. ``trusted`` is its source
-        where the model's own answer stands, ``before`` what is published so far."""
+        where the model's own answer stands, ``before`` what is published of its task so far, ``published`` what is of
+        the others, where that is not ``current``."""
         features = forecaster.features
         outlook = None if self.weather is None else self.weather.outlook(features, issue)
         window = newest_window(self.store, features, issue, outlook)
+        if published is None:
+            published = {} if self.current is None else self.current.forecasts
+        traffic = None if self.traffic is None else self.traffic.outlook(features, issue, published)
+        if traffic is not None:
+            window = replace(window, future={**window.future, traffic.health.signal: traffic.values[None]})
         answer = vetted(forecaster, features, window, before)
         if answer.source == "fallback":
             log.warning(
@@ -168,7 +191,7 @@ class Cycle:
             values=answer.values,
             observed=observed,
             observed_age=age,
-            inputs=health(features, window, outlook),
+            inputs=replace(health(features, window, outlook), traffic=None if traffic is None else traffic.health),
             bundle=version,
             source=trusted if answer.source == "model" else answer.source,
             reason=answer.reason,

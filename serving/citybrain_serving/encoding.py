@@ -18,7 +18,7 @@ from cachetools import LRUCache
 from citybrain_datasets.city import City
 from citybrain_serving.chinese import translated
 from citybrain_serving.indices.catalogue import Index
-from citybrain_serving.inputs import WeatherHealth
+from citybrain_serving.inputs import TrafficHealth, WeatherHealth
 from citybrain_serving.languages import Language
 from citybrain_serving.places import Places
 from citybrain_serving.selection import Cut
@@ -84,6 +84,7 @@ class Answers:
                 "doubts": dict(forecast.doubts),
                 "signals": {name: round(share, 4) for name, share in inputs.signals.items()},
                 "weather": inputs.weather and _weather(inputs.weather, forecast),
+                **({} if inputs.traffic is None else {"traffic": _traffic(inputs.traffic)}),
             },
             "times": [utc(forecast.times[lead]) for lead in cut.leads],
             "quantiles": [task.quantiles[index] for index in cut.quantiles],
@@ -202,6 +203,16 @@ def _weather(weather: WeatherHealth, forecast: Forecast) -> dict[str, Any]:
         "issued": [utc(time) for time in issued],
         "age_minutes": int((forecast.issued - issued[0]).total_seconds()) // 60 if issued else None,
         "signals": {name: round(share, 4) for name, share in weather.signals.items()},
+    }
+
+
+def _traffic(traffic: TrafficHealth) -> dict[str, Any]:
+    """Which congestion forecast a forecast rests on."""
+    return {
+        "signal": traffic.signal,
+        "issued": None if traffic.issued is None else utc(traffic.issued),
+        "bundle": traffic.bundle,
+        "share": round(traffic.share, 4),
     }
 
 

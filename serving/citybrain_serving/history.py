@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from citybrain_datasets.task import Task
 from citybrain_models.bundle import Bundle
 from citybrain_serving.database import transaction
-from citybrain_serving.inputs import InputHealth, WeatherHealth
+from citybrain_serving.inputs import InputHealth, TrafficHealth, WeatherHealth
 from citybrain_serving.layouts import Layouts
 from citybrain_serving.packing import pack
 from citybrain_serving.snapshot import Forecast, Source
@@ -64,6 +64,7 @@ class History:
             "newest": None if inputs.newest is None else int(inputs.newest.timestamp()),
             "signals": dict(inputs.signals),
             "weather": inputs.weather and _weather_told(inputs.weather),
+            **({} if inputs.traffic is None else {"traffic": _traffic_told(inputs.traffic)}),
         }
         row = {
             "computed": int(forecast.computed.timestamp()),
@@ -124,6 +125,11 @@ class History:
         with transaction(self.engine) as connection:
             row = connection.execute(query).mappings().first()
             return None if row is None else self._forecast(connection, row)
+
+    def latest(self, task: str, first: pd.Timestamp, last: pd.Timestamp) -> Forecast | None:
+        """The newest forecast issued in ``first`` ≤ time ≤ ``last``; None where none is kept."""
+        newest = self.list(task, first, last, limit=1)
+        return self.find(task, newest[0].issued) if newest else None
 
     def since(self, task: str, first: pd.Timestamp, last: pd.Timestamp) -> Iterator[Forecast]:
         """Forecasts issued in ``first`` ≤ time ≤ ``last``, oldest first, one at a time."""
@@ -191,7 +197,11 @@ class History:
             observed=layout.decode(connection, row["layout"], row["observed"]).reshape(-1),
             observed_age=unknown if ages is None else layout.decode(connection, row["layout"], ages).reshape(-1),
             inputs=InputHealth(
-                about["seen"], None if newest is None else _time(newest), about["signals"], _weather(about)
+                about["seen"],
+                None if newest is None else _time(newest),
+                about["signals"],
+                _weather(about),
+                _traffic(about),
             ),
             bundle=row["bundle"],
             source=row["source"],
@@ -233,6 +243,15 @@ def _weather_told(weather: WeatherHealth) -> dict[str, Any]:
 def _weather(about: Mapping[str, Any]) -> WeatherHealth | None:
     told = about.get("weather")
     return told and WeatherHealth(tuple(map(_time, told["issued"])), told["signals"])
+
+
+def _traffic_told(traffic: TrafficHealth) -> dict[str, Any]:
+    return {**vars(traffic), "issued": traffic.issued and int(traffic.issued.timestamp())}
+
+
+def _traffic(about: Mapping[str, Any]) -> TrafficHealth | None:
+    told = about.get("traffic")
+    return told and TrafficHealth(**{**told, "issued": told["issued"] and _time(told["issued"])})
 
 
 def _time(seconds: int) -> pd.Timestamp:

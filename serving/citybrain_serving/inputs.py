@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -41,18 +41,31 @@ class WeatherHealth:
 
 
 @dataclass(frozen=True)
+class TrafficHealth:
+    """The forecast of the traffic ``signal`` that a forecast of the air rests on: when it was ``issued`` and by which
+    ``bundle``, None and empty where there was none, and the ``share`` that it tells of what is read ahead."""
+
+    issued: pd.Timestamp | None
+    bundle: str
+    signal: str
+    share: float
+
+
+@dataclass(frozen=True)
 class InputHealth:
     """What a forecast had to go on.
 
     ``seen`` is the share of nodes whose target was measured at least once in the history, ``signals`` the
     share of each signal's history that was measured; ``newest`` the last tick of the target with a
-    reading, None for none. ``weather`` is None for a model that reads no weather forecast.
+    reading, None for none. ``weather`` is None for a model that reads no weather forecast, ``traffic`` for one that
+    reads no congestion forecast; only where it is not does it enter the name of a forecast.
     """
 
     seen: float
     newest: pd.Timestamp | None
     signals: Mapping[str, float]
     weather: WeatherHealth | None = None
+    traffic: TrafficHealth | None = field(default=None, repr=False)
 
 
 def newest_window(store: Readable, features: Features, issue: pd.Timestamp, outlook: Outlook | None = None) -> Window:

@@ -50,6 +50,7 @@ from citybrain_serving.stream import Stream
 from citybrain_serving.stuck import Steadiness, Trusted
 from citybrain_serving.telemetry import Telemetry
 from citybrain_serving.tracing import span
+from citybrain_serving.traffic_ahead import TrafficForecasts
 from citybrain_serving.weather.ingest import WeatherIngest
 from citybrain_serving.weather.store import WeatherForecasts, ahead
 
@@ -88,11 +89,12 @@ class Service:
         self.trusted = Trusted(self.store, self.steadiness)
         lasting = pd.Timedelta(hours=settings.weather_hours)
         self.weather = WeatherForecasts(self.store.engine, self.fleet.channels, self.store.layouts, lasting)
-        self.cycle = Cycle(self.fleet, dict(forecasters), self.trusted, self.clock, grace, self.weather)
+        self.history = History(self.store.engine, self.store.node_layouts)
+        traffic = TrafficForecasts(self.fleet, self.history)
+        self.cycle = Cycle(self.fleet, dict(forecasters), self.trusted, self.clock, grace, self.weather, traffic)
         self.board = Board(self.fleet, settings.stale_steps, Recent(self.trusted))
         self.shortcuts = Shortcuts(self._current, self.fresh)
         self.stream = Stream(each=settings.streams_each, lasting=settings.stream_seconds)
-        self.history = History(self.store.engine, self.store.node_layouts)
         learning = Learning(settings.learning_rate, pd.Timedelta(minutes=settings.patience_minutes))
         calendar = Calendar(self.fleet.city.timezone)
         engine = self.store.engine

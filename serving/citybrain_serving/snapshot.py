@@ -74,6 +74,8 @@ class Forecast:
             f"{self.issued}|{self.bundle}|{self.source}|{self.reason}|{sorted(self.doubts.items())}|{self.inputs}".encode(),
             digest_size=12,
         )
+        if self.inputs.traffic is not None:
+            digest.update(f"|{self.inputs.traffic}".encode())
         digest.update(np.ascontiguousarray(self.values).data)
         digest.update(np.ascontiguousarray(self.observed).data)
         if np.isfinite(self.observed_age).any():  # a forecast kept before ages were keeps its name

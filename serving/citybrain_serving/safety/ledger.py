@@ -192,7 +192,7 @@ def _told(asked: Asked) -> Mapping[str, Any]:
 
 def _description(forecast: Forecast) -> dict[str, Any]:
     """Which model answered and from which inputs."""
-    newest, weather = forecast.inputs.newest, forecast.inputs.weather
+    newest, weather, traffic = forecast.inputs.newest, forecast.inputs.weather, forecast.inputs.traffic
     return {
         "digest": forecast.digest,
         "task": forecast.task.name,
@@ -203,4 +203,6 @@ def _description(forecast: Forecast) -> dict[str, Any]:
         "inputs_seen": round(forecast.inputs.seen, 4),
         "inputs_newest": None if newest is None else utc(newest),
         **({} if weather is None else {"weather_issued": [utc(time) for time in weather.issued]}),
+        **({} if traffic is None else {"traffic_issued": traffic.issued and utc(traffic.issued)}),
+        **({} if traffic is None else {"traffic_bundle": traffic.bundle}),
     }

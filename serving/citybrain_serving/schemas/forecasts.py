@@ -15,6 +15,15 @@ class WeatherBody(BaseModel):
     signals: dict[str, float] = Field(description="share of each signal's horizon that they tell")
 
 
+class TrafficBody(BaseModel):
+    """The congestion forecast that a forecast of the air rests on."""
+
+    signal: str
+    issued: str | None = Field(description="when; None: none of the model's was at hand, and the air's did without")
+    bundle: str = Field(description="version of the model bundle that forecast it; may be empty")
+    share: float = Field(description="what it tells of the roads and hours that are read ahead; of the rest the usual")
+
+
 class InputsBody(BaseModel):
     seen: float = Field(description="share of nodes measured at least once in the history", ge=0, le=1)
     newest: str | None = Field(description="newest tick of the target with a reading")
@@ -24,6 +33,7 @@ class InputsBody(BaseModel):
     )
     signals: dict[str, float] = Field(description="share of each input's history that was measured")
     weather: WeatherBody | None = Field(description="None: the model reads no weather forecast, whatever is handed in")
+    traffic: TrafficBody | None = Field(None, description="left out where the model reads no congestion forecast")
 
 
 class StandardBody(BaseModel):
