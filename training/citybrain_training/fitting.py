@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import Logger
 from citybrain_training.averaging import MovingAverage
 from citybrain_training.batches import Windows
 from citybrain_training.deadline import Deadline
+from citybrain_training.interruption import told_as_stopped
 from citybrain_training.linear_start import start_linear
 from citybrain_training.module import ForecastModule, build_network
 from citybrain_training.preparation import Preparation
@@ -93,14 +94,12 @@ def fit(
         default_root_dir=folder,
     )
     wall, cpu = time.perf_counter(), _cpu_seconds()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), told_as_stopped(trainer):
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
         trainer.fit(module, datamodule=Windows(preparation), ckpt_path=last if goes_on else None)
     wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     if trainer.global_rank:
         # Started beside the first process to train alone; what is left to do with the result is done once, by that one.
         raise SystemExit(0)

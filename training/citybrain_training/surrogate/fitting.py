@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from citybrain_datasets.records import write_atomically
 from citybrain_models.nn.surrogate import SurrogateEnsemble
 from citybrain_training.fitting import load_weights
+from citybrain_training.interruption import told_as_stopped
 from citybrain_training.surrogate.config import SurrogateConfig
 from citybrain_training.surrogate.module import Batch, SurrogateModule, build_network
 from citybrain_training.surrogate.runs import Study
@@ -102,7 +103,7 @@ def fit_surrogate(
         gradient_clip_val=1.0, num_sanity_val_steps=0, enable_model_summary=False, enable_progress_bar=progress,
         logger=logger or False, callbacks=callbacks, default_root_dir=folder, log_every_n_steps=10,
     )  # fmt: skip
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), told_as_stopped(trainer):
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
         warnings.filterwarnings("ignore", ".*IterableDataset.*__len__.*")
@@ -114,8 +115,6 @@ def fit_surrogate(
             DataLoader(Rows(validate, config.batch), batch_size=None),
             ckpt_path=last if last.exists() else None,
         )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     load_weights(module, Path(best.best_model_path))  # type: ignore[arg-type]  # it needs no more than a module
     module.eval()
     score = float(best.best_model_score) if best.best_model_score is not None else float("nan")
