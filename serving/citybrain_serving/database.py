@@ -21,6 +21,7 @@ from sqlalchemy.exc import (
     OperationalError,
     ProgrammingError,
 )
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from citybrain_serving.errors import FleetError, StoreRefused, StoreUnavailable
 
@@ -39,6 +40,13 @@ _POSTGRESQL = {
     "keepalives_count": 2,
 }
 """Of a connection, unless the URL says otherwise: a network that is cut is an error soon, and not a wait for hours."""
+
+BUSY = "10s"
+"""How long a statement waits for what another holds, as SQLite's ``busy_timeout`` has it."""
+
+HUNG = "30s"
+"""How long a transaction may stand still. A replica that hangs in the middle of one would keep every other from writing
+for ever: there is one writer at a time."""
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +81,8 @@ def open_engine(location: str, *, new: bool = True, reading: bool = False) -> sa
             path.parent.mkdir(parents=True, exist_ok=True)
         sa.event.listen(engine, "connect", _prepare_sqlite_to_read if reading else _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
+    elif engine.dialect.name == "postgresql":
+        sa.event.listen(engine, "connect", _prepare_postgresql)
     return engine
 
 
@@ -109,8 +119,9 @@ def transaction(engine: sa.Engine, *, write: bool = False) -> Iterator[sa.Connec
         raise StoreRefused(
             f"the store does not take this ({type(error.orig).__name__}); nothing was written"
         ) from error
-    except DBAPIError as error:
-        told = "" if isinstance(error, OperationalError) else f" ({type(error.orig).__name__})"
+    except (DBAPIError, NoConnection) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        told = "" if isinstance(error, OperationalError) else f" ({type(cause).__name__})"
         raise StoreUnavailable(f"the store cannot be used now{told}; nothing was written") from error
 
 
@@ -120,6 +131,12 @@ def _prepare_sqlite(connection: object, _record: object) -> None:
 
 def _prepare_sqlite_to_read(connection: object, _record: object) -> None:
     _set(connection, "query_only=ON", "busy_timeout=10000")
+
+
+def _prepare_postgresql(connection: object, _record: object) -> None:
+    for setting, value in (("lock_timeout", BUSY), ("idle_in_transaction_session_timeout", HUNG)):
+        connection.execute(f"SET {setting} = '{value}'")  # type: ignore[attr-defined]  # psycopg.Connection, as below
+    connection.commit()  # type: ignore[attr-defined]  # of the session; a rollback would take it back
 
 
 def _set(connection: object, *pragmas: str) -> None:

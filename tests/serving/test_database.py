@@ -51,6 +51,37 @@ def test_a_failed_transaction_writes_nothing(engine):
         assert connection.scalar(sa.select(sa.func.count()).select_from(table)) == 0
 
 
+def test_without_a_free_connection_the_store_is_unavailable(location):
+    """And no fault: what waits for the store, such as a message of MQTT, is to be tried again."""
+    url = open_engine(location).url
+    engine = sa.create_engine(url, pool_size=1, max_overflow=0, pool_timeout=0)
+    with transaction(engine), pytest.raises(StoreUnavailable, match="cannot be used now"), transaction(engine):
+        pass
+    engine.dispose()
+
+
+def test_who_hangs_in_the_middle_of_writing_keeps_nobody_waiting_for_ever(database, monkeypatch):
+    monkeypatch.setattr("citybrain_serving.database.BUSY", "50ms")
+    monkeypatch.setattr("citybrain_serving.database.HUNG", "200ms")
+    hung, hasty = open_engine(database), open_engine(database)
+
+    def hang() -> None:
+        with transaction(hung, write=True) as connection:
+            with pytest.raises(StoreUnavailable), transaction(hasty, write=True):
+                pass
+            monkeypatch.setattr("citybrain_serving.database.BUSY", "20s")
+            patient = open_engine(database)
+            with transaction(patient, write=True) as writing:  # the database has ended the session that hung
+                assert writing.scalar(sa.text("SELECT 1")) == 1
+            patient.dispose()
+            connection.execute(sa.text("SELECT 1"))
+
+    with pytest.raises(StoreUnavailable):
+        hang()
+    hung.dispose()
+    hasty.dispose()
+
+
 @pytest.mark.parametrize("statement", ["SELECT nothing FROM nowhere", "NO SQL"])
 def test_a_statement_that_is_wrong_is_a_fault_and_no_outage(database, statement):
     engine = open_engine(database)
