@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,7 @@ import typer
 from citybrain_serving.archive import archive as move
 from citybrain_serving.backup import backup as copy
 from citybrain_serving.database import migrate, open_engine
+from citybrain_serving.errors import FleetError
 from citybrain_serving.safety.opening import open_store
 from citybrain_serving.settings import load_settings
 
@@ -43,7 +44,18 @@ def archive(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the observations in the store too.")] = False,
     store: Store = None,
 ) -> None:
-    """Move observations of the days before a date into Parquet, a file for each signal and day."""
-    engine = open_store(load_settings({"store": store}), new=False)
+    """Move observations of the days before a date into Parquet, a file for each signal and day.
+
+    The days of which readings are still taken (the setting `oldest_days`) stay in the store: forecasts read them, and
+    what is sent again would not be known there any more.
+    """
+    settings = load_settings({"store": store})
+    stays = (datetime.now(UTC) - timedelta(days=settings.oldest_days)).date()
+    if before.date() > stays and not keep:
+        raise FleetError(
+            f"--before {before.date()}: readings since {stays} are still taken and read (the setting oldest_days);"
+            f" move what is before that day, or copy with --keep"
+        )
+    engine = open_store(settings, new=False)
     done = move(engine, before.date(), out, keep=keep, tell=typer.echo)
     typer.echo(f"{done.frames} frames in {done.files} files.")

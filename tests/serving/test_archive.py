@@ -73,3 +73,15 @@ def test_the_command(store, tmp_path, location):
     done = CliRunner().invoke(build_app(asked), asked)
     assert done.exit_code == 0, done.output
     assert "31 frames in 2 files" in done.output
+
+
+def test_days_whose_readings_are_still_taken_are_copied_only(store, tmp_path, location, monkeypatch):
+    asked = ["store", "archive", "--before", "2026-03-03", "--out", str(tmp_path), "--store", location]
+    monkeypatch.setenv("CITYBRAIN_SERVE_OLDEST_DAYS", "99999")
+    refused = CliRunner().invoke(build_app(asked), asked)
+    assert refused.exit_code != 0
+    assert "still taken" in str(refused.exception)
+    assert held(store) == 36
+    asked.append("--keep")
+    assert CliRunner().invoke(build_app(asked), asked).exit_code == 0
+    assert held(store) == 36
