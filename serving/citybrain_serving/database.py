@@ -102,9 +102,9 @@ def migrate(engine: sa.Engine) -> None:
 
 
 @contextmanager
-def transaction(engine: sa.Engine, *, write: bool = False) -> Iterator[sa.Connection]:
+def transaction(engine: sa.Engine, *, write: bool = False, still: bool = False) -> Iterator[sa.Connection]:
     """A transaction; of those that ``write``, one at a time, on SQLite and on PostgreSQL: what is written here is
-    read, merged and written back.
+    read, merged and written back. ``still`` reads one moment with all its statements, as SQLite always does.
 
     Raises :class:`StoreUnavailable`, and :class:`StoreRefused` for a statement or a value that the database does not
     take, which is no outage; then nothing was written.
@@ -113,6 +113,8 @@ def transaction(engine: sa.Engine, *, write: bool = False) -> Iterator[sa.Connec
         with engine.connect().execution_options(citybrain_write=write) as connection, connection.begin():
             if write and engine.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER)))
+            if still and engine.dialect.name == "postgresql":
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             yield connection
     except (DataError, IntegrityError, NotSupportedError, ProgrammingError) as error:
         log.exception("the store refused a statement")

@@ -1,9 +1,12 @@
 """The audit log: what goes in, and that nothing can be changed in it unnoticed."""
 
+import gzip
+import hashlib
 import json
 import os
 import threading
 from collections.abc import Iterator
+from datetime import date
 
 import pandas as pd
 import pytest
@@ -19,6 +22,7 @@ from citybrain_serving.backup import backup
 from citybrain_serving.database import VERSIONS, migrate, open_engine
 from citybrain_serving.errors import FleetError, SafetyError, StoreUnavailable
 from citybrain_serving.safety.audit import AuditLog, Broken, Head, read_secret
+from citybrain_serving.safety.audit_archive import archive, archived
 from citybrain_serving.safety.commands import audit as audit_command
 from citybrain_serving.safety.commands import keys as keys_command
 from citybrain_serving.safety.keys import KeyRing
@@ -161,6 +165,109 @@ def test_writers_at_the_same_time_keep_one_chain(location):
     assert logs[2].head().number == 30
     for log in logs:
         log.engine.dispose()
+
+
+def test_a_log_that_is_written_meanwhile_verifies(log, monkeypatch):
+    rows, others = AuditLog._rows, AuditLog(log.engine)
+
+    def later(self, connection):
+        others.append([{"n": 6}])
+        return rows(self, connection)
+
+    monkeypatch.setattr(AuditLog, "_rows", later)
+    assert log.verify().number == 6
+
+
+FURTHER = """UPDATE audit SET entry = replace(entry, '"through":10', '"through":11')"""
+DAYS = [date(2026, 1, day) for day in (2, 3, 4)]
+
+
+@pytest.fixture
+def dated(location) -> Iterator[AuditLog]:
+    """Ten entries of each of three days."""
+    made = AuditLog(opened(location), b"a secret of at least 32 bytes ok.")
+    made.append(
+        [{"at": f"2026-01-0{day}T{hour:02}:00:00.000+00:00", "n": hour} for day in (1, 2, 3) for hour in range(10)]
+    )
+    yield made
+    made.engine.dispose()
+
+
+def test_the_chain_holds_across_what_was_archived(dated, tmp_path):
+    before = dated.verify()
+    assert archive(dated, date(2026, 1, 1), tmp_path, "li") is None
+    first = archive(dated, DAYS[0], tmp_path, "li")
+    assert (first.first, first.last, first.path.name) == (1, 10, "audit-000000000001-000000000010.jsonl.gz")
+    noted = dated.verify()
+    assert noted.number == 31
+    second = archive(dated, DAYS[1], tmp_path, "li")
+    assert (second.first, second.last) == (11, 20)
+    assert [n for n, _ in dated.read()] == list(range(21, 33))
+    told = dated.read(31, 1)[0][1]
+    assert (told["what"], told["who"], told["through"]) == ("log archived", "li", 10)
+    assert told["sha256"] == hashlib.sha256(first.path.read_bytes()).hexdigest()
+    # What was noted is still found, in the log or, of an entry that has left it, together with the files.
+    assert dated.verify(before) == dated.verify(noted) == dated.verify(noted, archived(tmp_path)) == dated.head()
+    inside = next(Head(e.number, e.seal) for e in archived(tmp_path) if e.number == 7)
+    assert dated.verify(inside, archived(tmp_path)) == dated.head()
+    assert dated.verify(Head(7, "0" * 64), archived(tmp_path)).number == 7
+    assert dated.verify(Head(20, "0" * 64)).number == 20
+    with pytest.raises(SafetyError, match="entry 7 was archived"):
+        dated.verify(inside)
+    with pytest.raises(sa.exc.DBAPIError, match="append-only"), dated.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM audit")
+    dated.append([{"n": 33}])
+    assert dated.verify().number == 33
+
+
+@pytest.mark.parametrize(
+    ("statements", "at"),
+    [
+        (["DELETE FROM audit WHERE number = 11"], 1),  # more is gone than any entry says
+        (["DELETE FROM audit WHERE number < 31"], 1),
+        ((FURTHER, "DELETE FROM audit WHERE number = 11"), 12),
+        (["UPDATE audit SET entry = replace(entry, 'li', 'me') WHERE number = 31"], 31),
+    ],
+)  # fmt: skip
+def test_what_was_not_archived_cannot_pass_for_it(dated, tmp_path, statements, at):
+    archive(dated, DAYS[0], tmp_path, "li")
+    tamper(dated, *statements)
+    assert dated.verify().number == at
+
+
+def test_an_archive_that_was_changed_is_found(dated, tmp_path):
+    path = archive(dated, DAYS[1], tmp_path, "li").path
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    for changed, at in (
+        (lines[:4] + lines[5:], 5),
+        (lines[:-1], 20),
+        ([lines[0].replace(b"00:00", b"01:00"), *lines[1:]], 1),
+    ):
+        path.write_bytes(gzip.compress(b"".join(changed)))
+        assert dated.verify(None, archived(tmp_path)).number == at
+    for spoilt in (b"no gzip", gzip.compress(b"".join(lines))[:-50], gzip.compress(b'{"number": 1}')):
+        path.write_bytes(spoilt)
+        with pytest.raises(SafetyError, match="is no archive"):
+            dated.verify(None, archived(tmp_path))
+
+
+def test_an_archive_that_was_cut_off_is_made_again(dated, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditLog, "drop", _failing)
+        with pytest.raises(StoreUnavailable):
+            archive(dated, DAYS[0], tmp_path, "li")
+    assert dated.verify(None, archived(tmp_path)) == dated.verify() == dated.head()  # the file is ahead of the log
+    assert archive(dated, DAYS[0], tmp_path, "li").last == 10
+    (path,) = tmp_path.glob("*.gz")
+    other = AuditLog(opened(str(tmp_path / "other.sqlite")))
+    other.append([{"at": "2026-01-01", "n": n} for n in range(10)])
+    kept = path.read_bytes()
+    with pytest.raises(SafetyError, match="holds something else"):
+        archive(other, DAYS[0], tmp_path, "li")
+    assert path.read_bytes() == kept
+    tamper(other, "UPDATE audit SET entry = '{}' WHERE number = 2")
+    with pytest.raises(SafetyError, match="tampered"):
+        archive(other, DAYS[0], tmp_path / "elsewhere", "li")
 
 
 def test_a_secret_must_be_a_secret(tmp_path):

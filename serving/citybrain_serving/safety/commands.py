@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from rich.table import Column, Table
 
 from citybrain_serving.errors import SafetyError
 from citybrain_serving.safety.audit import Broken, Head, entry
+from citybrain_serving.safety.audit_archive import archive, archived
 from citybrain_serving.safety.keys import KeyRing
 from citybrain_serving.safety.opening import audit_of, open_store, read_store
 from citybrain_serving.safety.roles import Role
@@ -21,7 +23,7 @@ from citybrain_serving.settings import Settings, load_settings
 StoreOption = Annotated[str | None, typer.Option(help="The service's store: a path or a database URL.")]
 
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
-audit = typer.Typer(no_args_is_help=True, help="Read and verify the audit log.")
+audit = typer.Typer(no_args_is_help=True, help="Read, verify and archive the audit log.")
 
 
 @keys.command()
@@ -74,14 +76,39 @@ def verify(
     head: Annotated[
         str | None, typer.Option(help="A head noted before, as NUMBER:SEAL; the log must contain it.")
     ] = None,
+    archives: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of the entries that were archived.")
+    ] = None,
     store: StoreOption = None,
 ) -> None:
     """Walk the whole chain and change nothing; exit code 2 where an entry was edited, removed, added or moved."""
     settings = load_settings({"store": store})
-    found = audit_of(settings, read_store(settings)).verify(None if head is None else _noted(head))
+    log = audit_of(settings, read_store(settings))
+    moved = None if archives is None else archived(archives)
+    found = log.verify(None if head is None else _noted(head), moved)
     if isinstance(found, Broken):
         raise SafetyError(f"the audit log was tampered with: {found.what}")
-    typer.echo(f"{found.number} entries, unbroken. Head {found.number}:{found.seal}")
+    cut = 0 if archives is not None else log.cut().number
+    told = f"{found.number} entries" if not cut else f"entries {cut + 1} to {found.number}"
+    typer.echo(f"{told}, unbroken. Head {found.number}:{found.seal}")
+    if cut:
+        typer.echo(f"Entries up to {cut} were archived; --archives verifies them too.", err=True)
+
+
+@audit.command("archive")
+def archive_entries(
+    before: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First day that stays, UTC.")],
+    out: Annotated[Path, typer.Option(help="Folder for the file; the same each time.")],
+    store: StoreOption = None,
+) -> None:
+    """Move entries of the days before a date into a file; what stays goes on from there, and says so."""
+    settings = load_settings({"store": store})
+    log = audit_of(settings, open_store(settings, new=False))
+    done = archive(log, before.date(), out, f"command:{getpass.getuser()}")
+    if done is None:
+        typer.echo("There is nothing that old.")
+    else:
+        typer.echo(f"{done.path}: entries {done.first} to {done.last}.")
 
 
 @audit.command()
