@@ -30,8 +30,9 @@ from citybrain_models.surrogate.scorer import Scorer
 from citybrain_serving.scenarios import commands
 from citybrain_serving.scenarios.engine import LocalEngine, Work
 from citybrain_serving.scenarios.parts import RunError
-from citybrain_serving.scenarios.ranking import check_weights, pareto, parse_weights, rank
+from citybrain_serving.scenarios.ranking import check_measured, check_weights, pareto, parse_weights, rank
 from citybrain_serving.scenarios.report import write_report
+from citybrain_serving.scenarios.rows import rows_of
 from citybrain_serving.scenarios.run import check_target, score_to, surrogate_for
 
 SWEEP = """
@@ -56,6 +57,16 @@ EVEN = {"delay_veh_h": 1.0, "pm25_people": 1.0}
 @pytest.fixture(scope="module")
 def scorer() -> Scorer:
     return Scorer(SurrogateBundle.read(surrogate_for("embedded")))
+
+
+RANKED = ["rank", "score", "score_low", "score_high", "maybe_best", "pareto"]
+UNSURE = """\
+version: 1
+scenarios:
+  - {id: a, measures: [{lever: odd_even, compliance: 0.5}]}
+  - {id: b, measures: [{lever: odd_even, compliance: 0.52}]}
+  - {id: c, measures: [{lever: coal, reduction: 0.2}], weather: {case: 2025-03-20}}
+"""
 
 
 @pytest.fixture
@@ -394,7 +405,7 @@ def test_a_long_file_is_read_at_any_place(tmp_path):
 
 def test_weights_decide_the_order(work, tmp_path):
     score_to(work, tmp_path / "r.parquet", EVEN, LocalEngine(1))
-    table = pq.read_table(tmp_path / "r.parquet").drop(["rank", "score", "pareto"])
+    table = pq.read_table(tmp_path / "r.parquet").drop(RANKED)
     for name in ("delay_veh_h", "cost"):
         ranked = rank(table, {name: 1.0})
         column = np.nan_to_num(ranked[name if name == "cost" else f"{name}_change"].to_numpy(zero_copy_only=False))
@@ -414,7 +425,62 @@ def test_an_unknown_cost_is_not_taken_for_none(tmp_path):
     assert np.isnan(table["score"][3].as_py())
     write_report(work, table, weights, tmp_path / "r.html")
     assert "1 scenarios have no cost" in (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert rank(table.drop(["rank", "score", "pareto"]), {"delay_veh_h": 1.0})["id"][0].as_py() == "unknown"
+    assert rank(table.drop(RANKED), {"delay_veh_h": 1.0})["id"][0].as_py() == "unknown"
+
+
+def told_of(table: pa.Table, name: str, change: list[float], half: float = 0.0, base: float = 0.0) -> pa.Table:
+    """``table`` with the changes of an outcome, give or take ``half``."""
+    found = np.array(change)
+    for end, values in (
+        ("", base + found),
+        ("_change", found),
+        ("_change_low", found - half),
+        ("_change_high", found + half),
+    ):
+        table = table.set_column(table.schema.get_field_index(f"{name}{end}"), f"{name}{end}", pa.array(values))
+    return table
+
+
+@pytest.fixture
+def three(scorer) -> pa.Table:
+    scenarios = [Scenario(id=name) for name in "abc"]
+    return rows_of(scenarios, scorer(scenarios))
+
+
+def test_what_the_base_has_none_of_counts_all_the_same(three):
+    """Hours above a limit that nobody exceeds today: the scenario that brings them is no equal of the others."""
+    ranked = rank(told_of(three, "exceedance_h", [5, 0, 2]), {"exceedance_h": 1.0})
+    assert ranked["id"].to_pylist() == ["b", "c", "a"]
+    assert ranked["score"].to_pylist() == pytest.approx([0, 0.4, 1])
+    assert ranked["pareto"].to_pylist() == [True, False, False]
+
+
+def test_scenarios_whose_bounds_meet_are_not_told_apart(three):
+    ranked = rank(told_of(three, "delay_veh_h", [-10, -6, -1], 3, base=100), {"delay_veh_h": 1.0})
+    assert ranked["score_low"].to_pylist() == pytest.approx([-0.13, -0.09, -0.04])
+    assert ranked["score_high"].to_pylist() == pytest.approx([-0.07, -0.03, 0.02])
+    assert ranked["maybe_best"].to_pylist() == [True, True, False]
+
+
+def test_a_weight_on_stations_is_refused_where_there_are_none():
+    with pytest.raises(ConfigError, match="pm25_stations, exceedance_h cannot be told"):
+        check_measured({"pm25_stations": 1.0, "exceedance_h": 1.0}, 0)
+    check_measured({"pm25_stations": 0.0, "delay_veh_h": 1.0}, 0)
+    check_measured({"pm25_stations": 1.0}, 3)
+
+
+def test_the_report_says_what_is_unsure(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(UNSURE, encoding="utf-8")
+    work = Work(read_scenarios(path), surrogate_for("embedded"), "embedded")
+    table = score_to(work, tmp_path / "r.parquet", {"delay_veh_h": 1.0}, LocalEngine(1)).table
+    write_report(work, table, {"delay_veh_h": 1.0}, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "1 scenarios cannot be told from the best" in page
+    assert "coal; literature; weather of 2025-03-20" in page
+    assert "Not all are judged in the same weather" in page
+    assert "have no interval" in page
+    assert dict(zip(table["id"].to_pylist(), table["weather"].to_pylist(), strict=True))["c"] == "2025-03-20"
 
 
 @pytest.mark.parametrize("text", ["speed=1", "delay_veh_h", "delay_veh_h=x", "delay_veh_h=-1", "delay_veh_h=0"])

@@ -222,6 +222,11 @@ class Weather(Strict):
             raise ValueError("give one of case, season and ensemble")
         return self
 
+    def __str__(self) -> str:
+        if self.ensemble is not None:
+            return f"{self.ensemble} days, seed {self.seed}"
+        return self.season or str(self.case)
+
 
 class Scenario(Strict):
     """Measures taken together, in one weather. No measure at all is the base itself."""

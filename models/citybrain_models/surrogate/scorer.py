@@ -207,7 +207,7 @@ class Scorer:
         if weather in self.air:
             return self.air[weather]
         if self._weather is None:
-            raise SurrogateError(f"the surrogate holds no weather but the usual; {_told(weather)} needs the city")
+            raise SurrogateError(f"the surrogate holds no weather but the usual; that of {weather} needs the city")
         return self._weather(weather)
 
     def _columns(self, name: str, value: np.ndarray, change: np.ndarray, width: np.ndarray) -> dict[str, np.ndarray]:
@@ -228,10 +228,6 @@ def _alike(weathers: Sequence[Weather]) -> list[tuple[Weather, np.ndarray]]:
     for row, weather in enumerate(weathers):
         found.setdefault(weather, []).append(row)
     return [(weather, np.array(rows)) for weather, rows in found.items()]
-
-
-def _told(weather: Weather) -> str:
-    return ", ".join(f"{k} {v}" for k, v in weather.model_dump(mode="json", exclude_none=True).items())
 
 
 _TRAFFIC = frozenset(TRAFFIC_LEVERS)

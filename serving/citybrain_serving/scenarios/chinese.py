@@ -28,6 +28,7 @@ SCENARIOS: Mapping[str, str] = {
     "no road of city {} lies there": "城市 {0} 在该处没有道路",
     "weights: {} is no outcome that can be better; known are {}": "weights：{0} 不是有优劣之分的结果；可用的有 {1}",
     "weights: {} is {}; a weight is a number from 0 on": "weights：{0} 为 {1}；权重应为不小于 0 的数",
+    "weights: {} cannot be told of a city without stations": "weights：没有监测站的城市无法给出 {0}",
     "weights: at least one must be above 0": "weights：至少一个应大于 0",
     "lost: the server stopped, and answers by another surrogate now; ask again": (
         "已丢失：服务曾停止，现使用另一代理模型；请重新提交"

@@ -23,7 +23,15 @@ from citybrain_serving.scenarios.engine import Engine, LocalEngine, RayEngine, W
 from citybrain_serving.scenarios.parts import clear, folder_of, write_table
 from citybrain_serving.scenarios.ranking import parse_weights, unpriced
 from citybrain_serving.scenarios.report import write_report
-from citybrain_serving.scenarios.run import Outcome, check_city, check_scenarios, check_target, score_to, surrogate_for
+from citybrain_serving.scenarios.run import (
+    Outcome,
+    check_city,
+    check_scenarios,
+    check_target,
+    check_weighed,
+    score_to,
+    surrogate_for,
+)
 
 console = Console(stderr=True)
 
@@ -56,6 +64,7 @@ def score(
     check_target(out)
     work = Work(read_scenarios(*scenarios), surrogate_for(city, surrogate).absolute(), city)
     check_city(work)
+    check_weighed(work, weighed)
     check_scenarios(work)
     if verify:
         from citybrain_serving.scenarios.verify import check_simulator
@@ -170,6 +179,8 @@ def _show(done: Outcome, weights: dict[str, float]) -> None:
         cells += ["" if row["cost"] is None else f"{row['cost']:g}" for _ in dear]
         shown.add_row(str(row["rank"]), row["id"], *cells, row["grade"], row["outside"])
     console.print(shown)
+    if (rivals := sum(done.table["maybe_best"].to_pylist()) - 1) > 0:
+        console.print(f"{rivals} scenarios cannot be told from the best: the bounds of their scores reach its own")
     if last := unpriced(done.table, weights):
         console.print(f"{last} scenarios have no cost, which is weighed: they are ranked last")
     if done.found:

@@ -11,6 +11,8 @@ from citybrain_datasets.errors import ConfigError
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
 
 DEFAULT_WEIGHTS: Mapping[str, float] = {"delay_veh_h": 1.0, "pm25_people": 1.0}
+AT_STATIONS = ("pm25_stations", "exceedance_h")
+"""Outcomes that are NaN where there are none."""
 _BLOCK = 512
 
 
@@ -46,26 +48,42 @@ def check_weights(weights: Mapping[str, float]) -> None:
         raise ConfigError("weights: at least one must be above 0")
 
 
-def rank(table: pa.Table, weights: Mapping[str, float]) -> pa.Table:
-    """``table`` in order of rank, with the columns ``rank`` from 1, ``score`` and ``pareto``.
+def check_measured(weights: Mapping[str, float], stations: int) -> None:
+    """Raises :class:`ConfigError` where something is weighed that only stations tell, and the city has none."""
+    lost = [name for name in AT_STATIONS if weights.get(name)] if not stations else []
+    if lost:
+        raise ConfigError(f"weights: {', '.join(lost)} cannot be told of a city without stations")
 
-    The score is the weighted mean of each outcome's change as a part of its base value (of the cost, as a part of the
-    highest cost); the lower the better. ``pareto`` says that no scenario is at least as good in everything weighed and
-    better in something. Equal scores keep the order in which the scenarios were given. Where cost is weighed, scenarios
-    with measures of unknown cost come last, among themselves by the rest, without a score and off the Pareto front.
+
+def rank(table: pa.Table, weights: Mapping[str, float]) -> pa.Table:
+    """``table`` in order of rank, with the columns ``rank`` from 1, ``score``, its bounds ``score_low`` and
+    ``score_high``, ``maybe_best`` and ``pareto``.
+
+    The score is the weighted mean of each outcome's change as a part of its base value, of the largest change where the
+    base is 0, and of the cost as a part of the highest cost; the lower the better. Its bounds are those of the changes,
+    all at once: no outcome's error makes up for another's. ``maybe_best`` says that they reach the first one's, so that
+    the two cannot be told apart. ``pareto`` says that no scenario is at least as good in everything weighed and better
+    in something, by what is expected of them. Equal scores keep the order in which the scenarios were given. Where cost
+    is weighed, scenarios with measures of unknown cost come last, among themselves by the rest, without a score and off
+    the Pareto front.
     """
     named = [name for name, weight in weights.items() if weight > 0]
-    goals = np.stack([_relative(table, name) for name in named], axis=1)
+    relative = [_relative(table, name) for name in named]
     share = np.array([weights[name] for name in named])
+    share /= share.sum()
+    low, goals, high = (np.stack([one[bound] for one in relative], axis=1) for bound in range(3))
     unknown = np.isnan(goals).any(axis=1)
-    score = np.nan_to_num(goals) @ (share / share.sum())
+    score = np.nan_to_num(goals) @ share
     order = np.lexsort((table["position"].to_numpy(), score, unknown))
     front = np.zeros(len(goals), bool)
     front[~unknown] = pareto(goals[~unknown])
+    known = {"score": score, "score_low": low @ share, "score_high": high @ share}
+    added = {name: np.where(unknown, np.nan, value)[order] for name, value in known.items()}
+    added |= {"maybe_best": added["score_low"] <= added["score_high"][0], "pareto": front[order]}
     ranked = table.take(pa.array(order))
-    ranked = ranked.add_column(0, "pareto", pa.array(front[order]))
-    ranked = ranked.add_column(0, "score", pa.array(np.where(unknown, np.nan, score)[order]))
-    return ranked.add_column(0, "rank", pa.array(np.arange(1, len(order) + 1)))
+    for name, values in reversed({"rank": np.arange(1, len(order) + 1), **added}.items()):
+        ranked = ranked.add_column(0, name, pa.array(values))
+    return ranked
 
 
 def pareto(goals: np.ndarray) -> np.ndarray:
@@ -96,12 +114,14 @@ def unpriced(ranked: pa.Table, weights: Mapping[str, float]) -> int:
     return int(np.isnan(ranked["score"].to_numpy()).sum()) if weights.get("cost") else 0
 
 
-def _relative(table: pa.Table, name: str) -> np.ndarray:
-    """A goal, the smaller the better; NaN where it is a cost that is unknown."""
+def _relative(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A goal between its bounds, the smaller the better; NaN where it is a cost that is unknown."""
     if name == "cost":
         cost = table["cost"].to_numpy(zero_copy_only=False).astype(float)
         cost[table["levers"].to_numpy(zero_copy_only=False) == ""] = 0.0  # to do nothing costs nothing
-        return cost / (np.nanmax(cost, initial=0.0) or 1.0)
-    change = table[f"{name}_change"].to_numpy(zero_copy_only=False)
-    base = table[name].to_numpy(zero_copy_only=False) - change
-    return np.nan_to_num(np.divide(change, np.abs(base), out=np.zeros_like(change), where=base != 0))
+        part = cost / (np.nanmax(cost, initial=0.0) or 1.0)
+        return part, part, part
+    low, change, high = (table[f"{name}_change{end}"].to_numpy(zero_copy_only=False) for end in ("_low", "", "_high"))
+    base = np.abs(table[name].to_numpy(zero_copy_only=False) - change)
+    size = np.where(base != 0, base, np.abs(change).max(initial=0.0, where=base == 0) or 1.0)
+    return low / size, change / size, high / size

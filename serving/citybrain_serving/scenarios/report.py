@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from citybrain_models.surrogate.scorer import Scorer
 from citybrain_serving.scenarios.drawing import bars, courses, map_of_change, scatter
 from citybrain_serving.scenarios.engine import Work, scorer_of
 from citybrain_serving.scenarios.ranking import unpriced
+from citybrain_serving.scenarios.rows import USUAL
 
 SHOWN = 20
 """Rows of the table."""
@@ -66,6 +68,7 @@ def _body(
         f"{outside:,} go beyond what the surrogate has learnt or the hours that it judges, and are marked. Judged are "
         f"{scorer.timetable}; changes are against the same hours without measures, brackets hold 90 %.</p>"
     )
+    yield from _cautions(ranked)
     if last := unpriced(ranked, weights):
         yield f"<p>{last:,} scenarios have no cost, which is weighed: they are ranked last, off the Pareto front.</p>"
     named = [name for name, weight in weights.items() if weight and name in OUTCOMES]
@@ -77,23 +80,53 @@ def _body(
         yield "<h2>Simulated</h2>" + _checked(checked)
 
 
+def _cautions(ranked: pa.Table) -> Iterator[str]:
+    """What the order of the table does not tell."""
+    if (rivals := sum(ranked["maybe_best"].to_pylist()) - 1) > 0:
+        yield (
+            f"<p>{rivals:,} scenarios cannot be told from the best by these figures: the bounds of their scores reach "
+            "its own. They are marked “may be the best”; simulating them (<code>--verify</code>) tells more.</p>"
+        )
+    if len(set(ranked["weather"].to_pylist())) > 1:
+        yield (
+            "<p>Not all are judged in the same weather: each is held against the base in its own, which stands beside "
+            "its levers, and what they change in the air can hardly be compared.</p>"
+        )
+    if "literature" in ranked["grade"].to_pylist():
+        yield (
+            "<p>Changes graded “literature” are those of assumed or published factors, and have no interval: how far "
+            "these are off is not known.</p>"
+        )
+
+
 def _table(ranked: pa.Table, shown: list[str]) -> str:
     head = "".join(f"<th>{html.escape(OUTCOMES[n].title)}<br><small>{OUTCOMES[n].unit}</small></th>" for n in shown)
     lines = []
     for row in ranked.slice(0, SHOWN).to_pylist():
-        cells = "".join(
-            f"<td>{row[f'{n}_change']:+.3g} <small>[{row[f'{n}_change_low']:+.3g}, {row[f'{n}_change_high']:+.3g}]"
-            "</small></td>"
-            for n in shown
-        )
+        cells = "".join(f"<td>{_change(row, n)}</td>" for n in shown)
         mark = f' <small class="outside">{html.escape(row["outside"])}</small>' if row["outside"] else ""
         name = html.escape(row["title"] or row["id"])
         levers = html.escape(row["levers"].replace("+", ", ") or "no measure")
+        told = [
+            levers,
+            row["grade"],
+            *([] if row["weather"] == USUAL else [f"weather of {html.escape(row['weather'])}"]),
+        ]
+        if row["maybe_best"] and row["rank"] > 1:
+            told.append("may be the best")
         lines.append(
-            f"<tr><td>{row['rank']}</td><td>{name}<br><small>{levers}; {row['grade']}</small>{mark}</td>{cells}"
+            f"<tr><td>{row['rank']}</td><td>{name}<br><small>{'; '.join(told)}</small>{mark}</td>{cells}"
             f"<td>{'●' if row['pareto'] else ''}</td></tr>"
         )
     return f"<table><tr><th>rank</th><th>scenario</th>{head}<th>Pareto</th></tr>{''.join(lines)}</table>"
+
+
+def _change(row: Mapping[str, Any], name: str) -> str:
+    """A change and its interval; without one where it rests on nothing but a factor."""
+    change, low, high = (row[f"{name}_change{end}"] for end in ("", "_low", "_high"))
+    if low == high:
+        return f"{change:+.3g}"
+    return f"{change:+.3g} <small>[{low:+.3g}, {high:+.3g}]</small>"
 
 
 def _pareto(ranked: pa.Table, axes: list[str], shown: list[str]) -> str:

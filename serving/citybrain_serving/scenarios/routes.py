@@ -16,7 +16,7 @@ import structlog
 from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from citybrain_datasets.errors import CityError
+from citybrain_datasets.errors import CityError, ConfigError
 from citybrain_datasets.scenarios.places import clock
 from citybrain_models.files import BundleError
 from citybrain_models.surrogate.bundle import SurrogateBundle
@@ -34,6 +34,7 @@ from citybrain_serving.scenarios.jobs import AT_ONCE, Jobs, score
 from citybrain_serving.scenarios.ledger import Job, Ledger
 from citybrain_serving.scenarios.now import Ground, base_now, pm25_now
 from citybrain_serving.scenarios.parts import RunError
+from citybrain_serving.scenarios.ranking import check_measured
 from citybrain_serving.scenarios.run import surrogate_for
 from citybrain_serving.schemas.scenarios import JobBody, RankingBody
 from citybrain_serving.service import Service
@@ -92,6 +93,7 @@ def router(service: Service) -> APIRouter:
             bundle = bundle_of()
             ground, about = _ground(service, bundle, body.base)
             scorer = ground.scorer(bundle, threads)
+            _check_weights(scorer, body.weights)
             about |= _judged(scorer)
             weathers = {scenario.weather for scenario in scenarios} - scorer.air.keys()
             if weathers:
@@ -213,6 +215,13 @@ def _issued(service: Service, forecast: Forecast) -> dict[str, object]:
 
 def _spoken(why: str) -> str:
     return translated(why, asked_language())
+
+
+def _check_weights(scorer: Scorer, weights: Mapping[str, float]) -> None:
+    try:
+        check_measured(weights, len(scorer.place.stations))
+    except ConfigError as error:
+        raise BadScenario(str(error)) from None
 
 
 def _judged(scorer: Scorer) -> dict[str, object]:

@@ -8,8 +8,10 @@ import pyarrow as pa
 
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
-from citybrain_models.surrogate.scorer import Scores
+from citybrain_models.surrogate.scorer import USUAL_WEATHER, Scores
 
+USUAL = "usual"
+"""The weather of scenarios that name none."""
 BOUNDS = ("", "_change", "_change_low", "_change_high")
 
 SCHEMA = pa.schema(
@@ -18,6 +20,7 @@ SCHEMA = pa.schema(
         pa.field("id", pa.string(), nullable=False),
         pa.field("title", pa.string(), nullable=False),
         pa.field("levers", pa.string(), nullable=False),
+        pa.field("weather", pa.string(), nullable=False),
         pa.field("cost", pa.float64()),
         *(pa.field(f"{o.name}{b}", pa.float64(), metadata={"unit": o.unit}) for o in OUTCOMES.values() for b in BOUNDS),
         pa.field("worst_corridor", pa.string(), nullable=False),
@@ -26,8 +29,9 @@ SCHEMA = pa.schema(
         pa.field("outside", pa.string(), nullable=False),
     ]
 )
-"""``levers`` are joined by a plus sign. ``grade`` is where the change comes from; ``outside`` why a scenario goes
-beyond what the surrogate has learnt or the hours that it judges, empty where it does not."""
+"""``levers`` are joined by a plus sign. ``weather`` is that in which a scenario and its base are judged. ``grade`` is
+where the change comes from; ``outside`` why a scenario goes beyond what the surrogate has learnt or the hours that it
+judges, empty where it does not."""
 
 
 def rows_of(scenarios: Sequence[Scenario], scores: Scores, first: int = 0) -> pa.Table:
@@ -37,6 +41,7 @@ def rows_of(scenarios: Sequence[Scenario], scores: Scores, first: int = 0) -> pa
         "id": [s.id for s in scenarios],
         "title": [s.title for s in scenarios],
         "levers": ["+".join(s.levers) for s in scenarios],
+        "weather": [USUAL if s.weather == USUAL_WEATHER else str(s.weather) for s in scenarios],
         "cost": [s.cost for s in scenarios],
         **{name: scores.columns[name] for name in scores.columns},
         **scores.labels,

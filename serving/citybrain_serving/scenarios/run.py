@@ -13,13 +13,14 @@ import pyarrow as pa
 
 from citybrain_datasets.city import City
 from citybrain_datasets.scenarios.checking import check_places, check_purposes, check_weather, variants
+from citybrain_datasets.scenarios.geography import receptors
 from citybrain_datasets.scenarios.reading import Scenarios
 from citybrain_datasets.scenarios.site import open_site
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.scorer import USUAL_WEATHER
 from citybrain_serving.scenarios.engine import Engine, Work
 from citybrain_serving.scenarios.parts import Parts, RunError, clear, write_table
-from citybrain_serving.scenarios.ranking import rank
+from citybrain_serving.scenarios.ranking import check_measured, rank
 
 SHIPPED = Path(__file__).parent / "surrogates"
 """Trained surrogates that come with the package, a folder for each city."""
@@ -71,6 +72,11 @@ def check_city(work: Work) -> None:
             f"{work.surrogate}: is the surrogate of {bundle.city.name}, whose roads are not those of {work.city}; name "
             "its city (--city), or apply it to this one (`citybrain apply-surrogate`)"
         )
+
+
+def check_weighed(work: Work, weights: Mapping[str, float]) -> None:
+    """Raises :class:`ConfigError` where something is weighed that nobody can tell of this city."""
+    check_measured(weights, receptors(SurrogateBundle.read(work.surrogate).city).stations)
 
 
 def check_scenarios(work: Work) -> None:

@@ -44,8 +44,9 @@ class RankingBody(BaseModel):
     hours: Hours = Field(description="that are judged, and in which measures hold")
     weather: Literal["usual"] = Field(description=_WEATHER)
     scenarios: list[dict[str, Any]] = Field(
-        description="rank, score, pareto, id, title, levers, cost; each outcome, its change and the bounds of the"
-        " change (90 %); grade, and why a scenario goes beyond what was learnt (outside)"
+        description="rank, score and its bounds, whether these reach the first one's (maybe_best), pareto, id, title,"
+        " levers, weather, cost; each outcome, its change and the bounds of the change (90 %); grade, and why a"
+        " scenario goes beyond what was learnt (outside)"
     )
 
 
