@@ -284,10 +284,42 @@ def test_what_it_is_measured_by_is_the_mean_over_mornings(study, trained, tmp_pa
     folder = tmp_path / "training"
     train_surrogate(both, SMALL.model_copy(update={"epochs": 1}), folder)
     records = bench(both, folder, command="bench", with_peers=False)
-    assert {r["subject"] for r in records} == {"surrogate", "SUMO, other mornings"}
+    assert {r["subject"] for r in records} == {"surrogate", "surrogate, one morning", "SUMO, other mornings"}
+    assert {r["metric"].partition(", ")[2] for r in records if r["subject"] == "surrogate, one morning"} == {"coverage"}
     assert "| surrogate |" in markdown(records)
     with pytest.raises(SurrogateError, match="other runs"):
         bench(study, folder, command="bench")
+
+
+def test_more_runs_for_the_intervals_leave_the_other_parts_as_they_are(study, tmp_path):
+    """What was tested on stays so, whatever is simulated later; and it has to be like what is tested on."""
+    often = [run for i in range(100, 120) for run in runs(town(), 1, first=i, mornings=(0, 1))]
+    more = [run for i in range(200, 210) for run in runs(town(), 1, first=i, mornings=(0, 1))]
+    before = parts(study_of(town(), [*study.runs, *often]))
+    both = study_of(town(), [*study.runs, *often, *more], len(more))
+    after = parts(both)
+    assert all(ids(getattr(after, name)) == ids(getattr(before, name)) for name in ("train", "validate", "test"))
+    assert ids(after.calibrate) == ids(before.calibrate) | {run.scenario.id for run in more}
+    assert len(after.calibrate.runs) == len(after.calibrate.arrays["levers"]) == 14 + 20
+    folder = tmp_path / "training"
+    trained = train_surrogate(both, SMALL.model_copy(update={"epochs": 1}), folder)
+    assert trained.bundle.metrics["scenarios"]["calibrate"] == 17
+    assert "90 ± 9.3%" in bench(both, folder, command="bench", with_peers=False)[0]["note"]
+    with pytest.raises(SurrogateError, match="--calibrate names them"):
+        bench(both.part(np.flatnonzero(~both.apart)), folder, command="bench")
+    with pytest.raises(SurrogateError, match="of 1 mornings a scenario, those tested on of 2"):
+        parts(study_of(town(), [*study.runs, *often, *more[::2]], 10))
+    with pytest.raises(SurrogateError, match="among the others"):
+        parts(study_of(town(), [*study.runs, *often, *often[:2]], 2))
+
+
+def test_coverage_spreads_by_chance_as_calibrating_and_testing_on_draws_does():
+    random = np.random.default_rng(0)
+    covered = []
+    for _ in range(2000):
+        margin = np.quantile(random.random(100), 0.9, method="weibull")
+        covered.append((random.random(200) <= margin).mean())
+    assert judging.coverage_spread(100, 200) == pytest.approx(np.std(covered), rel=0.05)
 
 
 def test_settings_that_mean_nothing_are_named(tmp_path):

@@ -15,7 +15,7 @@ from citybrain_training.surrogate import judging, peers
 from citybrain_training.surrogate.config import SurrogateConfig
 from citybrain_training.surrogate.fitting import fingerprint
 from citybrain_training.surrogate.pipeline import judged, make_bundle
-from citybrain_training.surrogate.runs import Parts, Study, parts
+from citybrain_training.surrogate.runs import Parts, Study, mornings, parts
 from citybrain_training.surrogate.tuning import trained_network, tuned
 
 FINE_TUNING = 20
@@ -33,17 +33,24 @@ def bench(
     """Records of the surrogate in the folder ``training`` (as ``train-surrogate`` leaves it) on the scenarios that it
     has not seen, beside peers, and on the networks of ``others``, which it has not seen either.
 
-    Raises :class:`SurrogateError` where ``study`` holds other runs than those that it was trained on.
+    Raises :class:`SurrogateError` where ``study`` holds other runs than those that it was trained and calibrated on.
     """
     bundle = SurrogateBundle.read(training / "bundle")
     config = SurrogateConfig.model_validate_json((training / "config.json").read_text(encoding="utf-8"))
     drawn = parts(study, config.seed)
     if fingerprint(drawn.train) != bundle.fingerprint:
         raise SurrogateError(f"{training}: the surrogate was trained on other runs than these")
+    if bundle.metrics["scenarios"] != (counts := drawn.counts):
+        raise SurrogateError(f"{training}: its intervals were fitted on other runs than these; --calibrate names them")
     test, step = drawn.test, judging.bundle_step(bundle)
     each = judging.truth(test, step)
     true = judging.expected(test, each)
-    tables = {"surrogate": judging.table(judging.expected(test, judging.judge(bundle)(test, step)), true)}
+    said = judging.judge(bundle)(test, step)
+    alone = judging.table(said, each)
+    tables = {
+        "surrogate": judging.table(judging.expected(test, said), true),
+        "surrogate, one morning": {n: {"coverage": row["coverage"]} for n, row in alone.items() if "coverage" in row},
+    }
     if with_peers:
         for name, judge in (
             ("linear model", peers.linear(drawn.train, step)),
@@ -52,7 +59,11 @@ def bench(
             tables[name] = judging.table(judging.expected(test, judge(test, step)), true)
     if (sides := judging.halves(test, each)) is not None:
         tables["SUMO, other mornings"] = judging.table(*sides)
-    note = f"surrogate {bundle.version}; scenarios: {drawn.counts}; {_mornings(test)}"
+    chance = judging.coverage_spread(counts["calibrate"], counts["test"])
+    note = (
+        f"surrogate {bundle.version}; scenarios: {counts}; {_mornings(test)}; "
+        f"on so few, intervals that hold 90 % are measured to cover 90 ± {chance:.1%}"
+    )
     records = _records(f"what-if/{study.site.city.name}", tables, note)
     for other in others:
         records += _elsewhere(other, training, drawn)
@@ -61,10 +72,8 @@ def bench(
 
 
 def _mornings(study: Study) -> str:
-    each = np.bincount(study.scenario)
-    return (
-        f"truth is the mean of {each.min()} simulated mornings" if each.min() > 1 else "truth is one simulated morning"
-    )
+    number = mornings(study)
+    return "truth is one simulated morning" if number == "1" else f"truth is the mean of {number} simulated mornings"
 
 
 def _records(case: str, tables: Mapping[str, Mapping[str, Mapping[str, float]]], note: str) -> list[Record]:

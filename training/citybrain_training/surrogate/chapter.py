@@ -25,7 +25,8 @@ def markdown(records: Sequence[Record]) -> str:
         "",
         "How well the change that measures bring is told, on scenarios that nothing was learnt from. *SUMO, other "
         "mornings* is the simulator held against itself: the mean of half of the mornings against the other half. "
-        "Nothing can be expected to tell the truth much better than that, since the truth is a mean over as few.",
+        "Nothing can be expected to tell the truth much better than that, since the truth is a mean over as few. "
+        "An interval promises that mean; *one morning* is how often a single one lies in it.",
     ]
     for case in dict.fromkeys(record["case"] for record in records):
         mine = [record for record in records if record["case"] == case]

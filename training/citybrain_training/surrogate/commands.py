@@ -23,11 +23,15 @@ TrainingOption = Annotated[Path, typer.Option(help="folder that train-surrogate 
 OtherOption = Annotated[
     list[str] | None, typer.Option("--other", help="RUNS[,RUNS…]=CITY of another road network", metavar="RUNS=CITY")
 ]
+CalibrateOption = Annotated[
+    list[Path] | None, typer.Option(help="folder of more runs, on as many mornings as those tested on, for intervals")
+]
 
 
 def train_surrogate(
     runs: RunsArgument,
     city: CityOption = "embedded",
+    calibrate: CalibrateOption = None,
     out: Annotated[Path | None, typer.Option(help="folder of the training [default: runs/surrogate-CITY]")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of settings")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="overrides the configuration's")] = None,
@@ -42,7 +46,7 @@ def train_surrogate(
     from citybrain_training.surrogate.runs import read_study
 
     settings = read_settings(config, epochs)
-    study = read_study(runs, city)
+    study = read_study(runs, city, calibrate or ())
     others = tuple(read_study(folders, place) for folders, place in _pairs(also))
     folder = out or Path("runs") / f"surrogate-{study.site.city.name}"
     trained = run(study, settings, folder, others=others, home=home if track else None, progress=console.is_terminal)
@@ -69,6 +73,7 @@ def bench_scenarios(
     runs: RunsArgument,
     city: CityOption = "embedded",
     training: TrainingOption = Path("runs/surrogate-embedded"),
+    calibrate: CalibrateOption = None,
     other: OtherOption = None,
     out: Annotated[Path, typer.Option(help="JSON file of the figures")] = Path("benchmarks/scenarios.json"),
     docs: Annotated[Path, typer.Option(help="page whose chapter on what-if is written")] = Path("docs/benchmarks.md"),
@@ -81,8 +86,9 @@ def bench_scenarios(
     from citybrain_training.surrogate.runs import read_study
 
     others = [read_study(folders, place) for folders, place in _pairs(other)]
-    command = " ".join(["citybrain bench-scenarios", *["RUNS"] * len(runs), *["--other RUNS=CITY"] * len(others)])
-    records = bench(read_study(runs, city), training, others, command=command, with_peers=peers)
+    options = ["--calibrate RUNS"] * len(calibrate or ()) + ["--other RUNS=CITY"] * len(others)
+    command = " ".join(["citybrain bench-scenarios", *["RUNS"] * len(runs), *options])
+    records = bench(read_study(runs, city, calibrate or ()), training, others, command=command, with_peers=peers)
     merge_records(out, records)
     chapter = markdown(json.loads(out.read_text(encoding="utf-8")))
     write_chapter(docs, "what-if", "citybrain bench-scenarios", chapter)

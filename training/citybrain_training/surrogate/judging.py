@@ -91,6 +91,15 @@ def margins(said: pd.DataFrame, true: pd.DataFrame, level: float = 0.9) -> dict[
     return found
 
 
+def coverage_spread(calibrated: int, tested: int, level: float = 0.9) -> float:
+    """Standard deviation, by chance alone, of the measured coverage of intervals that were fitted on ``calibrated``
+    scenarios and judged on ``tested`` others.
+
+    What they cover in truth is Beta distributed about ``level`` (Vovk 2012), and of so many tested it is a part.
+    """
+    return float(np.sqrt(level * (1 - level) * (1 / (calibrated + 2) + 1 / tested)))
+
+
 def table(said: pd.DataFrame, true: pd.DataFrame) -> dict[str, dict[str, float]]:
     """For each outcome and for ``stations``, PM2.5 at every station of every run: Spearman's rank correlation of the
     change, median absolute error and the same in spreads (standard deviations of the true change), coverage.

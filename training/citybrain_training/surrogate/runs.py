@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +30,7 @@ class Study:
 
     ``network`` and ``usual``, the mean base of working days, describe the place; ``arrays`` hold a row for each run:
     ``levers``, ``closed``, ``context``, ``base``, ``unit``, and ``change [run, segment, slot, signal]``, the truth.
+    ``apart``, bool ``[run]``, marks those that were simulated for the intervals alone.
     """
 
     site: Site
@@ -39,13 +40,12 @@ class Study:
     runs: tuple[Run, ...]
     arrays: dict[str, np.ndarray]
     graph: dict[str, np.ndarray]
+    apart: np.ndarray
 
     def part(self, rows: np.ndarray) -> Study:
         """The same place with only some of the runs."""
         chosen = {name: array[rows] for name, array in self.arrays.items()}
-        return Study(
-            self.site, self.window, self.network, self.usual, tuple(self.runs[i] for i in rows), chosen, self.graph
-        )
+        return replace(self, runs=tuple(self.runs[i] for i in rows), arrays=chosen, apart=self.apart[rows])
 
     @cached_property
     def scenario(self) -> np.ndarray:
@@ -67,17 +67,22 @@ def delay_change(change: np.ndarray, network: RoadNetwork, slot_seconds: int) ->
     return (change[..., 1] - change[..., 0] * free).sum(axis=(-2, -1)) * slot_seconds / 3600
 
 
-def read_study(folders: Sequence[Path] | Path, city: str | Path) -> Study:
-    """Every finished run of ``folders``, simulated on ``city``. Raises :class:`SurrogateError` where there is none."""
+def read_study(folders: Sequence[Path] | Path, city: str | Path, apart: Sequence[Path] = ()) -> Study:
+    """Every finished run of ``folders``, simulated on ``city``, and those of ``apart``, for the intervals alone.
+
+    Raises :class:`SurrogateError` where there is none.
+    """
     site = open_site(city)
     folders = [folders] if isinstance(folders, Path) else folders
-    runs = tuple(run for folder in folders for run in read_runs(folder))
-    if not runs:
-        raise SurrogateError(f"{', '.join(map(str, folders))}: no simulated run")
-    return study_of(site, runs)
+    runs, more = (tuple(run for folder in some for run in read_runs(folder)) for some in (folders, apart))
+    for found, some in ((runs, folders), (more, apart)):
+        if some and not found:
+            raise SurrogateError(f"{', '.join(map(str, some))}: no simulated run")
+    return study_of(site, (*runs, *more), len(more))
 
 
-def study_of(site: Site, runs: Sequence[Run]) -> Study:
+def study_of(site: Site, runs: Sequence[Run], apart: int = 0) -> Study:
+    """``apart`` of the runs, the last, are for the intervals alone."""
     window = runs[0].window.model_copy(update={"off": False})
     length = site.segments["length_m"].to_numpy(float)
     seconds = (window.end - window.begin) * 60 // window.steps
@@ -99,7 +104,8 @@ def study_of(site: Site, runs: Sequence[Run]) -> Study:
         for name, values in rows.items():
             values.append(row[name])
     arrays = {name: np.stack(values) for name, values in rows.items()}
-    return Study(site, window, network, usual, tuple(runs), arrays, graph_inputs(network))
+    last = np.arange(len(runs)) >= len(runs) - apart
+    return Study(site, window, network, usual, tuple(runs), arrays, graph_inputs(network), last)
 
 
 @dataclass(frozen=True)
@@ -126,12 +132,34 @@ ALL = (0.6, 0.1, 0.1, 0.2)
 
 
 def parts(study: Study, seed: int = 0) -> Parts:
-    """Draws the parts at random; the same study and seed give the same."""
+    """Draws the parts at random; the same study and seed give the same, whatever was simulated for the intervals alone.
+
+    Raises :class:`SurrogateError` where that is not like what is tested on: the same scenarios, or other numbers of
+    mornings, whose means are more or less noisy.
+    """
     repeated = np.bincount(study.scenario)[study.scenario] > 1
-    if not repeated.any():
-        return Parts(*split(study, ALL, seed))
-    once, often = (study.part(np.flatnonzero(rows)) for rows in (~repeated, repeated))
-    return Parts(*split(once, ONCE, seed), *split(often, OFTEN, seed))
+    kinds = (~repeated & ~study.apart, repeated & ~study.apart, study.apart)
+    once, often, more = (study.part(np.flatnonzero(rows)) for rows in kinds)
+    drawn = Parts(*(*split(once, ONCE, seed), *split(often, OFTEN, seed)) if often.runs else split(once, ALL, seed))
+    if not more.runs:
+        return drawn
+    if np.isin(study.scenario[study.apart], study.scenario[~study.apart]).any():
+        raise SurrogateError("a scenario simulated for the intervals alone is among the others as well")
+    if (have := mornings(more)) != (wanted := mornings(drawn.test)):
+        raise SurrogateError(f"runs for the intervals are of {have} mornings a scenario, those tested on of {wanted}")
+    return replace(drawn, calibrate=_together(drawn.calibrate, more))
+
+
+def mornings(study: Study) -> str:
+    """On how many mornings each scenario was simulated: ``8``, or ``1–8`` where they differ."""
+    each = np.bincount(study.scenario)
+    return f"{each.min()}" if each.min() == each.max() else f"{each.min()}–{each.max()}"
+
+
+def _together(first: Study, second: Study) -> Study:
+    arrays = {name: np.concatenate([array, second.arrays[name]]) for name, array in first.arrays.items()}
+    runs, apart = (*first.runs, *second.runs), np.concatenate([first.apart, second.apart])
+    return replace(first, runs=runs, arrays=arrays, apart=apart)
 
 
 def split(study: Study, shares: tuple[float, ...], seed: int = 0) -> Iterator[Study]:
