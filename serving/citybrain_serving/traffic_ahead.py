@@ -50,8 +50,8 @@ class TrafficForecasts:
     ) -> TrafficOutlook | None:
         """What was known at ``issue`` of the traffic ahead; None where the task reads none.
 
-        The median counts, as the task samples the signal. A forecast that is not the model's tells nothing: beyond it,
-        as beyond the horizon of one that is, stands the weekly profile that the network reads in any case.
+        Its medians count, as the task samples the signal. A forecast that is not the model's tells nothing; where
+        nothing is told the network goes by the weekly profile, which it reads in any case.
         """
         task = features.task
         if task.context_ahead is None:

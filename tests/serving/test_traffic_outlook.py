@@ -148,7 +148,8 @@ def test_what_is_measured_and_forecast_after_the_issue_time_changes_nothing(serv
     assert before.inputs.traffic.issued == before.issued
     again = serve(*reading.values(), speed=END - HOUR, pm25=END - HOUR, temperature=END - HOUR)
     assert again.cycle.run().forecasts["pm25"].digest == before.digest
-    assert again.history.find("pm25", before.issued).inputs == before.inputs
+    kept = again.history.find("pm25", before.issued)
+    assert (kept.inputs, kept.digest) == (before.inputs, before.digest)
 
 
 def test_a_later_congestion_forecast_of_the_same_hour_is_taken_up(serve: Serve, reading, rows):
