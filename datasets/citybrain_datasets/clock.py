@@ -48,7 +48,7 @@ def shifts(zone: str, first: pd.Timestamp, last: pd.Timestamp) -> list[Shift]:
 
 def to_utc(
     stamps: pd.DatetimeIndex,
-    places: np.ndarray | None,
+    series: np.ndarray | None,
     time: Time,
     timezone: str,
     where: str,
@@ -56,8 +56,9 @@ def to_utc(
 ) -> pd.DatetimeIndex:
     """The instants that ``stamps`` name, in UTC; NaT where the configuration says that they are missing.
 
-    ``places`` are place codes of the rows of a long table, whose times repeat from place to place; ``None``
-    where each row is a time of its own. Raises :class:`CityError` naming the row of a time that cannot be.
+    ``series`` are codes of the rows of a long table, whose times repeat from place to place, and of a tidy one from
+    quantity to quantity; ``None`` where each row is a time of its own. Raises :class:`CityError` naming the row of a
+    time that cannot be.
     """
     if stamps.empty:
         raise CityError([Problem(where, "has no times")])
@@ -68,33 +69,43 @@ def to_utc(
         return stamps.tz_convert("UTC")
     zone = timezone if time.zone == "local" else time.zone
     if zone.upper() in ("UTC", "Z"):
-        _warn_if_local(stamps, places, timezone, where, report)
+        _warn_if_local(stamps, series, timezone, where, report)
         return stamps.tz_localize("UTC")
     try:
-        return _localize(stamps, places, zone, time, where, report).tz_convert("UTC")
+        return _localize(stamps, series, zone, time, where, report).tz_convert("UTC")
     except (ZoneInfoNotFoundError, KeyError) as error:
         raise CityError([Problem(where, f"unknown time zone {zone!r}")]) from error
 
 
 def on_clock(
-    utc: pd.DatetimeIndex, places: np.ndarray | None, time: Time, where: str, report: ImportReport
+    utc: pd.DatetimeIndex,
+    series: np.ndarray | None,
+    time: Time,
+    timezone: str,
+    where: str,
+    report: ImportReport,
 ) -> tuple[pd.Timestamp, np.ndarray, int]:
     """First time, tick of each row (−1 where its time is missing) and number of ticks of a regular clock.
 
-    Reports times that are unordered or duplicated; a time between two ticks is an error.
+    Reports times that are unordered or duplicated; a time between two ticks is an error. With ``snap``, ticks
+    are whole steps since midnight UTC, or, where more times are on that one, since midnight in ``timezone``:
+    the hours of India begin at half past.
     """
     step: pd.Timedelta = time.step
     valid = utc.dropna()
     if valid.empty:
         raise CityError([Problem(where, "has no times")])
-    start = valid.min()
+    start, tolerance = valid.min(), 0
+    starts = [start]
     if time.snap is not None:
-        start = start.round(step)
-    away = (utc - start).to_numpy().astype("timedelta64[ns]").astype(np.int64)
+        tolerance = time.snap.value
+        ahead = start.tz_convert(timezone).utcoffset()
+        starts = [start.round(step), (start + ahead).round(step) - ahead]
     missing = np.asarray(utc.isna())
-    away[missing] = 0
-    ticks = np.round(away / step.value).astype(np.int64)
-    off = np.abs(away - ticks * step.value) > (0 if time.snap is None else time.snap.value)
+    start, ticks, off = min(
+        ((first, *_ticks(utc, missing, first, step, tolerance)) for first in starts),
+        key=lambda found: int(found[2].sum()),
+    )
     if off.any():
         row = int(np.argmax(off))
         what = f"{off.sum()} times are off the clock of {step}, first {utc[row]}; a tolerance is time.snap"
@@ -105,20 +116,30 @@ def on_clock(
             [Problem(where, f"spans {utc.min()} to {utc.max()}: a time was misread", column=time.column)]
         )
     ticks[missing] = -1
-    _report_order(ticks, places, utc, where, report)
+    _report_order(ticks, series, utc, where, report)
     return start, ticks, length
 
 
+def _ticks(
+    utc: pd.DatetimeIndex, missing: np.ndarray, start: pd.Timestamp, step: pd.Timedelta, tolerance: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tick of each row from ``start`` on, and which are farther from theirs than ``tolerance`` ns."""
+    away = (utc - start).to_numpy().astype("timedelta64[ns]").astype(np.int64)
+    away[missing] = 0
+    ticks = np.round(away / step.value).astype(np.int64)
+    return ticks, np.abs(away - ticks * step.value) > tolerance
+
+
 def _report_order(
-    ticks: np.ndarray, places: np.ndarray | None, utc: pd.DatetimeIndex, where: str, report: ImportReport
+    ticks: np.ndarray, series: np.ndarray | None, utc: pd.DatetimeIndex, where: str, report: ImportReport
 ) -> None:
-    frame = pd.DataFrame({"tick": ticks, "place": 0 if places is None else places})
+    frame = pd.DataFrame({"tick": ticks, "series": 0 if series is None else series})
     twice = frame.duplicated().to_numpy() & (ticks >= 0)
     if twice.any():
         row = int(np.argmax(twice))
         what = f"{twice.sum()} rows repeat a time, first {utc[row]}; the last measured value is kept"
         report.add("warning", "duplicated", where, what, row + 1)
-    back = (frame.groupby("place", sort=False)["tick"].diff() < 0).to_numpy()
+    back = (frame.groupby("series", sort=False)["tick"].diff() < 0).to_numpy()
     if back.any():
         row = int(np.argmax(back))
         what = f"{back.sum()} rows are earlier than the row before them, first {utc[row]}; put in order"
@@ -127,14 +148,14 @@ def _report_order(
 
 def _localize(
     stamps: pd.DatetimeIndex,
-    places: np.ndarray | None,
+    series: np.ndarray | None,
     zone: str,
     time: Time,
     where: str,
     report: ImportReport,
 ) -> pd.DatetimeIndex:
-    frame = pd.DataFrame({"wall": stamps, "place": 0 if places is None else places})
-    occurrence = frame.groupby(["place", "wall"], sort=False).cumcount().to_numpy()
+    frame = pd.DataFrame({"wall": stamps, "series": 0 if series is None else series})
+    occurrence = frame.groupby(["series", "wall"], sort=False).cumcount().to_numpy()
     # tz_localize takes True for summer time, the first of two equal wall times.
     summer = {"first": np.ones(len(stamps), bool), "second": np.zeros(len(stamps), bool)}.get(
         time.ambiguous, occurrence == 0
@@ -183,10 +204,10 @@ def _shifts_near(wall: pd.Series, zone: str) -> list[Shift]:
 
 
 def _warn_if_local(
-    stamps: pd.DatetimeIndex, places: np.ndarray | None, timezone: str, where: str, report: ImportReport
+    stamps: pd.DatetimeIndex, series: np.ndarray | None, timezone: str, where: str, report: ImportReport
 ) -> None:
     """A table said to be UTC that lacks, or doubles, exactly the hour that local clocks skip or repeat."""
-    frame = pd.DataFrame({"wall": stamps, "place": 0 if places is None else places})
+    frame = pd.DataFrame({"wall": stamps, "series": 0 if series is None else series})
     wall = frame["wall"]
     for shift in _shifts_near(wall, timezone):
         width = shift.last - shift.first

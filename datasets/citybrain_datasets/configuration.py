@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from citybrain_datasets.errors import CityError, ConfigError, Problem
 from citybrain_datasets.signals import KINDS, NodeType
@@ -45,6 +45,18 @@ def _step(value: Any) -> pd.Timedelta:
 
 Step = Annotated[Any, BeforeValidator(_step)]
 """A positive ``pandas.Timedelta``, written ``5min`` or ``1h``."""
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{value!r} is no regular expression: {error}") from error
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+"""A regular expression."""
 
 
 class Strict(BaseModel):
@@ -194,7 +206,7 @@ class SignalSource(Strict):
     unit: str | UnitBy
     column: str | int | None = None
     components: tuple[str | int, str | int] | None = None
-    pattern: str | None = None
+    pattern: Pattern | None = None
     marks: Literal["start", "end"] | None = None
     zero_is_missing: bool = False
     missing: list[float] = []
@@ -212,7 +224,7 @@ class Table(FileTable):
     layout: Literal["wide", "long", "tidy", "hdf5", "array"]
     time: Time
     station: str | None = None
-    station_pattern: str | None = None
+    station_pattern: Pattern | None = None
     variable: str | None = None
     value: str | None = None
     key: str | None = None

@@ -51,9 +51,9 @@ def drafts_of(table: Table, timezone: str, root: Path, report: ImportReport) -> 
     """The signals of one table; ``timezone`` is what its local times are in."""
     where = table.file
     rows = READERS[table.layout](table, root)
-    groups = rows.places if isinstance(rows, LongRows) else None
+    groups = rows.series if isinstance(rows, LongRows) else None
     utc = to_utc(rows.stamps, groups, table.time, timezone, where, report)
-    start, ticks, length = on_clock(utc, groups, table.time, where, report)
+    start, ticks, length = on_clock(utc, groups, table.time, timezone, where, report)
     drafts = []
     for name, source in table.signals.items():
         # Stored times end their interval.

@@ -93,6 +93,54 @@ def test_clocks_going_back_show_an_hour_twice_in_its_order(bring: Import) -> Non
     np.testing.assert_allclose(speed.values[:, 0] / 1.609344, np.arange(1, 7), rtol=1e-6)
 
 
+@pytest.mark.parametrize("by", ["time", "what"])
+def test_clocks_going_back_show_an_hour_twice_for_each_quantity_of_a_tidy_table(bring: Import, by: str) -> None:
+    hours = ["00:30", "01:00", "01:30", "01:00", "01:30", "02:00"]
+    rows = [(i, what, hour) for i, hour in enumerate(hours) for what in ("v", "q")]
+    rows.sort(key=lambda row: (row[0], row[1]) if by == "time" else (row[1], row[0]))
+    signals = {
+        "speed": {"node": "road", "unit": "km/h", "column": "v"},
+        "flow": {"node": "road", "unit": "veh/h", "column": "q"},
+    }
+    table = {"layout": "tidy", "station": "site", "variable": "what", "value": "value", "signals": signals}
+    config = wide()
+    config["tables"][0] |= table
+    text = "".join(f"2017-11-05 {hour},{site},{what},{i + 1}\n" for i, what, hour in rows for site in "ab")
+    city, report = bring(config, speed="time,site,what,value\n" + text)
+    for name in signals:
+        np.testing.assert_allclose(city.signals[name].values, np.arange(1, 7)[:, None].repeat(2, axis=1))
+    assert report.findings == []
+
+
+def test_a_time_that_ends_with_its_year_is_local_as_configured(bring: Import) -> None:
+    config = at(wide(), "tables.0.time.format", "%H:%M %d-%m-%Y")
+    speed = bring(config, speed="time,a,b\n08:00 02-01-2017,60,61\n08:30 02-01-2017,62,63\n")[0].signals["speed"]
+    assert str(speed.start) == "2017-01-02 16:30:00+00:00"
+
+
+def test_milliseconds_taken_for_seconds_are_told(bring: Import) -> None:
+    config = at(wide(), "tables.0.time.epoch", "s")
+    with pytest.raises(CityError, match=r"speed\.csv, column time: 1483344000000 is no time in s.*time\.epoch right"):
+        bring(config, speed="time,a,b\n1483344000000,60,61\n")
+
+
+def test_offsets_are_read_as_databases_write_them(bring: Import) -> None:
+    rows = "time,a,b\n2017-03-12 01:30:00-08,60,61\n2017-03-12 03:00:00-07,62,63\n"
+    speed = bring(wide(), speed=rows)[0].signals["speed"]
+    assert [str(time) for time in speed.times] == ["2017-03-12 10:00:00+00:00", "2017-03-12 10:30:00+00:00"]
+
+
+@pytest.mark.parametrize(("timezone", "first"), [("America/Los_Angeles", "16:00"), ("Asia/Kolkata", "02:30")])
+def test_times_snap_to_the_hours_of_the_place(bring: Import, timezone: str, first: str) -> None:
+    """Those of India begin at half past the hour of UTC."""
+    config = wide(timezone=timezone)
+    config["tables"][0]["time"] |= {"snap": "2min", "step": "1h", "marks": "end"}
+    rows = "time,a,b\n2017-01-02 08:00:07,60,61\n2017-01-02 08:59:55,62,63\n"
+    speed = bring(config, speed=rows)[0].signals["speed"]
+    assert str(speed.start) == f"2017-01-02 {first}:00+00:00"
+    assert speed.shape == (2, 2)
+
+
 def test_an_hour_that_should_stand_twice_and_stands_once_is_reported(bring: Import) -> None:
     rows = "time,a,b\n2017-11-05 00:30,1,1\n2017-11-05 01:00,2,2\n2017-11-05 02:30,3,3\n"
     _, report = bring(wide(), speed=rows)
@@ -259,6 +307,7 @@ def at(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("tables.0.signals.speed.node", "air", "air nodes"),
         ("edges.road-road", {"nearest": {"k": 1}, "adjacency": {"file": "x"}}, "exactly one"),
         ("edges.road-road", {"nearest": {"k": 0}}, r"nearest\.k"),
+        ("tables.0.station_pattern", "PRSA_(", r"station_pattern.*no regular expression"),
     ],
 )
 def test_a_wrong_configuration_is_refused_by_its_key(
@@ -273,6 +322,7 @@ def test_a_wrong_configuration_is_refused_by_its_key(
     [
         ("timezone", "Mars/Olympus", "Mars/Olympus"),
         ("country", "XX", "XX"),
+        ("tables.0.time.format", "%Q", r"speed\.csv: time\.format '%Q'"),
         ("tables.0.file", "nowhere.csv", r"nowhere\.csv"),
         ("tables.0.time.column", "when", r"speed\.csv, column when.*time, a, b"),
         ("tables.0.time.step", "20min", r"speed\.csv, row 2.*off the clock"),
@@ -302,6 +352,7 @@ def test_files_that_are_not_as_configured_are_named(
         ("2017-03-12 02:00,1,1\n", r"speed\.csv, row 1, column time.*is the zone right"),
         ("2017-01-02 08:00,1,1\n2017-01-02 08:30,1,900\n", r"speed\.csv, row 2.*outside 0–250.*unit right"),
         ("2017-01-02 08:00,1,1\n2017-01-02 08:30,-7,1\n", r"speed\.csv, row 2.*outside"),
+        ("2017-01-02 08:00,1,1\n2017-01-02 08:30Z,1,1\n", r"speed\.csv, row 2, column time.*without an offset"),
         ("", r"speed\.csv.*no times"),
     ],
 )

@@ -13,6 +13,8 @@ from citybrain_datasets.configuration import FileTable, Rename, Time
 from citybrain_datasets.errors import CityError, NoSuchFileError, Problem
 
 PARQUET = (".parquet", ".pq")
+OFFSET = re.compile(r"[T ].*(?:Z|[+-]\d\d(?::?\d\d)?)$")
+"""An offset ends an ISO time, not a date: the month of 2017-03 is none, nor the year of 31-03-2017."""
 SIDES: tuple[Literal["from"], Literal["to"]] = ("from", "to")
 
 
@@ -102,10 +104,12 @@ def stamps(frame: pd.DataFrame, time: Time, path: Path) -> pd.DatetimeIndex:
     if pd.api.types.is_datetime64_any_dtype(raw):
         return pd.DatetimeIndex(raw)
     if time.epoch is not None:
-        return pd.DatetimeIndex(
-            pd.to_datetime(numbers(raw, str(path), str(raw.name)), unit=time.epoch, utc=True)
-        )
-    parsed = pd.to_datetime(raw, format=time.format or "ISO8601", errors="coerce", utc=_has_offset(raw))
+        return _since_1970(numbers(raw, str(path), str(raw.name)), time.epoch, path, str(raw.name))
+    offset = "%z" in time.format if time.format else _has_offset(raw, path)
+    try:
+        parsed = pd.to_datetime(raw, format=time.format or "ISO8601", errors="coerce", utc=offset)
+    except ValueError as error:  # of times that are wrong none is raised, so the format is
+        raise CityError([Problem(str(path), f"time.format {time.format!r}: {error}")]) from error
     bad = np.flatnonzero(parsed.isna())
     if len(bad):
         what = f"{raw.iloc[bad[0]]!r} is no time" + (
@@ -115,5 +119,20 @@ def stamps(frame: pd.DataFrame, time: Time, path: Path) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(parsed)
 
 
-def _has_offset(raw: pd.Series) -> bool:
-    return bool(len(raw)) and bool(re.search(r"(Z|[+-]\d\d:?\d\d)$", str(raw.iloc[0])))
+def _since_1970(values: np.ndarray, unit: str, path: Path, name: str) -> pd.DatetimeIndex:
+    try:
+        return pd.DatetimeIndex(pd.to_datetime(values, unit=unit, utc=True)).as_unit("ns")
+    except ValueError as error:  # pandas' own name for it, out of bounds, is one
+        what = f"{np.nanmax(np.abs(values)):.0f} is no time in {unit} since 1970 ({error}); is time.epoch right?"
+        raise CityError([Problem(str(path), what, column=name)]) from error
+
+
+def _has_offset(raw: pd.Series, path: Path) -> bool:
+    """Whether ISO times carry their offset from UTC; an error where some do and some do not."""
+    carries = raw.astype(str).str.contains(OFFSET).to_numpy(bool)
+    differs = np.flatnonzero(carries != carries[:1])
+    if len(differs):
+        kinds = "with and without an offset from UTC"
+        where = (str(path), f"has times {kinds}, first {raw.iloc[differs[0]]!r}", f"{differs[0] + 1}")
+        raise CityError([Problem(*where, str(raw.name))])
+    return bool(carries.any())

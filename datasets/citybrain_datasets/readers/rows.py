@@ -21,9 +21,11 @@ class WideRows:
 @dataclass(frozen=True)
 class LongRows:
     """A row a time and place. ``places`` are indices into ``ids``; ``column(name)`` gives raw values
-    ``[row]``."""
+    ``[row]``. ``series`` tells apart whose times repeat from row to row: places, and in a tidy table what is
+    measured there as well."""
 
     stamps: pd.DatetimeIndex
     ids: list[str]
     places: np.ndarray
     column: Callable[[str | int], np.ndarray]
+    series: np.ndarray

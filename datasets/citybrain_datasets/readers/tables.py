@@ -53,7 +53,15 @@ def read_long(table: Table, root: Path) -> LongRows:
             return column(values, table.value, where).where(wanted).to_numpy()
         return column(values, str(name), where).to_numpy()
 
-    return LongRows(_join(times), [str(i) for i in ids], places, raw)
+    return LongRows(_join(times), [str(i) for i in ids], places, raw, _series(table, values, places))
+
+
+def _series(table: Table, values: pd.DataFrame, places: np.ndarray) -> np.ndarray:
+    """Codes of what is a row at each time of its own, int ``[row]``."""
+    if table.layout != "tidy" or table.variable is None:
+        return places
+    what, names = pd.factorize(column(values, table.variable, Path(table.file)).astype(str))
+    return places * len(names) + what
 
 
 def _stations(table: Table, frame: pd.DataFrame, path: Path) -> np.ndarray:
