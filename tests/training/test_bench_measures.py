@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from citybrain_datasets.statistics import Scaler
 from citybrain_datasets.task import Task
 from citybrain_training.peers.conformal import residual_spread, with_spread
-from citybrain_training.significance import averaged, paired_difference
+from citybrain_training.significance import averaged, expanded, paired_difference
 
 PM25 = Task(name="pm25", node="air", target="pm25", step_minutes=60, history=4, horizon=3, seasonal_days=())
 
@@ -61,6 +61,21 @@ def test_a_gap_that_comes_and_goes_is_not_told_from_none() -> None:
     base, noise = random.uniform(10, 20, 28), random.normal(0, 3, 28)
     difference = paired_difference(_days(list(base + noise - noise.mean())), _days(list(base)), block=3)
     assert difference.low < 0 < difference.high
+
+
+def test_of_few_days_no_more_is_beyond_doubt_than_may_be() -> None:
+    """A week in which two models do not differ: one in forty may be told better, not one in sixteen."""
+    random, better = np.random.default_rng(1), 0
+    for _ in range(1_000):
+        gaps = 100 + random.normal(0, 1, 8)
+        better += paired_difference(_days(list(gaps)), _days([100.0] * 8), draws=400).high < 0
+    assert better < 50
+
+
+def test_percentiles_are_the_plain_ones_where_blocks_are_many() -> None:
+    tails = [expanded(blocks) for blocks in (2, 5, 20, 1_000_000)]
+    assert tails == sorted(tails)
+    assert tails[-1] == pytest.approx(0.025, rel=1e-4)
 
 
 def test_models_scored_on_other_values_are_not_compared() -> None:
