@@ -129,7 +129,7 @@ class Windows(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         config, issues = self.preparation.config, self.preparation.split.train
-        dataset: Dataset[int] = Issues(len(issues))
+        dataset: Issues | Subset[int] = Issues(len(issues))
         limit = config.fit.windows_per_epoch
         if limit is not None and limit < len(issues):
             epoch = self.trainer.current_epoch if self.trainer else 0
@@ -141,7 +141,7 @@ class Windows(pl.LightningDataModule):
         issues = spread(self.preparation.split.validate, self.preparation.config.fit.validation_windows)
         return self._loader(Issues(len(issues)), issues, training=False)
 
-    def _loader(self, dataset: Dataset[int], issues: pd.DatetimeIndex, *, training: bool) -> DataLoader:
+    def _loader(self, dataset: Issues | Subset[int], issues: pd.DatetimeIndex, *, training: bool) -> DataLoader:
         """Each of several processes takes its share of a batch, so that a step sees as many windows as alone."""
         config = self.preparation.config
         processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
@@ -150,6 +150,6 @@ class Windows(pl.LightningDataModule):
             dataset,
             batch_size=max(1, config.fit.batch // processes) if training else 4 * config.fit.batch,
             shuffle=training,
-            drop_last=training and len(issues) > config.fit.batch,
+            drop_last=training and len(dataset) > config.fit.batch,
             collate_fn=collate,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 import warnings
@@ -16,9 +17,12 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from citybrain_datasets.errors import CityBrainError, ConfigError
 from citybrain_training.averaging import MovingAverage
 from citybrain_training.batches import Windows
+from citybrain_training.config import TrainConfig
 from citybrain_training.deadline import Deadline
 from citybrain_training.interruption import told_as_stopped
 from citybrain_training.linear_start import start_linear
@@ -28,6 +32,10 @@ from citybrain_training.weights import WeightsError, read_weights, start_from
 
 # Its notes on hardware and products are nothing a person can act on; warnings and errors stay.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
+class DivergedError(CityBrainError):
+    """A training has no validation error that is a number."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,9 @@ def fit(
     """Trains into ``folder``, which receives ``last.ckpt`` after every epoch and ``best.ckpt``.
 
     ``resume`` goes on from ``last.ckpt`` if there is one; ``warm_start`` begins with another training's weights, as
-    :func:`~citybrain_training.weights.start_from` takes them.
+    :func:`~citybrain_training.weights.start_from` takes them. What another training left in ``folder`` is taken away
+    unless it is gone on with. Raises :class:`DivergedError`, :class:`ConfigError` for options of the trainer that it
+    cannot have, and :class:`~citybrain_training.weights.WeightsError` for weights of another network.
     """
     config = preparation.config
     torch.set_num_threads(config.threads)
@@ -75,23 +85,20 @@ def fit(
     elif config.fit.linear_start and not goes_on:
         start_linear(module.network, preparation)
     folder.mkdir(parents=True, exist_ok=True)
+    if goes_on:
+        load_weights(module, last)  # tells what Lightning would tell in a page: that it is another network's
+    else:
+        # A later call that is to go on would go on from them, were this training stopped in its first epoch.
+        for left in (last, folder / "best.ckpt"):
+            left.unlink(missing_ok=True)
     best = ModelCheckpoint(folder, "best", monitor="val_mae", enable_version_counter=False)
     latest = ModelCheckpoint(folder, "last", monitor=None, enable_version_counter=False)  # every epoch, better or not
-    trainer = pl.Trainer(
-        **{
-            "accelerator": "cpu",
-            "devices": 1,
-            "gradient_clip_val": 1.0,
-            "max_epochs": config.fit.epochs,
-            "num_sanity_val_steps": 0,
-            "reload_dataloaders_every_n_epochs": int(config.fit.windows_per_epoch is not None),
-            "enable_model_summary": False,
-            "enable_progress_bar": progress,
-            **config.trainer,
-        },
+    trainer = _trainer(
+        config,
         logger=logger or False,
         callbacks=[best, latest, *_callbacks(preparation, progress), *callbacks],
         default_root_dir=folder,
+        enable_progress_bar=progress,
     )
     wall, cpu = time.perf_counter(), _cpu_seconds()
     with warnings.catch_warnings(), told_as_stopped(trainer):
@@ -103,12 +110,35 @@ def fit(
     if trainer.global_rank:
         # Started beside the first process to train alone; what is left to do with the result is done once, by that one.
         raise SystemExit(0)
+    if not best.best_model_path:
+        raise ConfigError(f"{folder}: no epoch was trained and validated; is that what trainer: {config.trainer} says?")
     load_weights(module, Path(best.best_model_path))
     module.eval()
     # Where processes were spawned, this one's trainer has seen nothing; the checkpoint knows.
     ended: dict[str, Any] = torch.load(last, map_location="cpu", weights_only=True)
     score = float(ended["callbacks"][best.state_key]["best_model_score"])
+    if not math.isfinite(score):
+        raise DivergedError(f"{folder}: the validation error is no number; does a smaller fit.learning_rate help?")
     return Fitted(module, Path(best.best_model_path), ended["epoch"] + 1, ended["global_step"], cpu, wall, score)
+
+
+def _trainer(config: TrainConfig, **given: Any) -> pl.Trainer:
+    """Raises :class:`ConfigError` for options that Lightning does not know or cannot have here."""
+    options = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "gradient_clip_val": 1.0,
+        "max_epochs": config.fit.epochs,
+        "num_sanity_val_steps": 0,
+        "reload_dataloaders_every_n_epochs": int(config.fit.windows_per_epoch is not None),
+        "enable_model_summary": False,
+        "enable_progress_bar": given.pop("enable_progress_bar"),
+        **config.trainer,
+    }
+    try:
+        return pl.Trainer(**options, **given)
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise ConfigError(f"trainer: {error}") from None
 
 
 def _cpu_seconds() -> float:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import ConfigError
 from citybrain_training.config import TrainConfig
-from citybrain_training.fitting import fit
+from citybrain_training.fitting import DivergedError, fit
 from citybrain_training.preparation import prepare, task_of
 from citybrain_training.tracking import Tracking
 
@@ -99,7 +99,12 @@ def search(
         with tracking.run(f"trial-{trial.number}") as logger:
             tracking.parameters({"study": name, "network": tried.network.model_dump(), "fit": tried.fit.model_dump()})
             folder = home / "tuning" / name / str(trial.number)
-            fitted = fit(prepare(city, task, tried), folder, logger=logger, callbacks=[_Report(trial)], progress=False)
+            prepared = prepare(city, task, tried)
+            try:
+                fitted = fit(prepared, folder, logger=logger, callbacks=[_Report(trial)], progress=False)
+            except DivergedError as diverged:
+                # Not a failure, which would be made up for: the search knows now that this was no good.
+                raise optuna.TrialPruned from diverged
             mlflow.log_metric("best_val_mae", fitted.best_validation_mae)
         if trial.should_prune():
             raise optuna.TrialPruned
