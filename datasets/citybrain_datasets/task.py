@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError, Problem
-from citybrain_datasets.signals import KINDS, NodeType
+from citybrain_datasets.signals import KINDS, NodeType, Signal
 
 WEATHER = (
     "temperature",
@@ -65,6 +65,8 @@ class Task(BaseModel):
             raise ValueError("quantiles must rise strictly and contain 0.5")
         if not all(0 < q < 1 for q in self.quantiles):
             raise ValueError("quantiles must lie between 0 and 1")
+        if self.median in (0, len(self.quantiles) - 1):
+            raise ValueError("quantiles must hold some below 0.5 and some above, or there is no interval")
         if self.target in self.inputs:
             raise ValueError(f"the target {self.target!r} is an input already")
         if strange := [name for name in self.known_future if name not in WEATHER]:
@@ -81,6 +83,8 @@ class Task(BaseModel):
             raise ValueError(f"a day is no whole number of {self.step_minutes} min steps")
         if any(day * self.day_steps < self.horizon for day in self.seasonal_days):
             raise ValueError("a seasonal lag shorter than the horizon would look into the future")
+        if min(self.coarse) < 0 or (self.coarse[0] == 0) != (self.coarse[1] == 0):
+            raise ValueError("coarse must be steps a block and blocks, both positive, or (0, 0)")
         return self
 
     @cached_property
@@ -133,7 +137,9 @@ class Task(BaseModel):
                         f"signal {name}", f"is measured at {signal.node} nodes, expected {' or '.join(map(str, nodes))}"
                     )
                 )
-            elif self.step % signal.step != pd.Timedelta(0) and signal.step % self.step != pd.Timedelta(0):
+            elif self.step % signal.step != pd.Timedelta(0) and (
+                self.sampling == "last" or signal.step % self.step != pd.Timedelta(0)
+            ):
                 what = f"of step {signal.step} cannot be put on the task's clock of {self.step}"
                 problems.append(Problem(f"signal {name}", what))
         if problems:
@@ -143,7 +149,8 @@ class Task(BaseModel):
 def default_task(city: City, name: str, *, context: bool = True) -> Task:
     """The task that suits what a city measures.
 
-    Congestion forecasts speed where it is measured and flow elsewhere, 12 → 12 on the measured clock. PM2.5 is
+    Congestion forecasts speed where it is measured and flow elsewhere, 12 → 12 on the measured clock, or on the
+    shortest of whole minutes that it fits. PM2.5 is
     forecast hourly, 48 → 72, from what the stations measure, weather up to the issue time and, with ``context``,
     traffic.
     """
@@ -151,13 +158,15 @@ def default_task(city: City, name: str, *, context: bool = True) -> Task:
         target = next((s for s in ("speed", "flow", "occupancy") if _measured(city, s, "road")), None)
         if target is None:
             raise CityError([Problem(f"city {city.name}", "measures no speed, flow or occupancy on its roads")])
-        step = int(city.signals[target].step / pd.Timedelta(minutes=1))
+        step = _whole_minutes(city.signals[target])
         inputs = [s for s in TRAFFIC if s != target and _measured(city, s, "road")]
         inputs += [s for s in ("precipitation",) if _measured(city, s, "city")]
         block = max(1, 60 // step)
         return Task(
             name="congestion", node="road", target=target, step_minutes=step, history=12, horizon=12,
             inputs=tuple(inputs), coarse=(block, 24 * 60 // (block * step)),
+            # Of a clock so coarse that a day ago would lie in the horizon, only the week before is read, or nothing.
+            seasonal_days=tuple(day for day in (1, 7) if day * 24 * 60 >= 12 * step),
         )  # fmt: skip
     if name == "pm25":
         if not _measured(city, "pm25", "air"):
@@ -170,6 +179,16 @@ def default_task(city: City, name: str, *, context: bool = True) -> Task:
             inputs=tuple(inputs), context=tuple(traffic), seasonal_days=(7,), coarse=(24, 7),
         )  # fmt: skip
     raise CityError([Problem("task", f"unknown name {name!r}; known are congestion, pm25")])
+
+
+def _whole_minutes(signal: Signal) -> int:
+    """The shortest clock, in minutes that divide a day, on which a signal can be put."""
+    minutes = (m for m in range(1, 1441) if 1440 % m == 0 and pd.Timedelta(minutes=m) % signal.step == pd.Timedelta(0))
+    found = next(minutes, None)
+    if found is None:
+        what = f"is measured every {signal.step}, of which no whole number of minutes that divides a day is a multiple"
+        raise CityError([Problem(f"signal {signal.name}", what)])
+    return found
 
 
 def _measured(city: City, name: str, node: NodeType) -> bool:

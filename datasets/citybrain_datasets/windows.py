@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from citybrain_datasets.city import City
+from citybrain_datasets.errors import CityError, Problem
 from citybrain_datasets.features import Features, Window
 from citybrain_datasets.signals import Signal
 from citybrain_datasets.statistics import clocked
@@ -31,6 +32,7 @@ class WindowSource:
         for name in features.signals:
             if self.task.step % self.signals[name].step != pd.Timedelta(0):
                 raise ValueError(f"{name} has step {self.signals[name].step}, which does not divide {self.task.step}")
+        self._check_ticks()
         self._offsets = {name: features.offsets(name) for name in features.signals}
         self._leads = np.arange(1, self.task.horizon + 1)
 
@@ -58,6 +60,13 @@ class WindowSource:
         """Every measured time with a whole recent history before it and a whole horizon after it inside the signal."""
         times, stride = self.target.times, self.task.step // self.target.step
         return times[(self.task.history - 1) * stride : len(times) - self.task.horizon * stride]
+
+    def _check_ticks(self) -> None:
+        """Raises :class:`CityError` for a signal that is measured between the ticks of the target."""
+        for name, signal in {**self.signals, **self.forecasts}.items():
+            if (apart := (signal.start - self.target.start) % min(signal.step, self.target.step)) != pd.Timedelta(0):
+                what = f"ticks {apart} past {self.target.name}, on the task's clock of {self.task.step}"
+                raise CityError([Problem(f"signal {name}", f"{what}; both must be measured at the same times")])
 
     def _take(self, signal: Signal, issue: pd.DatetimeIndex, offsets: np.ndarray) -> np.ndarray:
         """Values float32 ``[batch, offset, node]`` at ``issue + offset * step``."""

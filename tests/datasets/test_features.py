@@ -213,3 +213,55 @@ def test_a_coarser_clock_averages_whole_intervals_only() -> None:
     coarse = quarter.at(pd.Timedelta("15min"))
     assert coarse.times[0] == pd.Timestamp("2024-01-01 00:30", tz="UTC")
     np.testing.assert_allclose(coarse.values[:, 0], [3, 6, 9])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"coarse": (0, 5)}, "coarse must be steps a block"),
+        ({"coarse": (-4, -5)}, "coarse must be steps a block"),
+        ({"quantiles": (0.5,)}, "below 0.5 and some above"),
+        ({"quantiles": (0.5, 0.9)}, "below 0.5 and some above"),
+    ],
+)
+def test_a_task_that_nobody_could_answer_is_refused(city: City, changes: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Task.model_validate({**default_task(city, "congestion").model_dump(), **changes})
+
+
+def on_another_clock(city: City, name: str, step: str, late: str = "0min", length: int = 600) -> City:
+    """``city`` with ``name`` measured every ``step``, ``late`` past its ticks."""
+    signal = city.signals[name]
+    values = np.full((length, signal.shape[1]), 30, np.float32)
+    moved = Signal(name, signal.node, signal.start + pd.Timedelta(late), pd.Timedelta(step), values)
+    return city.replace(signals={**city.signals, name: moved})
+
+
+@pytest.mark.parametrize(
+    ("step", "minutes", "days"), [("30s", 1, (1, 7)), ("90s", 3, (1, 7)), ("3h", 180, (7,)), ("1D", 1440, ())]
+)
+def test_the_default_task_fits_the_clock_that_roads_are_measured_on(
+    city: City, step: str, minutes: int, days: tuple[int, ...]
+) -> None:
+    seldom = on_another_clock(city, "speed", step)
+    task = default_task(seldom.replace(signals={"speed": seldom.signals["speed"]}), "congestion")
+    task.check(seldom)
+    assert (task.step_minutes, task.seasonal_days) == (minutes, days)
+
+
+def test_a_clock_that_divides_no_day_is_told(city: City) -> None:
+    with pytest.raises(CityError, match="signal speed: is measured every 0 days 00:07:00"):
+        default_task(on_another_clock(city, "speed", "7min"), "congestion")
+
+
+def test_signals_that_tick_between_the_others_are_named(city: City) -> None:
+    task = Task(name="pm25", node="air", target="pm25", step_minutes=60, history=6, horizon=6, inputs=("temperature",))
+    apart = on_another_clock(city, "temperature", "1h", "30min")
+    with pytest.raises(CityError, match="signal temperature: ticks 0 days 00:30:00 past pm25"):
+        build(apart, task)
+
+
+def test_the_value_at_a_tick_is_not_asked_of_a_slower_clock(city: City) -> None:
+    task = Task(name="pm25", node="air", target="pm25", step_minutes=30, history=6, horizon=6, sampling="last")
+    with pytest.raises(CityError, match="signal pm25: of step 0 days 01:00:00 cannot be put"):
+        task.check(on_another_clock(city, "pm25", "1h"))

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError, ConfigError
 from citybrain_datasets.main import main
+from citybrain_datasets.signals import Signal
 from citybrain_models.bundle import Bundle, BundleError
 from citybrain_models.onnx_forecaster import OnnxForecaster, open_session
 from citybrain_training.config import TrainConfig, read_config
@@ -251,6 +252,25 @@ def test_weights_of_another_network_are_refused(small_city: City, quick: TrainCo
     for file in ("other.ckpt", "wide.ckpt"):
         with pytest.raises(WeightsError, match="belongs to another network"):
             load_weights(module, tmp_path / file)
+
+
+@pytest.mark.parametrize(("part", "first", "last"), [("train", 0, 0.75), ("validate", 0.69, 0.83), ("test", 0.78, 1)])
+def test_a_part_in_which_nothing_was_measured_is_named(
+    small_city: City, quick: TrainConfig, part: str, first: float, last: float
+) -> None:
+    speed = small_city.signals["speed"]
+    values = speed.values.copy()
+    values[int(first * len(values)) : int(last * len(values))] = np.nan
+    broken = small_city.replace(signals={"speed": Signal("speed", "road", speed.start, speed.step, values)})
+    with pytest.raises(CityError, match=f"signal speed: has no value in the {part} windows, 2024-03"):
+        prepare(broken, "congestion", quick)
+
+
+def test_what_never_changes_has_a_loss(small_city: City, quick: TrainConfig) -> None:
+    speed = small_city.signals["speed"]
+    still = Signal("speed", "road", speed.start, speed.step, np.full(speed.shape, 50))
+    preparation = prepare(small_city.replace(signals={"speed": still}), "congestion", quick)
+    assert ForecastModule(build_network(preparation), preparation).unit > 0
 
 
 def test_a_task_the_city_cannot_serve_is_refused(small_city: City, quick: TrainConfig) -> None:

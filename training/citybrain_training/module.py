@@ -66,9 +66,8 @@ class ForecastModule(pl.LightningModule):
         self.network = network
         self.config = preparation.config.fit
         self.task = preparation.task
-        self.unit = float(
-            np.nanstd(preparation.source.target.values[:: max(1, len(preparation.source.target.times) // 5000)])
-        )
+        thinned = preparation.source.target.values[:: max(1, len(preparation.source.target.times) // 5000)]
+        self.unit = float(max(np.nanstd(thinned), 1e-3))  # as a scaler's: what never changes has no spread to divide by
         self.levels: Tensor
         self.lead_weights: Tensor
         self.register_buffer("levels", torch.tensor(self.task.quantiles, dtype=torch.float32))

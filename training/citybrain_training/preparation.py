@@ -81,6 +81,7 @@ def prepare(city: City, name: str, config: TrainConfig) -> Preparation:
     statistics = fitted.lent(task.target, near, ~sensed, sensed)
     features = Features(task, statistics, calendar, placing)
     source = WindowSource.of_city(features, city)
+    _check_measured(source, split)
     if task.context_ahead is not None:
         source = TrafficAhead(source, split.train)
     graph = graph_arrays(city, task, statistics, config.network.neighbours, sensed)
@@ -144,6 +145,16 @@ def split_windows(times: pd.DatetimeIndex, task: Task, config: SplitConfig) -> S
     if config.every_tick:
         train = times[times <= train[-1]]
     return Split(train, validate, test)
+
+
+def _check_measured(source: WindowSource, split: Split) -> None:
+    """Raises :class:`CityError` for a part in which nothing was measured: nothing could be learnt, chosen or scored."""
+    task = source.task
+    for part, issues in vars(split).items():
+        first, last = issues[0] + task.step, issues[-1] + task.horizon * task.step
+        if not np.isfinite(source.target.between(first, last).values).any():
+            what = f"has no value in the {part} windows, {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
+            raise CityError([Problem(f"signal {task.target}", f"{what}; split: first, last and its parts say which")])
 
 
 def _utc(time: datetime | None) -> pd.Timestamp | None:
