@@ -6,22 +6,23 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
+import structlog
 from cachetools import LRUCache, TTLCache
 
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.compression import Coding, packed
 from citybrain_serving.encoding import Answers, local_day
-from citybrain_serving.errors import NotReady, UnknownIssue, UnknownTask
+from citybrain_serving.errors import NotReady, StoreUnavailable, UnknownIssue, UnknownTask
 from citybrain_serving.fleet import Fleet
 from citybrain_serving.indices.catalogue import Index, applied, free_speeds, indices_of
 from citybrain_serving.indices.current import BASES, Current, current
 from citybrain_serving.languages import Language
 from citybrain_serving.places import Places
-from citybrain_serving.recent import Recent
+from citybrain_serving.recent import Recent, nothing
 from citybrain_serving.selection import EVERYTHING, Cut, Filter
 from citybrain_serving.snapshot import Forecast, Snapshot
 
@@ -32,6 +33,8 @@ PAST = 8
 
 CACHED_BYTES = 128 * 2**20
 """Of whole answers, for each forecast; they go when the next one is published."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Published:
         self.stale_steps = stale_steps
         self.base: Published = base or self
         """The forecast itself, where this is an index of it."""
+        self.passing = False
+        """Made while the store could not be read: not to be given again."""
         self.good_until = answers.forecast.good_until(stale_steps)
         """Seconds since 1970 UTC after which the forecast is stale."""
         self._whole: LRUCache[tuple[ForecastQuery, Coding], bytes] = LRUCache(CACHED_BYTES, getsizeof=len)
@@ -66,20 +71,30 @@ class Published:
         """The answers of an index of this forecast. Raises :class:`~citybrain_serving.errors.BadSelection`."""
         places, forecast = self.answers.places, self.answers.forecast
         (index,) = indices_of(forecast.task.target, local_day(forecast.issued, self.answers.city), name)
-        if name not in self._indices:
-            now = self.present(index, free, recent)
-            seen = np.where(now.basis == BASES.index("forecast"), np.nan, now.value)
-            derived = Answers(self.answers.city, places, applied(index, forecast, self._free(free), seen), index)
-            self._indices[name] = Published(derived, self.stale_steps, self)
-        return self._indices[name]
+        if name in self._indices:
+            return self._indices[name]
+        now = self.present(index, free, recent)
+        seen = np.where(now.basis == BASES.index("forecast"), np.nan, now.value)
+        derived = Answers(self.answers.city, places, applied(index, forecast, self._free(free), seen), index)
+        published = Published(derived, self.stale_steps, self)
+        published.passing = index.id not in self._present
+        if not published.passing:
+            self._indices[name] = published
+        return published
 
     def present(self, index: Index, free: np.ndarray, recent: Recent) -> Current:
-        """What an index of this forecast's signal is now, at every node."""
+        """What an index of this forecast's signal is now, at every node. While the store cannot be read it does without
+        the last hours, and is made anew for whoever asks next."""
         forecast = self.answers.forecast
-        if index.id not in self._present:
-            self._present[index.id] = current(
-                index, forecast, self._free(free), lambda: recent.hours(forecast), self.stale_steps
-            )
+        held = self._present.get(index.id)
+        if held is not None:
+            return held
+        made = partial(current, index, forecast, self._free(free), stale_steps=self.stale_steps)
+        try:
+            self._present[index.id] = made(hours=lambda: recent.hours(forecast))
+        except StoreUnavailable:
+            log.warning("the last hours cannot be read", task=forecast.task.name)
+            return made(hours=lambda: nothing(forecast))
         return self._present[index.id]
 
     def _free(self, free: np.ndarray) -> np.ndarray:

@@ -6,10 +6,8 @@ import threading
 
 import numpy as np
 import pandas as pd
-import structlog
 from cachetools import LRUCache
 
-from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.snapshot import Forecast
 from citybrain_serving.store import ObservationStore
 
@@ -23,7 +21,10 @@ KEPT = 8
 
 _HOUR = pd.Timedelta(hours=1)
 
-log = structlog.get_logger(__name__)
+
+def nothing(forecast: Forecast) -> np.ndarray:
+    """The last hours of which nothing is known, as :meth:`Recent.hours` has them."""
+    return np.full((HOURS, len(forecast.observed)), np.nan, np.float32)
 
 
 class Recent:
@@ -36,22 +37,18 @@ class Recent:
 
     def hours(self, forecast: Forecast) -> np.ndarray:
         """Means of the target over the last hours before the issue time, float32 ``[hour, node]``, oldest first, NaN
-        where too little was measured; all NaN while the store cannot be read: an answer does without them."""
+        where too little was measured. Raises :class:`~citybrain_serving.errors.StoreUnavailable`."""
         with self._lock:
             held = self._held.get(forecast.digest)
         if held is None:
-            try:
-                held = self._read(forecast)
-            except StoreUnavailable:
-                log.warning("the last hours cannot be read", task=forecast.task.name)
-                return np.full((HOURS, len(forecast.observed)), np.nan, np.float32)
+            held = self._read(forecast)
             with self._lock:
                 self._held[forecast.digest] = held
         return held
 
     def _read(self, forecast: Forecast) -> np.ndarray:
         name, ticks = forecast.task.target, self.store.ticks(forecast.task.target)
-        unknown = np.full((HOURS, len(forecast.observed)), np.nan, np.float32)
+        unknown = nothing(forecast)
         if ticks.step > _HOUR or _HOUR % ticks.step:
             return unknown
         last = ticks.floor(forecast.issued) if ticks.step == _HOUR else forecast.issued.floor(_HOUR)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.indices import air, traffic
 from citybrain_serving.languages import AIR_ADVICE, preferred_language
 from citybrain_serving.schemas.forecasts import ForecastBody
@@ -252,6 +253,24 @@ def test_the_index_of_the_present_by_the_standard_asked_for(warm, service, city)
     assert columns["observed"] == nowcast.tolist()
     hourly = warm.get("/v1/forecasts/pm25?index=aqi").json()
     assert hourly["observed"] == air.aqi_cn(hours[-1]).tolist()
+
+
+def test_the_last_hours_are_back_as_soon_as_the_store_is(warm, service, monkeypatch):
+    def told() -> tuple:
+        (feature,) = warm.get("/v1/stations?ids=a1&index=aqi-us").json()["features"]
+        columns = warm.get("/v1/forecasts/pm25?ids=a1&index=aqi-us")
+        return feature["properties"]["index"]["value"], columns.json()["observed"][0], columns.headers["etag"]
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(service.board.recent.store, "read", away)
+        assert told()[:2] == (None, None)
+        tag = told()[2]
+    index, column, other = told()
+    assert index == column is not None
+    assert tag != other
 
 
 def test_an_index_goes_by_the_standard_in_force_at_its_moment_unless_one_is_named(client, service, rows):

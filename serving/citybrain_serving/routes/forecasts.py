@@ -101,7 +101,7 @@ def router(service: Service) -> APIRouter:
         if coding != "identity":
             headers["Content-Encoding"] = coding
         answer = Response(body, headers=headers, media_type=media)
-        if issued is None:
+        if issued is None and not published.passing:
             lasting = tuple(h for h in answer.raw_headers if h[0] in LASTING)
             service.shortcuts.keep(request.scope, Answer(published.base, stale, etag.encode(), lasting, body))
         return answer
