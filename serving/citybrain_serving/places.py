@@ -73,6 +73,18 @@ class Places:
             made = self._texts[column] = self.table[column].fillna("").astype(str).to_numpy(dtype=object)
         return made
 
+    def with_commas(self, column: str) -> frozenset[str]:
+        """Texts of a column, or of ``id``, that hold a comma; made once."""
+        made = self._with_commas.get(column)
+        if made is None:
+            texts = self.ids if column == "id" else self.text(column)
+            made = self._with_commas[column] = frozenset(text for text in texts if "," in text)
+        return made
+
+    @cached_property
+    def _with_commas(self) -> dict[str, frozenset[str]]:
+        return {}
+
     @cached_property
     def _texts(self) -> dict[str, np.ndarray]:
         return {}

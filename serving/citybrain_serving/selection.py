@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,15 +64,29 @@ class Filter:
             if wanted is not None:
                 if column not in places.table:
                     raise BadSelection(f"{places.node} nodes have no {column} here", {"parameter": column})
-                rows = rows[np.isin(places.text(column)[rows], wanted.split(","))]
+                rows = rows[np.isin(places.text(column)[rows], members(wanted, places.with_commas(column)))]
         return rows
 
 
 EVERYTHING = Filter()
 
 
+def members(text: str, whole: Collection[str]) -> list[str]:
+    """The members of a list that commas separate. Names that hold commas themselves, as an owner's may (``Roads,
+    Parks and Harbours``), are among ``whole`` and not taken apart: else nothing could ask for them."""
+    pieces = text.split(",")
+    longest = 1 + max((name.count(",") for name in whole), default=0)
+    found, first = [], 0
+    while first < len(pieces):
+        spans = range(min(longest, len(pieces) - first), 1, -1)
+        span = next((n for n in spans if ",".join(pieces[first : first + n]) in whole), 1)
+        found.append(",".join(pieces[first : first + span]))
+        first += span
+    return found
+
+
 def _named(places: Places, ids: str) -> np.ndarray:
-    names = [name for name in ids.split(",") if name]
+    names = [name for name in members(ids, places.with_commas("id")) if name]
     if not names:
         raise BadSelection("ids is empty; leave it out for every node", {"parameter": "ids"})
     if len(names) > MOST_IDS:

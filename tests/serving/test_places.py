@@ -130,6 +130,27 @@ def test_a_list_may_be_given_in_parts(warm):
     assert "r2" in warm.get(more["url"]).text
 
 
+def test_a_name_that_holds_a_comma_is_found(tmp_path, city, bundle_of, bundles, rows, live):
+    table = city.nodes["road"].rename(index={"r1": "A8, north", "r2": "A8"})
+    table["owner"] = ["Roads, Parks", "Roads", "Parks", "Roads, Parks", "Roads", "Parks"]
+    named = city.replace(nodes={**city.nodes, "road": table}, edges={})
+    service = Service(
+        [bundle_of(named, bundles["congestion"].task)],
+        Settings(store=str(tmp_path / "s.sqlite"), clock="observations"),
+    )
+    with live(service, lifespan="off") as base, httpx.Client(base_url=base, timeout=30) as client:
+
+        def found(**asked: object) -> list[str]:
+            return [feature["id"] for feature in client.get("/v1/roads", params=asked).json()["features"]]
+
+        assert found(owner="Roads, Parks") == ["r0", "r3"]
+        assert found(owner="Roads,Parks") == ["A8, north", "A8", "r4", "r5"]
+        assert found(owner=["Parks", "Roads, Parks"]) == ["r0", "A8", "r3", "r5"]
+        assert found(ids="r4,A8, north,A8") == ["r4", "A8, north", "A8"]
+        assert client.get("/v1/roads", params={"ids": "A8, south"}).status_code == 404
+    service.close()
+
+
 @pytest.mark.parametrize(
     ("address", "parameter"),
     [
