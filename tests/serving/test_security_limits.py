@@ -219,8 +219,12 @@ def test_who_finds_no_slot_is_refused_and_a_slow_body_takes_none(live, bundles, 
             thread = threading.Thread(target=send)
             thread.start()
             assert inside.acquire(timeout=20)
-            for ask in (partial(httpx.get, f"{base}/v1/city"), partial(httpx.post, f"{base}/v1/cases", json={})):
-                refused = ask()
+            for method, address, body in (
+                ("GET", "/v1/city", None),
+                ("GET", "/v1/city", b"a body with a read is no way round"),
+                ("POST", "/v1/cases", b"{}"),
+            ):
+                refused = httpx.request(method, f"{base}{address}", content=body)
                 assert refused.status_code == 503
                 assert refused.json()["type"] == "urn:citybrain:problem:overloaded"
                 assert refused.headers["retry-after"] == "1"

@@ -156,7 +156,7 @@ class Gate:
 
         try:
             async with asyncio.timeout(self.seconds) as deadline:
-                if not _has_body(scope):
+                if scope["method"] in READING or not _has_body(scope):  # a read waits for no body
                     await begin()
                 await self.app(scope, reading, answering)
         except _Overload:
