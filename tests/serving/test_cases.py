@@ -157,6 +157,18 @@ def test_what_flickers_about_the_limit_makes_one_case(book, told):
     assert book.get(1).notes[-1].who == "citybrain"
 
 
+def test_when_many_are_in_trouble_the_worst_open_cases_and_none_is_closed_for_its_rank(book, told, monkeypatch):
+    monkeypatch.setattr("citybrain_serving.cases.watch.MOST", 3)
+    follow = watch(book)
+    for _ in range(2):
+        follow.update({"congestion": [seen(f"r{n}", 0.9 - n / 100) for n in range(5)]}, NOW)
+    assert {case.node for case in book.unfinished()} == {"r0", "r1", "r2"}
+    for _ in range(5):
+        follow.update({"congestion": [*(seen(f"s{n}", 0.95, now=True) for n in range(3)), seen("r0", 0.9)]}, NOW)
+    still = {case.node: case.over for case in book.unfinished()}
+    assert still == {"r0": None, "s0": None, "s1": None, "s2": None}
+
+
 def test_a_case_that_somebody_deals_with_is_marked_and_not_closed(book, told):
     follow = watch(book)
     for _ in range(2):

@@ -8,15 +8,20 @@ from datetime import date
 import numpy as np
 import pandas as pd
 import pytest
+from fastapi.testclient import TestClient
 
 from citybrain_datasets.city import City
 from citybrain_datasets.features import Window
 from citybrain_models.events import Events
+from citybrain_serving.app import create_app
+from citybrain_serving.bench.cities import enlarged
 from citybrain_serving.indices.air import aqi_cn, level
 from citybrain_serving.languages import AIR_ADVICE, summary
 from citybrain_serving.problems.causes import Causes, Scene
 from citybrain_serving.problems.trouble import trouble
 from citybrain_serving.schemas.decisions import ProblemsBody
+from citybrain_serving.service import Service
+from citybrain_serving.settings import Settings
 
 NOON = pd.Timestamp("2026-03-17T12:00:00Z")
 
@@ -67,10 +72,23 @@ def test_a_queue_reaches_back_and_the_inputs_are_told(jammed):
     assert set(usual) == set(measured)
 
 
+def test_every_place_in_trouble_is_found_however_many_there_are(bundles, tmp_path):
+    """An operator asks for the places of one owner; that 500 others of the city are worse must not hide them."""
+    town = enlarged(bundles["congestion"], 600)
+    service = Service([town], Settings(store=str(tmp_path / "large.sqlite"), clock="observations"))
+    with TestClient(create_app(service)) as client:
+        client.post("/v1/observations", json={"observations": jam(list(town.city.ids("road")))})
+        service.step()
+        told = client.get("/v1/problems?limit=500").json()
+        assert (told["matching"], len(told["problems"]["congestion"])) == ({"congestion": 600}, 500)
+        assert client.get("/v1/problems?owner=west").json()["matching"] == {"congestion": 300}
+
+
 def test_filters_and_languages(jammed):
     assert jammed.get("/v1/problems?owner=east&task=congestion").json()["problems"]["congestion"][0]["id"] == "r1"
     assert jammed.get("/v1/problems?class=local").json()["problems"] == {"congestion": [], "pm25": []}
-    assert jammed.get("/v1/problems?limit=1&task=congestion").json()["problems"]["congestion"][0]["id"] == "r0"
+    first = jammed.get("/v1/problems?limit=1&task=congestion").json()
+    assert ([spot["id"] for spot in first["problems"]["congestion"]], first["matching"]) == (["r0"], {"congestion": 2})
     chinese = jammed.get("/v1/problems?task=congestion", headers={"Accept-Language": "zh"})
     assert chinese.headers["content-language"] == "zh"
     assert chinese.json()["problems"]["congestion"][0]["summary"] == "地点r0 拥堵：前方排队回溢。"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,10 @@ from citybrain_serving.problems.finding import Problem
 
 Key = tuple[str, str]
 """Task and node."""
+
+MOST = 500
+"""Problems of a task that open cases, the costliest first: whoever has more to see to will not come to the others. A
+case that is open stays so wherever its problem ranks."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,8 @@ class Watch:
         now: pd.Timestamp,
         seen: Mapping[str, Collection[str]] | None = None,
     ) -> None:
-        """``problems`` of the tasks that were just forecast again, and the nodes of each that were measured anew and
-        that the forecast sees, all where ``seen`` is None. Raises
+        """``problems`` of the tasks that were just forecast again, the worst first, and the nodes of each that were
+        measured anew and that the forecast sees, all where ``seen`` is None. Raises
         :class:`~citybrain_serving.errors.StoreUnavailable`."""
 
         def told(key: Key) -> bool:
@@ -69,7 +74,8 @@ class Watch:
         quiet = {key for key in known if not self._lasts(found.get(key))}
         self._rising = _counted(self._rising, {key for key, p in found.items() if self._begins(p)}, told)
         self._falling = _counted(self._falling, quiet, told)
-        self._open(found, known, now)
+        worst = {(p.task, p.node) for several in problems.values() for p in islice(several, MOST)}
+        self._open({key: p for key, p in found.items() if key in worst}, known, now)
         self._end(known, quiet, now)
 
     def _open(self, found: Mapping[Key, Problem], known: Mapping[Key, Case], now: pd.Timestamp) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,14 @@ from citybrain_serving.snapshot import Forecast, Snapshot
 FAINT = 0.2
 """Probability below which nothing is a problem."""
 
-MOST = 500
-"""Problems of a task that are looked into; the costliest first."""
-
 LIKELY = 0.5
 
 
 @dataclass(frozen=True)
 class Problem:
     """Trouble at one node. ``onset`` and ``until`` are the first and last step at which it is likely, None where no
-    step is; ``peak`` the step at which it is most probable."""
+    step is; ``peak`` the step at which it is most probable. Causes are looked for when somebody asks: at rush hour a
+    large city has thousands of problems, and nobody reads them all."""
 
     task: str
     node: str
@@ -49,7 +48,11 @@ class Problem:
     standard: Standard
     issued: pd.Timestamp
     bundle: str
-    causes: list[Cause]
+    look: Callable[[], list[Cause]] = field(repr=False, compare=False)
+
+    @cached_property
+    def causes(self) -> list[Cause]:
+        return self.look()
 
     @property
     def severity(self) -> float:
@@ -102,7 +105,7 @@ class Finder:
         chance = found.chance.max(axis=1)
         rows = np.flatnonzero(found.now | (chance >= FAINT))
         severity = np.nan_to_num(found.cost, nan=0.0) * np.where(found.now, 1, chance)
-        rows = rows[np.argsort(-severity[rows], kind="stable")][:MOST]
+        rows = rows[np.argsort(-severity[rows], kind="stable")]
         if not len(rows):
             return []
         scene = Scene(
@@ -138,7 +141,7 @@ class Finder:
             standard=found.standard,
             issued=forecast.issued,
             bundle=forecast.bundle,
-            causes=look(node, scene),
+            look=partial(look, node, scene),
         )
 
     def _usual(self, forecast: Forecast) -> np.ndarray:

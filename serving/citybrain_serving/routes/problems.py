@@ -47,6 +47,7 @@ def router(service: Service) -> APIRouter:
             service.board.known(task)
         published = service.board.of(service.snapshot)
         found: dict[str, list[dict[str, Any]]] = {}
+        matching: dict[str, int] = {}
         for name, several in service.problems.items():
             if task in (None, name):
                 wanted = _rows(service, name, places)
@@ -55,6 +56,7 @@ def router(service: Service) -> APIRouter:
                     for p in several
                     if (p.now or p.probability >= probability) and (wanted is None or p.row in wanted)
                 ]
+                matching[name] = len(chosen)
                 found[name] = [_told(service, p, language) for p in chosen[:limit]]
         stale = {name: service.stale(published[name].answers.forecast) for name in found}
         return {
@@ -62,6 +64,7 @@ def router(service: Service) -> APIRouter:
             "synthetic": service.fleet.city.synthetic,
             "stale": stale,
             "doubted": {name: published[name].answers.forecast.doubted for name in found},
+            "matching": matching,
             "problems": found,
         }
 

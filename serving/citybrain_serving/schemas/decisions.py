@@ -53,6 +53,7 @@ class ProblemsBody(BaseModel):
     synthetic: bool
     stale: dict[str, bool]
     doubted: dict[str, bool]
+    matching: dict[str, int] = Field(description="how many there are, those beyond `limit` included")
     problems: dict[str, list[Hotspot]]
 
 
