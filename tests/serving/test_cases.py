@@ -169,6 +169,29 @@ def test_when_many_are_in_trouble_the_worst_open_cases_and_none_is_closed_for_it
     assert still == {"r0": None, "s0": None, "s1": None, "s2": None}
 
 
+@pytest.mark.parametrize(("action", "state"), [("file", "filed"), ("dispatch", "dispatched"), ("close", "closed")])
+def test_what_somebody_does_while_the_service_looks_is_not_undone(book, told, monkeypatch, action, state):
+    follow, unfinished = watch(book), book.unfinished
+    for _ in range(2):
+        follow.update({"congestion": [seen("r1", 0.9)]}, NOW)
+    for _ in range(2):
+        follow.update({"congestion": []}, NOW)
+
+    def meanwhile() -> list:
+        found = unfinished()
+        book.act(1, action, "li", "", NOW)
+        return found
+
+    monkeypatch.setattr(book, "unfinished", meanwhile)
+    follow.update({"congestion": []}, NOW)
+    monkeypatch.undo()
+    assert (book.get(1).state, book.get(1).notes[-1].who) == (state, "li")
+    follow.update({"congestion": []}, NOW)
+    assert (book.get(1).over is None) == (state == "closed")
+    assert book.mark(1, True, NOW).state == state
+    assert told[-1][0] == ("case.closed" if state == "closed" else "case.over")
+
+
 def test_a_case_that_somebody_deals_with_is_marked_and_not_closed(book, told):
     follow = watch(book)
     for _ in range(2):

@@ -130,8 +130,10 @@ class Casebook:
             return self._told(connection, event, number)
 
     def mark(self, number: int, over: bool, now: pd.Timestamp) -> Case:
-        """Notes that the trouble of an open case has passed, or is back."""
+        """Notes that the trouble of an open case has passed, or is back; of one that was closed, nothing."""
         with self._writing() as connection:
+            if (case := _case(connection, number)).state == "closed":
+                return case
             value = _seconds(now) if over else None
             connection.execute(cases.update().where(cases.c.number == number).values(over=value))
             _note(connection, number, now, SYSTEM, "pass" if over else "return", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 
 from citybrain_serving.cases.casebook import Case, Casebook
 from citybrain_serving.cases.documents import SYSTEM
+from citybrain_serving.errors import NotNow
 from citybrain_serving.problems.finding import Problem
 
 Key = tuple[str, str]
@@ -88,7 +90,8 @@ class Watch:
             ours = case.opened_by == SYSTEM
             if key in quiet and self._falling[key] >= self.hysteresis.fall:
                 if ours and case.state == "discovered":
-                    self.book.act(case.number, "close", SYSTEM, "the trouble has passed", now)
+                    with suppress(NotNow):  # somebody has just taken it on: its end is theirs to see
+                        self.book.act(case.number, "close", SYSTEM, "the trouble has passed", now, case.state)
                 elif case.over is None and (ours or case.foreseen):
                     self.book.mark(case.number, True, now)
             elif case.over is not None and self._rising[key] >= self.hysteresis.rise:
