@@ -39,10 +39,20 @@ def read_records(path: Path, needed: Collection[str] = ("case", "subject", "metr
 
 
 def merge_records(path: Path, records: list[Record]) -> None:
-    """Puts ``records`` into a file of records, in the place of those of the same case, subject and metric."""
-    mine = {(r["case"], r["subject"], r["metric"]) for r in records}
-    kept = [r for r in read_records(path) if (r["case"], r["subject"], r["metric"]) not in mine]
-    write_atomically(path, json.dumps(kept + records, indent=1, ensure_ascii=False) + "\n")
+    """Puts ``records`` into a file of records, in the place of those of the same case, subject and metric; new ones
+    last. What is measured again in part stays in the order in which it is shown."""
+    fresh: dict[tuple[str, str, str], list[Record]] = {}
+    for record in records:
+        fresh.setdefault(_name(record), []).append(record)
+    merged, mine = [], set(fresh)
+    for record in read_records(path):
+        merged += fresh.pop(_name(record), []) if _name(record) in mine else [record]
+    merged += [record for new in fresh.values() for record in new]
+    write_atomically(path, json.dumps(merged, indent=1, ensure_ascii=False) + "\n")
+
+
+def _name(record: Record) -> tuple[str, str, str]:
+    return record["case"], record["subject"], record["metric"]
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
