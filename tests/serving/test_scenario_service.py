@@ -111,7 +111,11 @@ def test_measures_hold_by_the_clock_of_the_forecast(asked, lantan):
     assert direct["off"] < 0 == direct["working"]
     outside = {row["id"]: row["outside"] for row in body["scenarios"]}
     told = "odd_even acts only outside the hours judged, 08:00–10:00 of a day off"
-    assert outside == {"next": "", "past": told, "off": "", "working": told}
+    beyond = "hours beyond those learnt, 07:00–09:00"
+    assert outside == {"next": beyond, "past": told, "off": beyond, "working": told}
+    chinese = client.post("/v1/scenarios", json={"scenarios": measures}, headers={"Accept-Language": "zh"}).json()
+    assert all(row["outside"] and not row["outside"].isascii() for row in chinese["scenarios"])
+    assert "超出所学时段 07:00–09:00" in {row["outside"] for row in chinese["scenarios"]}
 
     many = [*measures, *(odd_even(f"more{n}") for n in range(64))]
     answer = client.post("/v1/scenarios", json={"scenarios": many})

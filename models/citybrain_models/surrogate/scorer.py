@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from citybrain_datasets.scenarios.actions import WARM_UP
 from citybrain_datasets.scenarios.air import AirStep, Composition
 from citybrain_datasets.scenarios.breathing import Breathing
 from citybrain_datasets.scenarios.geography import place_of
 from citybrain_datasets.scenarios.language import TRAFFIC_LEVERS, Scenario, Weather
 from citybrain_datasets.scenarios.outcomes import OUTCOMES, Traffic, traffic_outcomes
+from citybrain_datasets.scenarios.places import clock
 from citybrain_models.onnx_forecaster import open_session
 from citybrain_models.surrogate.after import After, Changed
 from citybrain_models.surrogate.bundle import SurrogateBundle
@@ -32,8 +35,8 @@ _MOST_WEATHERS = BATCH
 class Scores:
     """What a batch of scenarios comes to. ``columns`` are ``NAME``, ``NAME_change``, ``NAME_change_low`` and ``_high``
     of each of :data:`OUTCOMES`, ``[scenario]``; ``labels`` the worst corridor and district; ``grade`` where the change
-    comes from; ``outside`` why a scenario lies beyond what was learnt or acts at other hours than are judged, empty
-    where neither is so."""
+    comes from; ``outside`` why a scenario lies beyond what was learnt, by its measures or by the hours that are judged,
+    or acts at other hours than these; empty where neither is so."""
 
     columns: Mapping[str, np.ndarray]
     labels: Mapping[str, list[str]]
@@ -163,9 +166,18 @@ class Scorer:
         # A measure that never holds in these hours is no certain zero: it was not judged when it acts.
         learnt = self.bundle.reach.judge(said.summary)
         reasons = [
-            "; ".join(filter(None, (why, *self.levers.idle(s)))) for why, s in zip(learnt, scenarios, strict=True)
+            "; ".join(filter(None, (why, "" if rest else self._elsewhen, *self.levers.idle(s))))
+            for why, rest, s in zip(learnt, still, scenarios, strict=True)
         ]
         return Scores(columns, labels, grade, reasons)
+
+    @cached_property
+    def _elsewhen(self) -> str:
+        """Why no word on these hours was learnt, empty where they are the surrogate's own."""
+        window, minutes = self.bundle.window, self.timetable.minutes[WARM_UP:]
+        if ((minutes >= window.begin) & (minutes < window.end)).all():
+            return ""
+        return f"hours beyond those learnt, {clock(window.begin)}–{clock(window.end)}"
 
     def _outcomes(
         self, traffic: Traffic, sectors: Mapping[str, np.ndarray], weathers: Sequence[Weather]

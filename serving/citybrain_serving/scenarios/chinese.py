@@ -38,6 +38,7 @@ SCENARIOS: Mapping[str, str] = {
     "{} acts only outside the hours judged, {} of a working day": "{0} 只在评估时段（工作日 {1}）之外起作用",
     "{} acts only outside the hours judged, {} of a day off": "{0} 只在评估时段（休息日 {1}）之外起作用",
     "{} acts only outside the hours judged, {}": "{0} 只在评估时段（{1}）之外起作用",
+    "hours beyond those learnt, {}": "超出所学时段 {0}",
     "lanes closed": "封闭车道",
     "roads closed": "封闭道路",
     "speed limits": "限速",
