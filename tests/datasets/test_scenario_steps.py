@@ -20,8 +20,10 @@ from citybrain_datasets.scenarios.air import AirAssumptions, AirStep, air_step, 
 from citybrain_datasets.scenarios.geography import place_of
 from citybrain_datasets.scenarios.language import Scenario, Weather
 from citybrain_datasets.scenarios.outcomes import Traffic, air_outcomes, traffic_outcomes
+from citybrain_datasets.scenarios.results import summarise
 from citybrain_datasets.scenarios.site import Site, open_site
 from citybrain_datasets.scenarios.trips import apply_to_trips
+from citybrain_datasets.scenarios.truth import Truth
 from citybrain_datasets.scenarios.weather import weather_hours
 
 WINDOW = Window()
@@ -223,3 +225,12 @@ def test_the_worst_off_district_is_the_one_that_breathes_most(site: Site) -> Non
     assert found["worst_district_pm25"] == pytest.approx(90)
     assert 40 < found["pm25_people"] < 90
     assert found["exceedance_h"] == 1
+
+
+def test_an_unknown_cost_is_a_missing_number(site: Site) -> None:
+    place = place_of(site.city)
+    traffic = Traffic(*np.ones((3, 1, 8, len(place.segments)), np.float32))
+    pm25 = np.full((1, 2, len(place.stations) + len(place.cells)), 40.0)
+    row = summarise(Truth(Scenario(id="a"), traffic, traffic, pm25, pm25), place)
+    assert pd.DataFrame([row])["cost"].dtype == float
+    assert np.isnan(row["cost"])

@@ -77,6 +77,7 @@ def test_it_is_simulated_ranked_and_learnt_from(
     assert table.loc["fewer", "emission_kg_change"] < 0
     checked = pd.read_parquet(tmp_path / "ranking.verified.parquet").set_index("outcome")
     assert checked.loc["emission_kg", "simulated"] < 0
+    assert "pm25_stations" not in checked.index  # there are no stations
     assert "the whole city" in ranking.with_suffix(".html").read_text(encoding="utf-8")
 
     scenarios.write_text(SCENARIOS.replace("factor: 0.7", "factor: 0.7, purposes: [to_work]"), encoding="utf-8")

@@ -494,7 +494,8 @@ def test_the_report_stands_alone(work, tmp_path):
     done = score_to(work, tmp_path / "r.parquet", EVEN, LocalEngine(1))
     write_report(work, done.table, EVEN, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == page.count('role="img" aria-label="') == 6
+    assert page.count("<th") == page.count('<th scope="col">')
     assert "PM2.5 that people breathe" in page
     assert "synthetic" in page
     assert "Judged are 07:00–09:00 of a working day" in page

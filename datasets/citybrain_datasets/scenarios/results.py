@@ -45,7 +45,7 @@ def summarise(truth: Truth, place: Place) -> dict[str, object]:
     return row | {
         "worst_corridor": place.corridors[_most(corridor)],
         "worst_district": place.districts[_most(district)],
-        "cost": truth.scenario.cost,
+        "cost": float("nan") if truth.scenario.cost is None else truth.scenario.cost,
         "replications": len(truth.traffic.speed),
         "evidence": grade(truth.scenario),
         "out_of_range": False,

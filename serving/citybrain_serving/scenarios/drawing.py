@@ -19,7 +19,8 @@ def scatter(x: np.ndarray, y: np.ndarray, front: np.ndarray, names: Sequence[str
         f'fill-opacity="{1 if f else 0.5}"><title>{html.escape(name)}</title></circle>'
         for a, b, f, name in sorted(zip(x, y, front, names, strict=True), key=lambda point: bool(point[2]))
     ]
-    return _svg([*_axes(x, y, across, up, x_label, y_label), *dots])
+    said = f"Scenarios by {x_label}, across, and {y_label}, up; the Pareto front stands out"
+    return _svg([*_axes(x, y, across, up, x_label, y_label), *dots], said)
 
 
 def courses(times: Sequence[str], before: np.ndarray, after: np.ndarray, label: str) -> str:
@@ -38,7 +39,9 @@ def courses(times: Sequence[str], before: np.ndarray, after: np.ndarray, label: 
         _text(MARGIN - 6, up(v) + 4, f"{v:,.0f}", "end") for v in np.linspace(values.min(), values.max(), 5)
     ]  # fmt: skip
     said = _text(MARGIN, HEIGHT - 8, f"{label}; grey before, green after", "start")
-    return _svg([*_frame(), *lines, *ticks, *marks, said])
+    before_all, after_all = (np.mean(course) for course in (before, after))
+    told = f"{label}, {times[0]} and on: on average {before_all:,.4g} before and {after_all:,.4g} after"
+    return _svg([*_frame(), *lines, *ticks, *marks, said], told)
 
 
 def bars(values: Mapping[str, float], digits: int = 1) -> str:
@@ -53,7 +56,8 @@ def bars(values: Mapping[str, float], digits: int = 1) -> str:
         colour = BETTER if value < 0 else WORSE
         lines.append(f'<rect x="{start:.1f}" y="{y}" width="{length:.1f}" height="18" fill="{colour}"/>')
         lines.append(_text(middle + reach + 8, y + 14, f"{value:+,.{digits}f}", "start"))
-    return _svg(lines, height=20 + row * len(values))
+    said = "; ".join(f"{name} {value:+,.{digits}f}" for name, value in values.items())
+    return _svg(lines, said, height=20 + row * len(values))
 
 
 def map_of_change(lat: np.ndarray, lon: np.ndarray, change: np.ndarray, links: Sequence[tuple[int, int]]) -> str:
@@ -77,7 +81,9 @@ def map_of_change(lat: np.ndarray, lon: np.ndarray, change: np.ndarray, links: S
         f'fill="{BETTER if change[i] < 0 else WORSE}" fill-opacity=".75"><title>{change[i]:+.1f}</title></circle>'
         for i in np.flatnonzero(placed)
     ]
-    return _svg([*web, *dots], width=size, height=int(np.nanmax(y)) + 20)
+    fall, rise = int((change < 0).sum()), int((change > 0).sum())
+    said = f"Map of {len(change)} segments: less on {fall}, more on {rise}, {float(change.sum()):+,.4g} in all"
+    return _svg([*web, *dots], said, width=size, height=int(np.nanmax(y)) + 20)
 
 
 def _axes(x, y, across, up, x_label: str, y_label: str) -> list[str]:  # type: ignore[no-untyped-def]  # local shorthand
@@ -105,9 +111,9 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" font-size="12" fill="currentColor" text-anchor="{anchor}">{said}</text>'
 
 
-def _svg(parts: Sequence[str], width: int = WIDTH, height: int = HEIGHT) -> str:
+def _svg(parts: Sequence[str], said: str, width: int = WIDTH, height: int = HEIGHT) -> str:
+    """``said`` is what a reader who sees no picture is told of it."""
     return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" xmlns="http://www.w3.org/2000/svg">'
-        + "".join(parts)
-        + "</svg>"
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{html.escape(said)}" '
+        'xmlns="http://www.w3.org/2000/svg">' + "".join(parts) + "</svg>"
     )

@@ -33,7 +33,10 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
 td, th { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #8884; white-space: nowrap }
 td:nth-child(2), th:nth-child(2) { text-align: left }
-svg { max-width: 100%; height: auto } small { color: #888 } .outside { color: #b50 }
+caption { text-align: left }
+svg { max-width: 100%; height: auto }
+small { opacity: .8 }
+.outside { color: light-dark(#a34400, #ff9d5c); opacity: 1 }
 """
 
 
@@ -100,7 +103,7 @@ def _cautions(ranked: pa.Table) -> Iterator[str]:
 
 
 def _table(ranked: pa.Table, shown: list[str]) -> str:
-    head = "".join(f"<th>{html.escape(OUTCOMES[n].title)}<br><small>{OUTCOMES[n].unit}</small></th>" for n in shown)
+    head = "".join(_head(f"{html.escape(OUTCOMES[n].title)}<br><small>{OUTCOMES[n].unit}</small>") for n in shown)
     lines = []
     for row in ranked.slice(0, SHOWN).to_pylist():
         cells = "".join(f"<td>{_change(row, n)}</td>" for n in shown)
@@ -116,9 +119,14 @@ def _table(ranked: pa.Table, shown: list[str]) -> str:
             told.append("may be the best")
         lines.append(
             f"<tr><td>{row['rank']}</td><td>{name}<br><small>{'; '.join(told)}</small>{mark}</td>{cells}"
-            f"<td>{'●' if row['pareto'] else ''}</td></tr>"
+            f"<td>{'yes' if row['pareto'] else ''}</td></tr>"
         )
-    return f"<table><tr><th>rank</th><th>scenario</th>{head}<th>Pareto</th></tr>{''.join(lines)}</table>"
+    head = f"{_head('rank')}{_head('scenario')}{head}{_head('Pareto')}"
+    return f"<table><caption>Changes, the best first</caption><tr>{head}</tr>{''.join(lines)}</table>"
+
+
+def _head(cell: str) -> str:
+    return f'<th scope="col">{cell}</th>'
 
 
 def _change(row: Mapping[str, Any], name: str) -> str:
@@ -186,9 +194,9 @@ def _checked(checked: pa.Table) -> str:
         "off_by",
         "held",
     )
-    head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in names)
+    head = "".join(_head(name.replace("_", " ")) for name in names)
     lines = []
     for row in checked.to_pylist():
         cells = [f"{v:+.3g}" if isinstance(v, float) else html.escape(str(v)) for v in (row[n] for n in names)]
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+    return f"<table><caption>The best as simulated</caption><tr>{head}</tr>{''.join(lines)}</table>"

@@ -46,9 +46,10 @@ def verify(
     Every simulated morning is kept in ``cache``, so that a second call goes on after them; ``workers`` simulate at the
     same time, and ``progress`` is told how many mornings are done and how many there are.
 
-    A row an outcome and scenario: what the ranking said, against a usual day; what the surrogate says of the very
-    mornings that were simulated, with its interval; what SUMO says of them; half the range of that; how far the
-    surrogate was off; and whether its interval held. Means over the mornings. Raises ``SimulationError`` without SUMO.
+    A row an outcome that the city has and scenario: what the ranking said, against a usual day; what the surrogate says
+    of the very mornings that were simulated, with its interval; what SUMO says of them; half the range of that; how far
+    the surrogate was off; and whether its interval held. Means over the mornings. Raises ``SimulationError`` without
+    SUMO.
     """
     bundle, site = SurrogateBundle.read(work.surrogate), open_site(work.city)
     simulator = Simulator(site, cache, bundle.window, replications)
@@ -79,7 +80,7 @@ def verify(
             ]
             for name, values in changes.items():
                 values.append(float(sides[0][name] - sides[1][name]))
-        found += [_row(row, name, said, values) for name, values in changes.items()]
+        found += [_row(row, name, said, values) for name, values in changes.items() if np.isfinite(values).all()]
     return pa.Table.from_pylist(found)
 
 
