@@ -34,7 +34,14 @@ def pinball(module: ForecastModule, off_by: np.ndarray) -> float:
 
 
 def test_without_a_power_all_leads_count_alike(prepared: Preparation) -> None:
-    np.testing.assert_array_equal(lead_weights(prepared), np.ones(prepared.task.horizon, np.float32))
+    np.testing.assert_array_equal(lead_weights(weighed(prepared, 0)), np.ones(prepared.task.horizon, np.float32))
+
+
+def test_left_out_near_leads_count_more_at_stations_and_not_on_roads(
+    prepared: Preparation, small_city: City, quick: TrainConfig
+) -> None:
+    np.testing.assert_array_equal(lead_weights(prepared), lead_weights(weighed(prepared, 3)))
+    assert (lead_weights(prepare(small_city, "congestion", quick)) == 1).all()
 
 
 @settings(max_examples=10, deadline=None)

@@ -74,9 +74,10 @@ class FitConfig(_Strict):
     sooner."""
     quantile_weight: float = Field(1.0, ge=0)
     """Weight of the mean pinball loss of the outer quantiles beside the absolute error of the median."""
-    lead_power: float = Field(0.0, ge=0)
+    lead_power: float | None = Field(None, ge=0)
     """How much more near leads count in the loss: the difficulty of a lead to minus this power; 0 counts all alike.
-    Worth it where distant leads can hardly be known, as of air, and are learnt by heart before near ones are learnt."""
+    Left out it is 3 at air stations, whose distant leads can hardly be known and are learnt by heart before near ones
+    are learnt, and 0 on roads."""
     linear_start: bool = True
     """Begin from the ridge regression of the target on the features; random weights for all of it when false."""
     windows_per_epoch: int | None = Field(None, gt=0)

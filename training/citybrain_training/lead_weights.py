@@ -7,6 +7,9 @@ import numpy as np
 from citybrain_training.batches import spread
 from citybrain_training.preparation import Preparation
 
+USUAL_POWER = {"air": 3.0}
+"""By the target's node where the configuration leaves it out; 0 elsewhere."""
+
 WINDOWS = 500
 """Windows of the training part that the leads' difficulty is read from."""
 
@@ -20,6 +23,8 @@ def lead_weights(preparation: Preparation) -> np.ndarray:
     Leads without anything measured count as the others on average.
     """
     power, horizon = preparation.config.fit.lead_power, preparation.task.horizon
+    if power is None:
+        power = USUAL_POWER.get(preparation.task.node, 0.0)
     if not power:
         return np.ones(horizon, dtype=np.float32)
     issues = spread(preparation.split.train, WINDOWS)
