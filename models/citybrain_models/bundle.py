@@ -33,6 +33,10 @@ __all__ = ["MANIFEST", "Bundle", "BundleError", "refuse_external_data"]
 
 FORMAT = 1
 
+LEARNT_FROM = "learnt_from"
+"""Among a bundle's metrics, where it is not older: the first and the last issue time, ISO 8601, of the windows that it
+was trained with (``train``) and chosen and calibrated with (``validate``)."""
+
 
 @dataclass(frozen=True)
 class Bundle:

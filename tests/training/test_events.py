@@ -187,3 +187,17 @@ def test_the_command_tells_events_and_draws_them(trained: Outcome, saved_city: P
     assert set(found) == {"citynet", "persistence", "weekly profile"}
     assert 0 < found["citynet"]["tables"][ONSET]["base_rate"] < 1
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "flatter" not in told.stderr
+
+
+def test_a_bundle_that_learnt_from_what_it_is_tested_on_is_told(
+    trained: Outcome, saved_city: Path, tmp_path: Path
+) -> None:
+    earlier = tmp_path / "earlier.yaml"
+    earlier.write_text("split: {train: 0.5, validate: 0.1}\nthreads: 1\n")
+    app = typer.Typer()
+    app.command()(evaluate)
+    arguments = [str(trained.folder), str(saved_city), "--events", "--json", "--config", str(earlier)]
+    told = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert "learnt from windows until 2024-03-20" in " ".join(told.stderr.split())
+    assert json.loads(told.stdout)

@@ -19,6 +19,8 @@ from citybrain_datasets.task import Task
 from citybrain_training.config import TrainConfig, read_config
 
 if TYPE_CHECKING:  # torch takes seconds to import, which a help page should not
+    import pandas as pd
+
     from citybrain_models.bundle import Bundle
     from citybrain_models.forecaster import Forecaster
     from citybrain_training.preparation import Preparation
@@ -115,7 +117,8 @@ def evaluate(
 
 
 def tested(bundle: Path, city: str, config: str | None) -> tuple[Bundle, Preparation]:
-    """A bundle and the city it is to be tested on, prepared for its task.
+    """A bundle and the city it is to be tested on, prepared for its task; told where it learnt from what it is tested
+    on.
 
     Raises :class:`ConfigError` where it was trained for other nodes.
     """
@@ -130,7 +133,28 @@ def tested(bundle: Path, city: str, config: str | None) -> tuple[Bundle, Prepara
             f"which are not those of {loaded.name!r}"
         )
     settings = load_config(config).merged({"task": read.task.model_dump(exclude={"name", "node"})})
-    return read, prepare(loaded, read.task.name, settings)
+    preparation = prepare(loaded, read.task.name, settings)
+    if doubt := _known_before(read, preparation.split.test):
+        console.print(f"[yellow]warning[/]  {bundle}: {doubt}", soft_wrap=True, highlight=False)
+    return read, preparation
+
+
+def _known_before(bundle: Bundle, test: pd.DatetimeIndex) -> str | None:
+    """What is to be said of test windows that a bundle was trained, chosen or calibrated with; None where there are
+    none, or where it is older than this is kept."""
+    import pandas as pd
+
+    from citybrain_models.bundle import LEARNT_FROM
+
+    spans = bundle.metrics.get(LEARNT_FROM, {}).values()
+    known = sum(((test >= pd.Timestamp(first)) & (test <= pd.Timestamp(last))).sum() for first, last in spans)
+    if not known:
+        return None
+    last = max(pd.Timestamp(last) for _, last in spans)
+    return (
+        f"learnt from windows until {last:%Y-%m-%d %H:%M} UTC, {known} of these {len(test)} test windows among them: "
+        "the scores flatter it; --config names the split that it was trained with"
+    )
 
 
 def export(

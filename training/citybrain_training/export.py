@@ -18,7 +18,7 @@ from torch.export import Dim
 
 from citybrain_datasets.errors import CityBrainError
 from citybrain_datasets.signals import Ticks
-from citybrain_models.bundle import Bundle
+from citybrain_models.bundle import LEARNT_FROM, Bundle
 from citybrain_models.calibration import Calibration, parts_of_day
 from citybrain_models.nn.citynet import CityNet
 from citybrain_models.nn.ensemble import Ensemble
@@ -172,6 +172,11 @@ def calibrate(module: ForecastModule, preparation: Preparation, most: int = 4_00
     return fitted, learnt_in_order(fitted, preparation.source, issues, forecast)
 
 
+def _spans(preparation: Preparation) -> dict[str, list[str]]:
+    parts = {"train": preparation.split.train, "validate": preparation.split.validate}
+    return {name: [issues[0].isoformat(), issues[-1].isoformat()] for name, issues in parts.items()}
+
+
 def make_bundle(
     module: ForecastModule, preparation: Preparation, *, metrics: Mapping[str, Any] | None = None, card: str = ""
 ) -> Bundle:
@@ -194,6 +199,6 @@ def make_bundle(
         learnt=learnt,
         fingerprint=preparation.city.fingerprint(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        metrics=dict(metrics or {}),
+        metrics={LEARNT_FROM: _spans(preparation), **(metrics or {})},
         card=card,
     )

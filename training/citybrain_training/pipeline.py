@@ -114,7 +114,8 @@ def finish(preparation: Preparation, fitted: Fitted, folder: Path) -> tuple[Bund
     """Exports, scores the export beside the baselines on the test windows, and writes the bundle."""
     draft = make_bundle(fitted.module, preparation)
     tables = score(preparation, {OURS: OnnxForecaster(draft, preparation.config.threads)})
-    bundle = dataclasses.replace(draft, metrics={"test": tables}, card=model_card(preparation, fitted, tables))
+    metrics = {**draft.metrics, "test": tables}
+    bundle = dataclasses.replace(draft, metrics=metrics, card=model_card(preparation, fitted, tables))
     return bundle.write(folder), tables
 
 

@@ -177,6 +177,8 @@ def _through_the_gate(
     card = model_card(preparation, fitted, tables)
     card += f"\nRetrained from version {found.version}, bundle {champion.version}, and held against it.\n\n"
     bundle = dataclasses.replace(
-        draft, metrics={"test": tables, "gate": verdict.plain()}, card=card + verdict.markdown()
+        draft,
+        metrics={**draft.metrics, "test": tables, "gate": verdict.plain()},
+        card=card + verdict.markdown(),
     )
     return Outcome(bundle.write(folder), folder, fitted, tables, None), verdict
