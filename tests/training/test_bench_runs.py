@@ -29,6 +29,7 @@ from citybrain_training.bench.runner import Plan, run_plan
 from citybrain_training.bench.table import markdown, write_table
 from citybrain_training.config import TrainConfig
 from citybrain_training.evaluation import evaluate
+from citybrain_training.fitting import DivergedError
 from citybrain_training.peers.peer import Budget
 from citybrain_training.peers.registry import SUBJECTS
 from citybrain_training.peers.simple import PersistencePeer
@@ -138,14 +139,21 @@ def test_stopping_loses_the_run_in_progress_alone(
     assert [record["subject"] for record in records] == ["persistence", "weekly-profile"]
 
 
-def test_a_model_that_breaks_is_reported_and_the_others_go_on(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: PersistencePeer, *_: object) -> None:
-        raise ValueError("a forecast is not finite")
-
-    monkeypatch.setattr(PersistencePeer, "fit", broken)
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a forecast is not finite"),
+        DivergedError("the error is no number"),
+        type("LibraryError", (Exception,), {})("it broke"),
+    ],
+)
+def test_a_model_that_breaks_is_reported_and_the_others_go_on(
+    plan: MakePlan, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(PersistencePeer, "fit", Mock(side_effect=error))
     records, failures = run_plan(plan())
     assert [record["subject"] for record in records] == ["weekly-profile"]
-    assert [(f.subject, f.reason) for f in failures] == [("persistence", "ValueError: a forecast is not finite")]
+    assert [(f.subject, f.reason) for f in failures] == [("persistence", f"{type(error).__name__}: {error}")]
 
 
 @pytest.mark.parametrize("subject", ["citynet-observed-weather", "citynet-exchange"])
