@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import ndtri
 
 from citybrain_datasets.statistics import Scaler
 from citybrain_datasets.task import Task
@@ -85,3 +86,11 @@ def test_models_scored_on_other_values_are_not_compared() -> None:
 
 def test_seeds_are_averaged_day_by_day() -> None:
     assert averaged([_days([1, 3]), _days([3, 5])]) == _days([2, 4])
+
+
+def test_twice_the_mean_pinball_loss_is_a_fifth_below_the_crps_of_a_normal_distribution() -> None:
+    """What the page of benchmarks says of it. At its own quantile q of level τ the pinball loss of a standard normal is
+    its density there; its CRPS is 1/√π (Gneiting & Raftery 2007)."""
+    at = ndtri(np.array(PM25.quantiles))
+    density = np.exp(-(at**2) / 2) / np.sqrt(2 * np.pi)
+    assert 1 - 2 * density.mean() * np.sqrt(np.pi) == pytest.approx(0.2, abs=0.01)

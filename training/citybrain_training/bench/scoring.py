@@ -80,7 +80,7 @@ def _add_days(days: dict[str, list[float]], local: pd.DatetimeIndex, error: np.n
 
 
 def quarters(source: WindowSource, issues: pd.DatetimeIndex, timezone: str) -> np.ndarray:
-    """Quarter of the local day, int ``[batch, horizon]``, in which each forecast step falls."""
+    """Quarter of the local day, int ``[batch, horizon]``, in which each forecast step ends."""
     return _quarter(hours(source, issues, timezone))
 
 
@@ -89,7 +89,8 @@ def _quarter(hour: np.ndarray) -> np.ndarray:
 
 
 def hours(source: WindowSource, issues: pd.DatetimeIndex, timezone: str) -> np.ndarray:
-    """Hour of the local day, int ``[batch, horizon]``, in which each forecast step falls."""
+    """Hour of the local day, int ``[batch, horizon]``, in which each forecast step ends: the mean from 05:00 to 06:00
+    counts in the hour that begins at 06:00, as calibration takes it."""
     task = source.task
     leads = np.arange(1, task.horizon + 1) * task.step.to_numpy()
     ticks = pd.DatetimeIndex((issues.tz_convert(None).to_numpy()[:, None] + leads).ravel(), tz="UTC")

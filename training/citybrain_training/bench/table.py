@@ -47,7 +47,8 @@ def markdown(
         "Every model saw the same windows, masks, scalers and splits, and was scored once on the test windows, over "
         "all measured values pooled. Mean over seeds, ± their standard deviation. Intervals run from the 5 % to "
         "the 95 % quantile; point forecasts got theirs by split conformal prediction from validation errors. "
-        "Pinball loss is the mean over all quantiles; twice that approximates the CRPS.",
+        "Pinball loss is the mean over all quantiles. Twice that is less than the CRPS, by a fifth for a normal "
+        "distribution, since the tails count for more of it than they are; models compare by it all the same.",
     ]
     ratios: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for case in [*(c for c in CASES if c in by_case), *sorted(set(by_case) - set(CASES))]:
@@ -200,7 +201,8 @@ def _by_lead(values: dict[str, Values], leads: Sequence[str]) -> list[str]:
     if not any((part, lead) in own for part in parts for lead in leads):
         return []
     head = ["lead", "intervals", "pinball", "width", "coverage", *PARTS_OF_DAY]
-    lines = ["", "Our intervals by lead, and their coverage by lead and part of the day:", "", *_head(head, 2)]
+    told = "Our intervals by lead, and their coverage by lead and part of the local day in which the step ends:"
+    lines = ["", told, "", *_head(head, 2)]
     for lead in (lead for lead in leads if lead != "mean"):
         for name, said in (("", "as calibrated"), ("online_", "learning")):
             cells = [_number(own[key]) if (key := (f"{name}{m}", lead)) in own else "" for m in ("pinball", "width")]
