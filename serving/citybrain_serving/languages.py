@@ -148,13 +148,13 @@ PROBLEMS: Mapping[tuple[str, bool], Words] = {
 
 @lru_cache(maxsize=256)
 def preferred_language(accept: str | None) -> Language:
-    """``zh`` where ``Accept-Language`` ranks Chinese before English, else ``en``."""
-    best: dict[str, float] = {"en": 0.0, "zh": 0.0}
+    """``zh`` where ``Accept-Language`` ranks Chinese before English, else ``en``. ``*`` ranks what is not named."""
+    best: dict[str, float] = {}
     for tag, quality in weighed(accept or ""):
         name = tag.partition("-")[0]
-        if name in best:
-            best[name] = max(best[name], quality)
-    return "zh" if best["zh"] > best["en"] else "en"
+        best[name] = max(best.get(name, 0.0), quality)
+    others = best.get("*", 0.0)
+    return "zh" if best.get("zh", others) > best.get("en", others) else "en"
 
 
 _ASKED: ContextVar[str | None] = ContextVar("accept_language", default=None)

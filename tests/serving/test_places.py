@@ -253,7 +253,7 @@ def test_every_index_is_listed_with_its_standard(warm):
 @pytest.mark.parametrize(
     ("accept", "language"),
     [(None, "en"), ("", "en"), ("zh", "zh"), ("en-GB,zh;q=0.5", "en"), ("fr", "en"), ("zh-TW;q=0.9,en;q=0.8", "zh"),
-     ("zh;q=x", "en"), ("*", "en")],
+     ("zh;q=x", "en"), ("*", "en"), ("*, zh;q=0.9", "en"), ("en;q=0.1, *;q=0.2", "zh"), ("en;q=0, *", "zh")],
 )  # fmt: skip
 def test_preferred_languages(accept, language):
     assert preferred_language(accept) == language
