@@ -47,6 +47,7 @@ SELECTIONS: Mapping[str, str] = {
     "there is no index {}, only {}": "没有指数 {0}，只有 {1}",
     "{} has no zone; end it with Z or an offset": "{0} 没有时区；请以 Z 或时差结尾",
     "{} is no time that forecasts are kept of": "{0} 不是可保存预测的时间",
+    "from {} is later than to {}": "from {0} 晚于 to {1}",
     "from {} to {} is no span of at most {} days": "{0} 至 {1} 不是至多 {2} 天的时段",
     "no {} node has the id {}{}": "没有 id 为 {1}{2} 的{0}节点",
     "{} and {} more": "{0}，另有 {1} 个",

@@ -269,6 +269,7 @@ def test_history_is_turned_page_by_page(warm, service):
         ("/v1/forecasts/noise/history", 404),
         ("/v1/forecasts/congestion/history?limit=0", 422),
         ("/v1/forecasts/congestion/history?from=2026-03-16T00:00:00", 422),
+        ("/v1/forecasts/congestion/history?from=2026-03-16T00:00:00Z&to=2026-03-15T00:00:00Z", 422),
         ("/v1/quality", 422),
         ("/v1/quality?task=noise", 404),
         ("/v1/quality?task=congestion&from=2026-03-18&to=2026-03-01", 422),

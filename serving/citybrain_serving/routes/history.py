@@ -46,6 +46,8 @@ def router(service: Service) -> APIRouter:
         service.board.known(task)
         end = instant(last, "to") if last else _now(service)
         begin = instant(first, "from") if first else end - pd.Timedelta(days=1)
+        if begin > end:
+            raise BadSelection(f"from {utc(begin)} is later than to {utc(end)}", {"parameter": "from"})
         found = service.history.list(task, begin, end, limit + 1, offset)
         if len(found) > limit:
             # A page holds the bounds fast: forecasts that are issued meanwhile would push the older ones along.
