@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from citybrain_serving.database import transaction
+from citybrain_serving.files import placed
 from citybrain_serving.packing import unpack
 from citybrain_serving.tables import frames, layouts
 
@@ -93,17 +93,5 @@ def _write(path: Path, times: list[int], packed: list[bytes], ids: list[str]) ->
         pa.array(times, schema.field("time").type),
         pa.FixedSizeListArray.from_arrays(pa.array(values), len(ids)),
     ]
-    draft = path.with_name(f".{path.name}.tmp")
-    try:
-        with draft.open("wb") as out:
-            pq.write_table(pa.table(columns, schema=schema), out, compression="zstd")
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with placed(path) as out:
+        pq.write_table(pa.table(columns, schema=schema), out, compression="zstd")

@@ -555,3 +555,20 @@ def test_the_commands_make_keys_and_verify_the_log(tmp_path):
         assert json.loads(line)["number"] == number  # the newest, unless asked otherwise
     tamper(AuditLog(opened(store[1])), "DELETE FROM audit WHERE number = 1")
     assert isinstance(run.invoke(audit_command, ["verify", *store]).exception, SafetyError)
+
+
+def test_entries_are_archived_by_command_and_verified_with_and_without(tmp_path):
+    run, store = CliRunner(), ["--store", str(tmp_path / "s.sqlite")]
+    for name in ("one", "two"):
+        assert run.invoke(keys_command, ["create", "--role", "viewer", "--name", name, *store]).exit_code == 0
+    out = ["--out", str(tmp_path / "old")]
+    assert "nothing that old" in run.invoke(audit_command, ["archive", "--before", "2000-01-01", *out, *store]).output
+    assert "entries 1 to 2." in run.invoke(audit_command, ["archive", "--before", "2999-01-01", *out, *store]).output
+    assert "entries 3 to 3, unbroken" in run.invoke(audit_command, ["verify", *store]).output
+    whole = run.invoke(audit_command, ["verify", "--archives", str(tmp_path / "old"), *store])
+    assert "3 entries, unbroken" in whole.output
+    (path,) = (tmp_path / "old").iterdir()
+    path.unlink()
+    assert isinstance(
+        run.invoke(audit_command, ["verify", "--archives", str(path.parent), *store]).exception, SafetyError
+    )

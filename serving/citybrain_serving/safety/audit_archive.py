@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from datetime import date
 from pathlib import Path
 
 from citybrain_serving.errors import SafetyError
+from citybrain_serving.files import placed
 from citybrain_serving.safety.audit import ARCHIVED, AuditLog, Broken, Entry, Head, entry
 
 NAMED = "audit-{first:012}-{last:012}.jsonl.gz"
@@ -79,25 +79,14 @@ def _last(log: AuditLog, before: date, head: Head) -> Head | None:
 
 def _write(path: Path, entries: Iterator[Entry]) -> str:
     """Writes the file whole or not at all, and returns its SHA-256. The same entries are the same bytes."""
-    draft = path.with_name(f".{path.name}.tmp")
-    try:
-        with draft.open("wb") as out:
-            with gzip.GzipFile(filename="", mode="wb", fileobj=out, mtime=0) as packed:
-                for kept in entries:
-                    packed.write(json.dumps(kept._asdict(), ensure_ascii=False).encode() + b"\n")
-            out.flush()
-            os.fsync(out.fileno())
-        digest = _digest(draft)
+    with placed(path) as out:
+        with gzip.GzipFile(filename="", mode="wb", fileobj=out, mtime=0) as packed:
+            for kept in entries:
+                packed.write(json.dumps(kept._asdict(), ensure_ascii=False).encode() + b"\n")
+        out.flush()
+        digest = _digest(Path(out.name))
         if path.exists() and _digest(path) != digest:
             raise SafetyError(f"{path}: is there already and holds something else; it is left as it is")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
     return digest
 
 
