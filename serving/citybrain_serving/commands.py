@@ -15,6 +15,7 @@ import uvicorn
 
 from citybrain_serving import logs, tracing
 from citybrain_serving.app import create_app
+from citybrain_serving.connections import protocol
 from citybrain_serving.safety.bundles import read_allow_list, read_bundle
 from citybrain_serving.safety.hosts import known_hosts
 from citybrain_serving.safety.install import check_binding
@@ -57,6 +58,7 @@ def serve(
     tracing.instrument(app)
     config = uvicorn.Config(
         app,
+        http=protocol(),
         host=settings.host,
         port=settings.port,
         log_config=None,
