@@ -491,6 +491,21 @@ def test_settings_of_tokens_that_are_not_safe_are_refused(bundles, settings, cha
         client_of(bundles, settings.model_copy(update={"oidc_issuer": ISSUER, **changes}))
 
 
+def test_a_provider_that_is_away_at_the_start_keeps_nobody_else_waiting(signing):
+    moment, away = [time.time()], [True]
+    nobody = key_source("https://127.0.0.1:1/keys")
+
+    def source() -> KeySet:
+        return nobody() if away else KeySet([signing])
+
+    tokens = Tokens(ISSUER, "citybrain", source, ("RS256",), now=lambda: moment[0])
+    text = signed(signing)
+    assert tokens.verify(text) is None
+    away.clear()
+    moment[0] += 61
+    assert tokens.verify(text) is not None
+
+
 def test_only_public_key_signatures_can_be_allowed(tmp_path):
     assert not {"none", "HS256", "HS384", "HS512"} & set(ALGORITHMS)
     empty = tmp_path / "empty.json"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import math
 import threading
 import time
 import urllib.error
@@ -11,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import structlog
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
@@ -32,6 +35,12 @@ MOST_BYTES = 2**20
 LEEWAY_SECONDS = 30
 
 KeySource = Callable[[], KeySet]
+
+log = structlog.get_logger(__name__)
+
+
+class ProviderAway(SafetyError):
+    """The provider does not answer now; what is set may be right."""
 
 
 class Tokens:
@@ -60,8 +69,11 @@ class Tokens:
             "sub": {"essential": True},
         }
         self._lock = threading.Lock()
-        self._keys = source()
-        self._fetched = self._tried = now()
+        self._keys, self._fetched, self._tried = KeySet([]), -math.inf, now()
+        try:
+            self._keys, self._fetched = source(), self._tried
+        except ProviderAway as error:  # the callers with a key of ours are not to wait for it
+            log.error("no token can be checked yet", error=str(error))
 
     def verify(self, text: str) -> tuple[Principal, float] | None:
         """The principal behind a token and until when the token is taken, in seconds since 1970 UTC; None for a token
@@ -105,7 +117,8 @@ class Tokens:
 
 
 def key_source(location: str) -> KeySource:
-    """Reads a JSON Web Key Set from a file or an https address; each failure is a :class:`SafetyError`."""
+    """Reads a JSON Web Key Set from a file or an https address; each failure is a :class:`SafetyError`, one of the
+    network a :class:`ProviderAway`."""
     if location.startswith("https://"):
         opener = urllib.request.build_opener(_NoRedirect)
 
@@ -123,7 +136,12 @@ def key_source(location: str) -> KeySource:
     def source() -> KeySet:
         try:
             return KeySet.import_key_set(json.loads(read()))
-        except (OSError, urllib.error.URLError, ValueError, KeyError, TypeError, JoseError) as error:
+        except urllib.error.HTTPError as error:
+            kind = ProviderAway if error.code >= 500 else SafetyError
+            raise kind(f"key set {location}: cannot be read (HTTP {error.code})") from None
+        except (urllib.error.URLError, TimeoutError, http.client.HTTPException) as error:
+            raise ProviderAway(f"key set {location}: cannot be read ({type(error).__name__})") from None
+        except (OSError, ValueError, KeyError, TypeError, JoseError) as error:
             raise SafetyError(f"key set {location}: cannot be read ({type(error).__name__})") from None
 
     return source
