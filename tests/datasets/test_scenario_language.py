@@ -97,6 +97,7 @@ def test_json_lines_say_the_same(tmp_path: Path) -> None:
             "begin: 7, end: 9",
             "line 6, measures.0.when.begin: 7 is no time of day; write HH:MM",
         ),
+        ("segments: [R001, R002]", "segments: ", "line 7, measures.1.where: segments names nothing; leave it out"),
         ("kmh: 60,", "kmh: true,", "line 6, measures.0.kmh: true is no number"),
         ("kmh: 60,", "kmh: yes,", "line 6, measures.0.kmh: Input should be a valid number"),
         ("kmh: 60,", "kmh: 60, kmh: 70,", "line 6, scenarios.0.measures.0.kmh: this key stands twice"),
@@ -113,6 +114,7 @@ def test_json_lines_say_the_same(tmp_path: Path) -> None:
         ("id: limits", "id: ring-60", "line 9, id: the id 'ring-60' stands already in s.yaml, line 3"),
         ("v: [30, 40]", "w: [30, 40]", "line 9: $v stands for nothing; known are w, where"),
         ("v: [30, 40]", "v: [3, 40]", "line 9, measures.0.kmh: in the sweep's first scenario, Input should be"),
+        ("uniform: [0.1, 0.5]", "uniform: [0.9, 0.5]", ", sample.draw.r: the second number is below the first"),
         ("uniform: [0.1", "unifrom: [0.1", "sample.draw.r.unifrom: unknown key"),
         ("version: 1", "version: 2", "line 1, version: version 2 is not known; this program reads version 1"),
         ("scenarios:", "scenario:", "line 1: must be a mapping with `version` and a list `scenarios`"),
@@ -243,6 +245,8 @@ def test_a_sweep_that_stands_for_nothing_is_told_with_file_and_line(
         {"lever": "regional", "reduction": 0.1, "where": {"road_class": "local"}},
         {"lever": "signal_retiming", "when": {"begin": "07:00", "end": "08:00"}},
         {"lever": "closure", "where": {"segments": []}},
+        {"lever": "closure", "where": {"district": None}},  # would close the whole city
+        {"lever": "closure", "where": {"district": None, "road_class": "local"}},
         {"lever": "closure", "when": {"begin": "08:00", "end": "08:00"}},
     ],
 )

@@ -67,8 +67,8 @@ class AirAssumptions(Strict):
     composition: Composition = Composition()
     regional_share: Share = 0.32
     """Share of PM2.5 that blows in, where origins are not known: the middle of 28–36 %, Beijing, as above."""
-    regional_ugm3: float = Field(20.0, ge=0)
-    local_ugm3: float = Field(15.0, ge=0)
+    regional_ugm3: float = Field(20.0, ge=0, allow_inf_nan=False)
+    local_ugm3: float = Field(15.0, ge=0, allow_inf_nan=False)
     """Assumed; used only where the city has measured no PM2.5 either."""
     wind_speed: float = Field(2.5, ge=0, le=60)
     wind_direction: float = Field(0.0, ge=0, le=360)

@@ -46,7 +46,7 @@ OUTCOMES = {
         Outcome("emission_kg", "kg", "PM2.5 that traffic emits: exhaust, tyres and brakes"),
         Outcome("pm25_stations", "µg/m³", "PM2.5, mean over stations and hours"),
         Outcome("pm25_people", "µg/m³", "PM2.5, mean over people and hours"),
-        Outcome("exceedance_h", "h", "hours above 60 µg/m³, summed over stations"),
+        Outcome("exceedance_h", "h", "hours above 60 µg/m³, summed over stations and days of the weather"),
         Outcome("worst_district_pm25", "µg/m³", "PM2.5 that people breathe in the worst-off district"),
     )
 }

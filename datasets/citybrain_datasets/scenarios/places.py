@@ -105,6 +105,9 @@ class Where(Strict):
     @model_validator(mode="before")
     @classmethod
     def _city(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) < len(cls.model_fields):  # and not a place as it is kept
+            for name in (name for name, given in value.items() if given is None and name in cls.model_fields):
+                raise ValueError(f"{name} names nothing; leave it out, or write `where: city`")
         return {} if value == "city" else value
 
     @property

@@ -261,8 +261,8 @@ def _of_values(path: Path, sweep: Sweep, line: int) -> Iterator[Problem]:
 
 def _problems(path: Path, error: ValidationError, lines: Lines, note: str = "") -> Iterator[Problem]:
     for found in error.errors(include_url=False):
-        # pydantic names the member of a union it tried; that is no key of the file.
-        at = tuple(key for key in found["loc"] if key not in _TAGS)
+        # pydantic names the member of a union it tried, and the check of its own; these are no keys of the file.
+        at = tuple(key for key in found["loc"] if key not in _TAGS and not str(key).startswith("function-"))
         yield _problem(path, _line(lines, at), note + _said(found["msg"]), ".".join(map(str, at)))
 
 

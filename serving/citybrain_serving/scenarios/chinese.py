@@ -12,6 +12,7 @@ SCENARIOS: Mapping[str, str] = {
     "{} is no time of day; write HH:MM": "{0} 不是一天中的时刻；请写作 HH:MM",
     "{} is no time of day; a day ends at 24:00": "{0} 不是一天中的时刻；一天止于 24:00",
     "the id {} stands already in {}": "id {0} 已出现在 {1}",
+    "{} names nothing; leave it out, or write `where: city`": "{0} 为空；请省略，或写作 `where: city`",
     "{} is no number": "{0} 不是数字",
     "begin and end are the same time": "begin 与 end 是同一时刻",
     "the second number is below the first": "第二个数小于第一个数",
