@@ -100,7 +100,8 @@ class EventCounts:
 
     def table(self) -> dict[str, float]:
         """Probability of detection, false alarm ratio, critical success index, Brier score, its skill over always
-        forecasting the base rate, and the base rate. Empty where the event never happened."""
+        forecasting the base rate, and the base rate. Empty where the event never happened. Without any alarm there is
+        no ratio of false ones: ``far`` is 0 then, and :func:`alarmed` tells it from a perfect one."""
         happened = self.hits + self.misses
         if not happened:
             return {}
@@ -119,6 +120,11 @@ class EventCounts:
     def reliability(self) -> list[list[float]]:
         """Rows of forecasts, their mean probability and the share that happened, for each tenth that was forecast."""
         return [[float(n), float(p / n), float(o / n)] for n, p, o in self.bins if n]
+
+
+def alarmed(pod: float, far: float) -> bool:
+    """Whether any alarm was behind a probability of detection and a false alarm ratio: all of them hit or missed."""
+    return pod > 0 or far > 0
 
 
 @dataclass(frozen=True)

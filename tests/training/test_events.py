@@ -22,10 +22,12 @@ from citybrain_models.events import (
     ONSET,
     EventCounts,
     Events,
+    alarmed,
     fit_dependence,
     probability_below,
     probability_of_any,
 )
+from citybrain_training.bench.table import markdown
 from citybrain_training.commands import evaluate
 from citybrain_training.config import TrainConfig
 from citybrain_training.events import score_events
@@ -54,6 +56,10 @@ def test_the_chance_of_less_never_falls_as_the_limit_rises(quantiles: np.ndarray
     assert (np.diff(chance) >= -1e-9).all()
 
 
+MEANS = [(name, 1.0) for name in ("mae", "rmse", "mape", "pinball", "coverage", "width")]
+MEANS += [(name, 1.0) for name in ("training_seconds", "epochs", "parameters")]
+
+
 def test_a_certain_and_right_forecast_detects_all_and_costs_nothing() -> None:
     outcome = np.array([True, False, True, False, False])
     counts = EventCounts()
@@ -62,6 +68,25 @@ def test_a_certain_and_right_forecast_detects_all_and_costs_nothing() -> None:
     assert (table["pod"], table["far"], table["csi"], table["brier"]) == (1, 0, 1, 0)
     assert table["brier_skill"] == 1
     assert table["base_rate"] == pytest.approx(0.4)
+
+
+def test_a_model_that_never_alarms_has_no_perfect_ratio_of_false_alarms() -> None:
+    outcome = np.array([True, False, False])
+    silent, right = EventCounts(), EventCounts()
+    silent.add(np.full(3, 0.3), outcome, np.ones(3, bool))
+    right.add(outcome.astype(float), outcome, np.ones(3, bool))
+    tables = silent.table(), right.table()
+    assert [table["far"] for table in tables] == [0, 0]
+    assert [alarmed(table["pod"], table["far"]) for table in tables] == [False, True]
+    records = [
+        {"case": "town", "subject": name, "seed": 1, "metric": metric, "value": value, "unit": "1", "horizon": "mean"}
+        | {"note": "in full", "date": "2026-01-01", "commit": "0" * 12}
+        for name, table in zip(("persistence", "citynet"), tables, strict=True)
+        for metric, value in [(f"{key}: {ONSET}", share) for key, share in table.items()] + MEANS
+    ]
+    page = markdown("accuracy", records)
+    assert f"| {ONSET} | persistence | 0.000 | no alarm | 0.000 |" in page
+    assert f"| {ONSET} | CityNet | 1.000 | 0.000 | 1.000 |" in page
 
 
 def test_what_was_not_measured_is_no_event_and_what_never_happened_has_no_table() -> None:

@@ -180,6 +180,7 @@ def export(
 
 def tell_events(models: dict[str, Forecaster], preparation: Preparation, as_json: bool, plot: Path | None) -> None:
     """Scores of event forecasts, printed, and drawn to ``plot`` where given."""
+    from citybrain_models.events import alarmed
     from citybrain_training.events import save_reliability, score_events
 
     found = {name: score_events(model, preparation) for name, model in models.items()}
@@ -198,7 +199,10 @@ def tell_events(models: dict[str, Forecaster], preparation: Preparation, as_json
             table.add_column(column, justify="left" if column == "model" else "right")
         for name, scores in found.items():
             row = scores.tables[event]
-            table.add_row(name, *(f"{row[m]:.3f}" for m in ("pod", "far", "csi", "brier", "brier_skill")))
+            cells = {m: f"{row[m]:.3f}" for m in ("pod", "far", "csi", "brier", "brier_skill")}
+            if not alarmed(row["pod"], row["far"]):
+                cells["far"] = "no alarm"
+            table.add_row(name, *cells.values())
         console.print(table)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from citybrain_datasets.records import Record, uncommitted, write_chapter
+from citybrain_models.events import alarmed
 from citybrain_training.bench.cases import CASES
 from citybrain_training.bench.groups import PARTS_OF_DAY
 from citybrain_training.bench.learning import YARDSTICK
@@ -253,7 +254,9 @@ def _events(values: dict[str, Values], order: Sequence[str]) -> list[str]:
     for event in events:
         scored = [name for name in order if (f"csi: {event}", "mean") in values[name]]
         for name in scored:
-            cells = [f"{np.mean(values[name][f'{m}: {event}', 'mean']):.3f}" for m in ("pod", "far", "csi")]
+            pod, far, csi = (values[name][f"{m}: {event}", "mean"] for m in ("pod", "far", "csi"))
+            false = [share for hit, share in zip(pod, far, strict=True) if alarmed(hit, share)]
+            cells = [f"{np.mean(share):.3f}" if share else "no alarm" for share in (pod, false, csi)]
             cells += [f"{np.mean(values[name][f'brier: {event}', 'mean']):.4f}"]
             cells += [f"{np.mean(values[name][f'brier_skill: {event}', 'mean']):.3f}"]
             cells += [f"{100 * np.mean(values[name][f'base_rate: {event}', 'mean']):.2f} %"]
