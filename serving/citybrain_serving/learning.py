@@ -83,11 +83,12 @@ class Teacher:
 
     def update(self, bundle: Bundle, now: pd.Timestamp, limit: int = 64) -> bool:
         """Learns from outcomes that are in, of at most ``limit`` ticks; True where there were any. Called by the one
-        that computes."""
-        if not self.learning.rate:
-            return False
+        that computes. What is later than the newest reading has no outcome yet, however late it is by the clock."""
         task, tick = bundle.task, self.ticks(bundle.task).step
-        last = self.ticks(task).floor(now - self.learning.patience)
+        newest = self.store.newest().get(task.target)
+        if not self.learning.rate or newest is None:
+            return False
+        last = self.ticks(task).floor(min(now - self.learning.patience, newest))
         with transaction(self.engine) as connection:
             before = _state(connection, bundle)
         if before.until is not None and before.until >= last:

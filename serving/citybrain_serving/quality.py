@@ -60,8 +60,15 @@ class Quality:
         self.parts = {node: _parts(table) for node, table in places.items()}
 
     def update(self, now: pd.Timestamp, limit: int = 64) -> int:
-        """Scores forecasts whose outcomes are in, at most ``limit``; returns how many."""
-        due = self.history.unscored(self.targets, now - self.teacher.learning.patience, limit)
+        """Scores forecasts whose outcomes are in, at most ``limit`` of a task; returns how many. Where nothing later
+        has been measured yet, outcomes may still come: after a gap they wait for the readings that fill it."""
+        patient, newest = now - self.teacher.learning.patience, self.store.newest()
+        due = [
+            forecast
+            for task, target in self.targets.items()
+            if target in newest
+            for forecast in self.history.unscored([task], min(patient, newest[target]), limit)
+        ]
         for forecast in due:
             known = forecast.task.target == self.targets[forecast.task.name]
             rows = _rows(forecast, self._truth(forecast), self.parts[forecast.task.node]) if known else []

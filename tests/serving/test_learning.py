@@ -76,6 +76,40 @@ def test_each_outcome_counts_once_at_each_lead_as_in_the_benchmark_and_over_a_re
     np.testing.assert_allclose(learnt.by_part, online.calibration.by_part, atol=1e-6)
 
 
+def test_outcomes_wait_for_the_readings_that_fill_a_gap(tmp_path, city, bundles, clock):
+    """Of the feed, longer than the patience, over which the service was started again; the gateway then sends what it
+    kept."""
+    speed, bundle = city.signals["speed"], bundles["congestion"]
+    settings = Settings(store=str(tmp_path / "store.sqlite"), patience_minutes=60, learning_rate=RATE)
+    clock.time = END - pd.Timedelta(hours=8)
+
+    def started(step: pd.Timedelta) -> Service:
+        clock.time += step
+        service = Service(bundles.values(), settings, clock=clock)
+        service.step()
+        return service
+
+    def scored(service: Service) -> list[int]:
+        day = clock.time.date()
+        return [row["count"] for row in service.quality.table("congestion", day, day, "all", ["lead_minutes"])]
+
+    def send(service: Service, first: pd.Timestamp) -> None:
+        merged = speed.between(first, clock.time)
+        rows = zip(merged.times, merged.values, strict=True)
+        service.store.merge([Partial("speed", int(t.timestamp()), np.arange(len(row)), row) for t, row in rows])
+        service.step()
+
+    service = started(pd.Timedelta(0))
+    send(service, clock.time - pd.Timedelta(hours=30))
+    service.close()
+    service = started(pd.Timedelta(hours=3))
+    assert scored(service) == []
+    send(service, clock.time - pd.Timedelta(hours=3))
+    assert scored(service) == [len(city.ids("road"))] * bundle.task.horizon
+    assert service.quality.learnt(bundle).shift.any(axis=1).all()
+    service.close()
+
+
 def test_a_bundle_begins_with_what_training_learnt_last_and_nothing_moves_without_a_rate(tmp_path, city, bundles):
     bundle = bundles["congestion"]
     warm = Calibration.none(bundle.task, PARTS)
