@@ -235,6 +235,7 @@ def test_history_and_quality_over_http(warm, service, rows):
     warm.post("/v1/observations", json={"observations": late})
     service.step()
     rows_of = warm.get("/v1/quality?task=congestion&by=group&by=lead_minutes").json()["rows"]
+    assert warm.get("/v1/quality?task=congestion&by=group,lead_minutes").json()["rows"] == rows_of
     assert {row["group"] for row in rows_of} == {"all", "owner=east", "road_class=primary"}
     assert all(row["count"] == 1 for row in rows_of)
 

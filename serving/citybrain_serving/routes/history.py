@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BeforeValidator
 
 from citybrain_serving.database import TEXT
 from citybrain_serving.encoding import utc
@@ -77,6 +78,7 @@ def router(service: Service) -> APIRouter:
         ] = ALL,
         by: Annotated[
             list[Literal["lead_minutes", "bundle", "source", "day", "group"]] | None,
+            BeforeValidator(_apart),
             Query(description="what makes a row; the lead by default"),
         ] = None,
     ) -> dict[str, Any]:
@@ -104,6 +106,11 @@ def router(service: Service) -> APIRouter:
         }
 
     return routes
+
+
+def _apart(given: Any) -> Any:
+    """Members of a list that commas separate, as in every other list of a query."""
+    return [name for one in given for name in str(one).split(",")] if isinstance(given, list) else given
 
 
 def _now(service: Service) -> pd.Timestamp:
