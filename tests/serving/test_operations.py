@@ -36,7 +36,7 @@ def test_every_command_of_the_runbook_runs(bundles, tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=480
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "unbroken" in done.stdout
