@@ -196,6 +196,9 @@ def test_assumptions_are_the_users_and_checked(tmp_path: Path) -> None:
         read_assumptions(path)
     path.write_text("regional_share: 0.5\n", encoding="utf-8")
     assert read_assumptions(path).regional_share == 0.5
+    path.write_text("regional_ugm3: .inf\n", encoding="utf-8")
+    with pytest.raises(CityError, match=r"regional_ugm3: .*finite"):
+        read_assumptions(path)
     assert read_assumptions(None) == AirAssumptions()
 
 

@@ -20,7 +20,7 @@ from citybrain_datasets.scenarios.mixed import random_scenario
 from citybrain_datasets.scenarios.outcomes import OUTCOMES, air_outcomes, traffic_outcomes
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.levers import CHANNELS, summary
-from citybrain_models.surrogate.network import EMISSION_RATE
+from citybrain_models.surrogate.network import EMISSION_RATE, Base
 from citybrain_models.surrogate.scorer import BATCH, USUAL_WEATHER, Scorer
 from citybrain_models.surrogate.spared import EXHAUST
 
@@ -229,6 +229,20 @@ def test_cleaner_engines_never_add_emission() -> None:
     said = one.levers(scenarios, one.base.flow)
     assert (one.changed(said).emission <= one.after.unchanged.emission).all()
     assert (one(scenarios).columns["pm25_people_change"] <= 0).all()
+
+
+def test_electric_cars_take_away_no_more_than_what_engines_emit() -> None:
+    """At night, of which the network learnt nothing, it would tell of more."""
+    usual = scorer().base
+    few = Base(0.1 * usual.flow, 0.08 * usual.vehicles, 0.1 * usual.emission, usual.slot_seconds)
+    electric, clean = ({"lever": "electric_share", "share": 1}, {"lever": "vehicles", "reduction": 1})
+    found = Scorer(scorer().bundle, base=few)(
+        [Scenario.model_validate({"id": "x", "measures": [m]}) for m in (electric, clean)]
+    )
+    most = found.columns["emission_kg_change"][1]
+    assert most < 0
+    assert found.columns["emission_kg_change"][0] >= most * (1 + 1e-5)
+    assert found.columns["emission_kg"][0] > 0
 
 
 def test_no_interval_leaves_what_is_possible() -> None:

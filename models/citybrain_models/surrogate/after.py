@@ -81,6 +81,14 @@ class After:
         worn: np.ndarray = np.divide(self.base.worn.T, expected, out=np.ones_like(expected), where=expected > 0)
         return worn
 
+    @cached_property
+    def burnt(self) -> np.ndarray:
+        """What engines emit in the base, g/h ``[segment, slot]``: all but what comes off tyres and brakes."""
+        usual = self.traffic(self.unchanged)
+        worn = self._worn_more * wear(usual.speed[0], usual.flow[0] * self._length)
+        found: np.ndarray = np.maximum(usual.emission[0] - worn, 0).T.astype(np.float32)
+        return found
+
     def _cleaner(
         self, emission: np.ndarray, exhaust: np.ndarray, speed: np.ndarray, travelled: np.ndarray
     ) -> np.ndarray:

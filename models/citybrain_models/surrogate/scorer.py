@@ -132,9 +132,9 @@ class Scorer:
     def _run(self, said: LeverArrays) -> np.ndarray:
         """The change ``[scenario, segment, slot, signal, quantile]``."""
         change: np.ndarray = self.session.run(None, {"levers": said.levers, "closed": said.closed, **self.fixed})[0]
-        # Where nothing but engines is another, as many drive as before, and nobody emits more.
+        # Where nothing but engines is another, as many drive as before: nobody emits more, nor wears off less.
         rows = np.flatnonzero(~said.summary[:, _DRIVING].any(axis=1))
-        change[rows, ..., _EMISSION, :] = np.minimum(change[rows, ..., _EMISSION, :], 0)
+        change[rows, ..., _EMISSION, :] = np.clip(change[rows, ..., _EMISSION, :], -self.after.burnt[..., None], 0)
         return change
 
     def _summed(self, scenarios: Sequence[Scenario], said: LeverArrays, change: np.ndarray) -> Scores:
