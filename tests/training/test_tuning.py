@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import mlflow
 import pytest
@@ -10,8 +11,10 @@ import typer
 from typer.testing import CliRunner
 
 from citybrain_datasets.city import City
+from citybrain_datasets.errors import ConfigError
 from citybrain_datasets.windows import WindowSource
 from citybrain_training.config import TrainConfig, read_config
+from citybrain_training.fitting import DivergedError
 from citybrain_training.preparation import prepare
 from citybrain_training.tracking import connect
 from citybrain_training.tuning.commands import tune
@@ -61,6 +64,17 @@ def test_another_split_seed_horizon_or_city_is_another_search(
     found = [search(city, "congestion", one, trials=1, home=tmp_path, tell=told.append) for city, one in searches]
     assert len(told) == len(searches), "each search runs its own trial"
     assert len({one.study for one in found}) == len(searches)
+
+
+def test_a_trial_that_diverged_counts_and_the_search_goes_on(
+    small_city: City, quick: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = Mock(best_validation_mae=3.0)
+    monkeypatch.setattr("citybrain_training.tuning.search.fit", Mock(side_effect=[DivergedError("no number"), done]))
+    with pytest.raises(ConfigError, match="none of 1 trials"):
+        search(small_city, "congestion", quick, trials=1, home=tmp_path)
+    found = search(small_city, "congestion", quick, trials=2, home=tmp_path)
+    assert (found.trials, found.validation_mae) == (2, 3.0)
 
 
 def test_the_command_writes_a_configuration(saved_city: Path, tmp_path: Path) -> None:

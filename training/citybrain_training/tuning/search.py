@@ -81,7 +81,7 @@ def search(
     The study is kept in ``storage``, a database address, by default SQLite under ``home``; every trial is an MLflow
     run. Earlier calls count where they searched the same: :func:`what_is_searched` is in the study's name. The error
     minimised is that of the validation windows; test windows are never cut. Raises :class:`ConfigError` for a
-    ``storage`` that cannot be opened.
+    ``storage`` that cannot be opened, and where every trial diverged.
     """
     searched = what_is_searched(city, task, config)
     digest = hashlib.sha256(json.dumps(searched, sort_keys=True).encode()).hexdigest()[:12]
@@ -114,6 +114,8 @@ def search(
         study.optimize(objective, n_trials=1)
         last = study.get_trials(deepcopy=False)[-1]
         tell(f"trial {last.number} ({done + 1} of {trials}): {_said(last)}")
+    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        raise ConfigError(f"{name}: none of {done} trials came to an error that is a number; allow more of them")
     best = study.best_trial
     assert best.value is not None
     return Found(suggest(optuna.trial.FixedTrial(best.params), config), best.value, done, name)  # type: ignore[arg-type]  # a FixedTrial suggests as a Trial does
