@@ -99,7 +99,7 @@ def on_clock(
     starts = [start]
     if time.snap is not None:
         tolerance = time.snap.value
-        ahead = start.tz_convert(timezone).utcoffset()
+        ahead = start.tz_convert(timezone).tz_localize(None) - start.tz_localize(None)
         starts = [start.round(step), (start + ahead).round(step) - ahead]
     missing = np.asarray(utc.isna())
     start, ticks, off = min(

@@ -66,7 +66,8 @@ class ForecastModule(pl.LightningModule):
         self.network = network
         self.config = preparation.config.fit
         self.task = preparation.task
-        thinned = preparation.source.target.values[:: max(1, len(preparation.source.target.times) // 5000)]
+        learnt_from = preparation.source.target.between(None, preparation.split.train[-1]).values
+        thinned = learnt_from[:: max(1, len(learnt_from) // 5000)]
         self.unit = float(max(np.nanstd(thinned), 1e-3))  # as a scaler's: what never changes has no spread to divide by
         self.levels: Tensor
         self.lead_weights: Tensor

@@ -119,7 +119,7 @@ def stamps(frame: pd.DataFrame, time: Time, path: Path) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(parsed)
 
 
-def _since_1970(values: np.ndarray, unit: str, path: Path, name: str) -> pd.DatetimeIndex:
+def _since_1970(values: np.ndarray, unit: Literal["s", "ms", "us", "ns"], path: Path, name: str) -> pd.DatetimeIndex:
     try:
         return pd.DatetimeIndex(pd.to_datetime(values, unit=unit, utc=True)).as_unit("ns")
     except ValueError as error:  # pandas' own name for it, out of bounds, is one
