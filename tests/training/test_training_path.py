@@ -115,6 +115,15 @@ def test_a_network_that_computes_something_else_fails_the_export(small_city: Cit
         check_parity(module.network, model, {n: t for n, t in inputs.items() if n in read})
 
 
+def test_a_network_without_messages_and_hubs_is_exported(small_city: City, quick: TrainConfig) -> None:
+    alone = quick.merged({"network": {"graph": False, "hubs": 0, "members": 2}})
+    preparation = prepare(small_city, "pm25", alone)
+    module = ForecastModule(build_network(preparation), preparation)
+    model = export_onnx(module.network, example_inputs(module, preparation))
+    read = {i.name for i in open_session(model).get_inputs()}
+    assert not {name for name in read if name.startswith(("seen_", "sensed_")) or name.endswith(("_index", "_edge"))}
+
+
 def test_torch_and_the_bundle_agree_before_calibration(small_city: City, quick: TrainConfig, tmp_path: Path) -> None:
     from citybrain_training.export import make_bundle
 

@@ -104,7 +104,7 @@ def _begin(net: CityNet, node: str, inputs: Mapping[str, Tensor]) -> Tensor:
 def _exchange(block: Block, state: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """:meth:`Block.forward` on ``state[type] [batch · node, width]``."""
     normed = {node: norm(state[node]) for node, norm in block.before.items()}
-    wide = {node: rows.unflatten(0, inputs[f"seen_{node}"].shape) for node, rows in normed.items()}
+    wide = {node: rows.unflatten(0, inputs[f"x_{node}"].shape[:2]) for node, rows in normed.items()}
     after = {}
     for node in block.receivers:
         mix, value = block.mix[node], state[node]
