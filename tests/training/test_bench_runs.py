@@ -161,6 +161,11 @@ def test_a_change_that_means_nothing_for_a_case_or_is_there_already_is_left_out(
     assert run_plan(plan(subject)) == ([], [])
 
 
+def test_a_protocol_without_a_longer_history_has_none_to_leave_out(plan: MakePlan) -> None:
+    short = Case("smallville", "pm25", "kdd2018-beijing", (1, 8, 24), "µg/m³")
+    assert run_plan(dataclasses.replace(plan("citynet-short-history"), cases={"small": short})) == ([], [])
+
+
 @pytest.fixture(scope="module")
 def finished(cities: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     names = ("citynet", "persistence", "weekly-profile")

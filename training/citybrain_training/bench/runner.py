@@ -143,8 +143,11 @@ def _config(case: Case, subject: Subject, city: City, *, unlimited: bool) -> Tra
     if subject.share != 1 and unlimited:
         return None
     config = case.config()
-    changes = subject.changes(task_of(city, case.task, config), city)
+    task = task_of(city, case.task, config)
+    changes = subject.changes(task, city)
     if changes is None:
         return None
     changed = config.merged(changes)
-    return None if changes and changed == config else changed
+    bare, same = (c.model_copy(update={"task": {}}) for c in (config, changed))
+    there = bare == same and task_of(city, case.task, changed) == task
+    return None if changes and there else changed
