@@ -172,10 +172,7 @@ def _skipped_hours(city: City, signal: Signal) -> Iterator[Finding]:
         inside = signal.between(first + tick, last).rows(0, signal.shape[0])
         around = signal.between(first - width + tick, first).rows(0, signal.shape[0])
         if len(inside) and not np.isfinite(inside).any() and np.isfinite(around).any():
-            what = (
-                f"is missing from {first} to {last}, an hour that local clocks skip: "
-                "was local time read as UTC?"
-            )
+            what = f"is missing from {first} to {last}, an hour that local clocks skip: was local time read as UTC?"
             yield Finding("warning", "daylight-saving", f"signal {signal.name}", what, str(last))
 
 

@@ -112,9 +112,7 @@ def on_clock(
         raise CityError([Problem(where, what, f"{row + 1}", time.column)])
     length = int(ticks.max()) + 1
     if length > MAX_TICKS:
-        raise CityError(
-            [Problem(where, f"spans {utc.min()} to {utc.max()}: a time was misread", column=time.column)]
-        )
+        raise CityError([Problem(where, f"spans {utc.min()} to {utc.max()}: a time was misread", column=time.column)])
     ticks[missing] = -1
     _report_order(ticks, series, utc, where, report)
     return start, ticks, length
@@ -191,9 +189,7 @@ def _report_single_hours(frame: pd.DataFrame, zone: str, where: str, report: Imp
             continue
         inside = frame[(wall >= shift.first) & (wall < shift.last)]
         if len(inside) and not inside.duplicated().any():
-            what = (
-                f"the hour from {shift.first}, which the clock shows twice, stands once: taken as summer time"
-            )
+            what = f"the hour from {shift.first}, which the clock shows twice, stands once: taken as summer time"
             report.add("warning", "daylight-saving", where, what, inside.index[0] + 1)
 
 

@@ -33,9 +33,7 @@ COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
 
 @app.command("import")
 def import_(
-    config: Annotated[
-        str, typer.Argument(help="A YAML, or the name of a packaged one (`citybrain data list`).")
-    ],
+    config: Annotated[str, typer.Argument(help="A YAML, or the name of a packaged one (`citybrain data list`).")],
     out: Annotated[Path | None, typer.Option(help="Folder to write; default cities/NAME.")] = None,
     source_root: RootOption = None,
 ) -> None:

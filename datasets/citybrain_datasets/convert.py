@@ -42,9 +42,7 @@ def wind(east: np.ndarray, north: np.ndarray, name: str) -> np.ndarray:
     return np.rad2deg(np.arctan2(-east, -north)) % 360
 
 
-def within_range(
-    values: np.ndarray, name: str, source: SignalSource, where: str, first_row: int = 0
-) -> np.ndarray:
+def within_range(values: np.ndarray, name: str, source: SignalSource, where: str, first_row: int = 0) -> np.ndarray:
     """float32 values; those that cannot be measurements are an error, or missing if the YAML says so."""
     kind = KINDS[name]
     outside = (values < kind.low) | (values > kind.high)
@@ -65,9 +63,7 @@ def units_by_row(unit: UnitBy, labels: np.ndarray, where: str) -> dict[str, np.n
     text = series.astype(str).where(series.notna(), "")
     unknown = set(text[text != ""]) - set(unit.units)
     if unknown:
-        raise CityError(
-            [Problem(where, f"no unit is stated for {', '.join(sorted(unknown))}", column=unit.column)]
-        )
+        raise CityError([Problem(where, f"no unit is stated for {', '.join(sorted(unknown))}", column=unit.column)])
     return {label: (text == label).to_numpy() for label in unit.units}
 
 

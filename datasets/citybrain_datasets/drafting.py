@@ -67,9 +67,7 @@ def drafts_of(table: Table, timezone: str, root: Path, report: ImportReport) -> 
     return drafts
 
 
-def _long_reader(
-    rows: LongRows, table: Table, name: str, source: SignalSource, ticks: np.ndarray, length: int
-) -> Read:
+def _long_reader(rows: LongRows, table: Table, name: str, source: SignalSource, ticks: np.ndarray, length: int) -> Read:
     values = _long_values(rows, table, name, source)
     good = np.isfinite(values) & (ticks >= 0)
     grid = np.full((length, len(rows.ids)), np.nan, dtype=np.float32)
@@ -127,9 +125,7 @@ def _wind(raw: list[np.ndarray], table: Table, name: str, source: SignalSource) 
     if name not in ("wind_speed", "wind_direction"):
         raise CityError([Problem(f"{table.file}, signals.{name}", "only wind has components")])
     if source.unit != "m/s":
-        raise CityError(
-            [Problem(f"{table.file}, signals.{name}.unit", "components of the wind must be in m/s")]
-        )
+        raise CityError([Problem(f"{table.file}, signals.{name}.unit", "components of the wind must be in m/s")])
     east, north = (np.asarray(part, dtype=np.float64) for part in raw)
     return within_range(wind(east, north, name), name, source, table.file)
 
@@ -137,9 +133,7 @@ def _wind(raw: list[np.ndarray], table: Table, name: str, source: SignalSource) 
 def _columns(ids: list[str], source: SignalSource, where: str) -> tuple[np.ndarray, list[str]]:
     if source.node == "city":
         if str(source.column) not in ids:
-            raise CityError(
-                [Problem(where, "a signal of the whole city needs its column", column=str(source.column))]
-            )
+            raise CityError([Problem(where, "a signal of the whole city needs its column", column=str(source.column))])
         return np.array([ids.index(str(source.column))]), ["city"]
     if source.pattern is None:
         return np.arange(len(ids)), ids

@@ -47,9 +47,7 @@ def build_edges(
     table = table[inside].drop_duplicates(["source", "target"]).reset_index(drop=True)
     table = _measured(table, sources, targets, _link_m(spec), relation)
     if spec.distances is not None and spec.distances.k is not None:
-        ranked = (
-            table.sort_values(["target", "distance_m", "source"]).groupby("target").head(spec.distances.k)
-        )
+        ranked = table.sort_values(["target", "distance_m", "source"]).groupby("target").head(spec.distances.k)
         table = ranked.sort_index().reset_index(drop=True)
     return table[["source", "target", "distance_m", "bearing_deg"]]
 
@@ -93,9 +91,7 @@ def _distances(spec: Distances, published: tuple[list[str], list[str]], root: Pa
         raise CityError([Problem(str(path), f"{length[wrong[0]]} is no distance", str(wrong[0] + 1), name)])
     table = pd.DataFrame({**ends, "distance_m": length}).astype({"source": "str", "target": "str"})
     if spec.both_ways:
-        table = pd.concat(
-            [table, table.rename(columns={"source": "target", "target": "source"})], ignore_index=True
-        )
+        table = pd.concat([table, table.rename(columns={"source": "target", "target": "source"})], ignore_index=True)
     if spec.max_distance_m is not None:
         table = table[table["distance_m"] <= spec.max_distance_m]
     return table if spec.self_loops == "keep" else table[table["source"] != table["target"]]
@@ -104,9 +100,7 @@ def _distances(spec: Distances, published: tuple[list[str], list[str]], root: Pa
 def _by_position(values: list[str], known: list[str], path: Path, side: str) -> list[str]:
     for row, value in enumerate(values, start=1):
         if not value.isdigit() or int(value) >= len(known):
-            raise CityError(
-                [Problem(str(path), f"{value!r} is no position below {len(known)}", str(row), side)]
-            )
+            raise CityError([Problem(str(path), f"{value!r} is no position below {len(known)}", str(row), side)])
     return [known[int(value)] for value in values]
 
 
@@ -132,9 +126,7 @@ def _from_matrix(
     matrix: np.ndarray, sources: list[str], targets: list[str], where: str, keep_loops: bool
 ) -> pd.DataFrame:
     if matrix.shape != (len(sources), len(targets)):
-        raise CityError(
-            [Problem(where, f"is {matrix.shape}, must be {(len(sources), len(targets))}: a row a place")]
-        )
+        raise CityError([Problem(where, f"is {matrix.shape}, must be {(len(sources), len(targets))}: a row a place")])
     rows, columns = np.nonzero(np.nan_to_num(matrix))
     if not keep_loops:
         rows, columns = rows[rows != columns], columns[rows != columns]
@@ -149,9 +141,7 @@ def _nearest(spec: Nearest, sources: pd.DataFrame, targets: pd.DataFrame, same: 
     limit = np.inf if spec.max_distance_m is None else spec.max_distance_m
     rows, ranks = np.nonzero((index >= 0) & (metres <= limit))
     names = np.asarray(sources.index)
-    return _table(
-        names[index[rows, ranks]].tolist(), np.asarray(targets.index)[rows].tolist(), metres[rows, ranks]
-    )
+    return _table(names[index[rows, ranks]].tolist(), np.asarray(targets.index)[rows].tolist(), metres[rows, ranks])
 
 
 def _table(sources: list[str], targets: list[str], metres: np.ndarray | float = np.nan) -> pd.DataFrame:

@@ -20,10 +20,7 @@ def great_circle_m(
 ) -> np.ndarray:
     """Metres along the great circle (haversine formula); inputs broadcast."""
     a, b = np.deg2rad(lat), np.deg2rad(to_lat)
-    half = (
-        np.sin((b - a) / 2) ** 2
-        + np.cos(a) * np.cos(b) * np.sin(np.deg2rad(np.subtract(to_lon, lon)) / 2) ** 2
-    )
+    half = np.sin((b - a) / 2) ** 2 + np.cos(a) * np.cos(b) * np.sin(np.deg2rad(np.subtract(to_lon, lon)) / 2) ** 2
     return np.asarray(2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.clip(half, 0, 1))))
 
 

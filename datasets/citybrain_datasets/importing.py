@@ -55,14 +55,10 @@ def build_city(config: CityConfig, root: Path, report: ImportReport) -> tuple[Ci
         source, target = RELATIONS[relation]
         lacking = {source, target} - set(kept)
         if lacking:
-            raise CityError(
-                [Problem(f"edges {relation}", f"the city has no {' and no '.join(lacking)} nodes")]
-            )
+            raise CityError([Problem(f"edges {relation}", f"the city has no {' and no '.join(lacking)} nodes")])
         published = (list(places[source].index), list(places[target].index))
         edges[relation] = build_edges(how, relation, published, kept[source], kept[target], root, report)
-    described = config.model_dump(
-        include={"name", "timezone", "title", "country", "synthetic", "attribution"}
-    )
+    described = config.model_dump(include={"name", "timezone", "title", "country", "synthetic", "attribution"})
     city = City(**described, nodes=kept, edges=edges, signals={s.name: s for s in signals})
     Calendar(city.timezone, city.country)  # an unknown country is told here, not when training starts
     return city, report

@@ -123,9 +123,7 @@ def _blocks(signal: Signal) -> Iterator[tuple[int, np.ndarray]]:
     return ((first, signal.rows(first, first + rows)) for first in range(0, signal.shape[0], rows))
 
 
-def _longest(
-    runs: np.ndarray, first: int, length: np.ndarray, end: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _longest(runs: np.ndarray, first: int, length: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     best = runs.max(axis=0)
     better = best > length
     return np.where(better, best, length), np.where(better, first + runs.argmax(axis=0), end)

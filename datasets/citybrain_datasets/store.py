@@ -76,11 +76,7 @@ def save_city(city: City, folder: Path | str, extras: Mapping[str, bytes] | None
 
 def refuse_foreign(folder: Path) -> None:
     """Raises :class:`CityError` where ``folder`` holds something else than a saved city."""
-    if (
-        folder.exists()
-        and not (folder / "city.yaml").is_file()
-        and (not folder.is_dir() or any(folder.iterdir()))
-    ):
+    if folder.exists() and not (folder / "city.yaml").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise CityError([Problem(str(folder), "exists and is no saved city; it is not overwritten")])
 
 
@@ -98,8 +94,7 @@ def load_city(source: Path | str) -> City:
     folder = city_folder(source)
     file = _city_file(folder)
     nodes = {
-        cast(NodeType, n): _table(folder / f"{n}.parquet", ("id", *NODE_COLUMNS)).set_index("id")
-        for n in file.nodes
+        cast(NodeType, n): _table(folder / f"{n}.parquet", ("id", *NODE_COLUMNS)).set_index("id") for n in file.nodes
     }
     return City(
         name=file.name,
@@ -124,9 +119,7 @@ def _write(city: City, draft: Path, extras: Mapping[str, bytes]) -> None:
         named = nodes.set_axis(pd.Index([str(i) for i in nodes.index], name="id", dtype="str")).reset_index()
         _write_table(named, draft / f"{node}.parquet")
     for relation, edges in city.edges.items():
-        _write_table(
-            edges.astype({"source": "str", "target": "str"}), draft / "edges" / f"{relation}.parquet"
-        )
+        _write_table(edges.astype({"source": "str", "target": "str"}), draft / "edges" / f"{relation}.parquet")
     for name, signal in city.signals.items():
         write_signal(signal, draft / "signals" / f"{name}.parquet")
     for name, content in extras.items():

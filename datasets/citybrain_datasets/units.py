@@ -36,10 +36,7 @@ UNITS: dict[str, dict[str, Linear]] = {
         "ppm": (_MOLAR_MASS["co"] / MOLAR_VOLUME_25C, 0),
         "ppb": (_MOLAR_MASS["co"] / MOLAR_VOLUME_25C / 1000, 0),
     },
-    **{
-        name: {"°C": (1, 0), "K": (1, -273.15), "°F": (5 / 9, -160 / 9)}
-        for name in ("temperature", "dew_point")
-    },
+    **{name: {"°C": (1, 0), "K": (1, -273.15), "°F": (5 / 9, -160 / 9)} for name in ("temperature", "dew_point")},
     "pressure": {
         "hPa": (1, 0),
         "Pa": (0.01, 0),
@@ -88,8 +85,7 @@ def conversion(signal: str, unit: str, step: pd.Timedelta) -> Linear | None:
     known = ", ".join(UNITS[signal])
     more = {"flow": ", veh/step, veh/5min", "precipitation": ", mm/step", "wind_direction": ", compass"}
     raise ValueError(
-        f"unknown unit {unit!r} for {signal} (stored in {KINDS[signal].unit}); known are {known}"
-        + more.get(signal, "")
+        f"unknown unit {unit!r} for {signal} (stored in {KINDS[signal].unit}); known are {known}" + more.get(signal, "")
     )
 
 

@@ -17,9 +17,7 @@ class OnlineCalibration:
     ``fitted`` stays as training left it; ``learnt`` is what outcomes have moved since.
     """
 
-    def __init__(
-        self, task: Task, calendar: Calendar, fitted: Calibration, learnt: Calibration, *, rate: float = RATE
-    ):
+    def __init__(self, task: Task, calendar: Calendar, fitted: Calibration, learnt: Calibration, *, rate: float = RATE):
         self.task = task
         self.calendar = calendar
         self.fitted = fitted

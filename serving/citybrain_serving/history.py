@@ -91,9 +91,7 @@ class History:
         row = connection.execute(sa.select(forecasts).where(_is(key))).mappings().first()
         return None if row is None else self._forecast(connection, row)
 
-    def list(
-        self, task: str, first: pd.Timestamp, last: pd.Timestamp, limit: int, offset: int = 0
-    ) -> list[Issue]:
+    def list(self, task: str, first: pd.Timestamp, last: pd.Timestamp, limit: int, offset: int = 0) -> list[Issue]:
         """Forecasts issued in ``first`` ≤ time ≤ ``last``, newest first: at most ``limit``, without the
         first ``offset``."""
         columns = (forecasts.c[name] for name in ("task", "issued", "bundle", "source", "computed"))

@@ -10,9 +10,7 @@ from citybrain_datasets.errors import CityError
 
 
 def test_local_time_follows_daylight_saving() -> None:
-    times = pd.DatetimeIndex(
-        ["2017-03-12 09:30", "2017-03-12 10:30", "2017-11-05 08:30", "2017-11-05 09:30"], tz="UTC"
-    )
+    times = pd.DatetimeIndex(["2017-03-12 09:30", "2017-03-12 10:30", "2017-11-05 08:30", "2017-11-05 09:30"], tz="UTC")
     found = Calendar("America/Los_Angeles").of(times)
     # 01:30, then 03:30; and 01:30 twice.
     assert found.minute_of_day.tolist() == [90, 210, 90, 90]

@@ -28,9 +28,7 @@ def healthy() -> np.ndarray:
 
 def city(values: np.ndarray, order: np.ndarray | None = None) -> City:
     ids = [f"n{i}" for i in range(values.shape[1])]
-    nodes = pd.DataFrame(
-        {"lat": 52.0, "lon": 4.0, "name": "", "name_zh": "", "owner": "", "cell": ""}, index=ids
-    )
+    nodes = pd.DataFrame({"lat": 52.0, "lon": 4.0, "name": "", "name_zh": "", "owner": "", "cell": ""}, index=ids)
     ring = [ids[i] for i in (range(len(ids)) if order is None else order)]
     pairs = [(a, b) for k in (1, -1, 2, -2) for a, b in zip(ring, np.roll(ring, k), strict=True)]
     edges = pd.DataFrame(pairs, columns=["source", "target"]).assign(distance_m=300.0, bearing_deg=np.nan)
@@ -75,9 +73,7 @@ def impossible(values: np.ndarray) -> None:
 
 def hour_that_never_was(values: np.ndarray) -> None:
     ends = pd.date_range(START, periods=STEPS, freq=STEP)
-    hour = (ends > pd.Timestamp("2024-03-31 02:00", tz="UTC")) & (
-        ends <= pd.Timestamp("2024-03-31 03:00", tz="UTC")
-    )
+    hour = (ends > pd.Timestamp("2024-03-31 02:00", tz="UTC")) & (ends <= pd.Timestamp("2024-03-31 03:00", tz="UTC"))
     values[hour] = np.nan
 
 
@@ -93,9 +89,7 @@ def hour_that_never_was(values: np.ndarray) -> None:
         (hour_that_never_was, "daylight-saving", None),
     ],
 )
-def test_each_fault_is_found_and_placed(
-    spoil: Callable[[np.ndarray], None], name: str, node: str | None
-) -> None:
+def test_each_fault_is_found_and_placed(spoil: Callable[[np.ndarray], None], name: str, node: str | None) -> None:
     values = healthy()
     spoil(values)
     report = check_city(city(values))

@@ -42,9 +42,7 @@ def run(*arguments: object) -> int:
     return int(ended.value.code or 0)
 
 
-def test_import_then_show_then_check(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_import_then_show_then_check(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "saved"
     assert run("data", "import", config, "--out", out) == 0
     assert "2 road nodes" in capsys.readouterr().out

@@ -310,9 +310,7 @@ def at(config: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("tables.0.station_pattern", "PRSA_(", r"station_pattern.*no regular expression"),
     ],
 )
-def test_a_wrong_configuration_is_refused_by_its_key(
-    bring: Import, path: str, value: Any, message: str
-) -> None:
+def test_a_wrong_configuration_is_refused_by_its_key(bring: Import, path: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         bring(at(wide(), path, value), speed=SPEED)
 
@@ -333,9 +331,7 @@ def test_a_wrong_configuration_is_refused_by_its_key(
         ("edges.air-air", {"nearest": {"k": 1}}, "no air"),
     ],
 )
-def test_files_that_are_not_as_configured_are_named(
-    bring: Import, path: str, value: Any, message: str | None
-) -> None:
+def test_files_that_are_not_as_configured_are_named(bring: Import, path: str, value: Any, message: str | None) -> None:
     config = at(wide(), path, value)
     if message is None:  # 63 m/s is 227 km/h: possible, so it passes
         bring(config, speed=SPEED)

@@ -63,9 +63,7 @@ def write_graph(path: Path, protocol: int = 2) -> None:
     path.write_bytes(pickle.dumps([IDS, {i: n for n, i in enumerate(IDS)}, matrix], protocol=protocol))
 
 
-@pytest.mark.parametrize(
-    "columns", [np.array(IDS, dtype="S6"), np.array(IDS, dtype=np.int64)], ids=["text", "numbers"]
-)
+@pytest.mark.parametrize("columns", [np.array(IDS, dtype="S6"), np.array(IDS, dtype=np.int64)], ids=["text", "numbers"])
 def test_dcrnn_speeds_and_sensor_graph(bring: Bring, tmp_path: Path, columns: np.ndarray) -> None:
     write_fixed(tmp_path / "metr-la.h5", "df", columns)
     write_graph(tmp_path / "adj_mx.pkl")
@@ -204,9 +202,7 @@ def test_a_pickle_that_calls_anything_is_refused_unexecuted(tmp_path: Path, prot
         assert not mark.exists()
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\x80\x02", b"not a pickle", pickle.dumps([IDS, {}], 2), pickle.dumps(3)]
-)
+@pytest.mark.parametrize("content", [b"", b"\x80\x02", b"not a pickle", pickle.dumps([IDS, {}], 2), pickle.dumps(3)])
 def test_what_is_no_sensor_graph_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "adj_mx.pkl").write_bytes(content)
     with pytest.raises(CityError, match=r"adj_mx\.pkl"):
@@ -214,9 +210,7 @@ def test_what_is_no_sensor_graph_is_named(tmp_path: Path, content: bytes) -> Non
 
 
 def test_arrays_of_objects_are_refused(tmp_path: Path, bring: Bring) -> None:
-    content = pickle.dumps(
-        [IDS, {}, np.array([[_Malicious(os.mkdir, str(tmp_path / "x"))]], dtype=object)], 2
-    )
+    content = pickle.dumps([IDS, {}, np.array([[_Malicious(os.mkdir, str(tmp_path / "x"))]], dtype=object)], 2)
     (tmp_path / "adj_mx.pkl").write_bytes(content)
     with pytest.raises(CityError):
         read_sensor_graph(tmp_path / "adj_mx.pkl")

@@ -63,9 +63,7 @@ def test_what_leaves_the_road_passes_every_plane_downwind(mixing_height: float) 
     across = np.arange(-3000, 3000, 20.0)
     plane = np.c_[np.full_like(across, 1500.0), across]
     heights = np.linspace(0, mixing_height, 60)
-    columns = [
-        dispersion.source_receptor(plane, road, wind, 270.0, mixing_height, z).sum() * 20 for z in heights
-    ]
+    columns = [dispersion.source_receptor(plane, road, wind, 270.0, mixing_height, z).sum() * 20 for z in heights]
     assert wind * np.trapezoid(columns, heights) == pytest.approx(UG_PER_S, rel=0.01)
 
 

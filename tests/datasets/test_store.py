@@ -78,9 +78,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path, values: np.ndarray, ste
 
 @given(bounds=st.tuples(st.integers(-5, 2100), st.integers(-5, 2100)))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_span_is_read_without_the_rest(
-    saved_once: tuple[Path, np.ndarray], bounds: tuple[int, int]
-) -> None:
+def test_any_span_is_read_without_the_rest(saved_once: tuple[Path, np.ndarray], bounds: tuple[int, int]) -> None:
     folder, values = saved_once
     np.testing.assert_array_equal(City.load(folder).signals["speed"].rows(*bounds), values[slice(*bounds)])
 
@@ -188,9 +186,7 @@ def edit(folder: Path, **changes: object) -> None:
         ({"edges": ["road-moon"]}, "road-moon"),
     ],
 )
-def test_a_wrong_description_is_refused_by_name(
-    saved: Path, changes: dict[str, object], message: str
-) -> None:
+def test_a_wrong_description_is_refused_by_name(saved: Path, changes: dict[str, object], message: str) -> None:
     edit(saved, **changes)
     with pytest.raises(CityError, match=message):
         City.load(saved)
@@ -200,9 +196,7 @@ def test_a_wrong_description_is_refused_by_name(
     ("key", "value", "message"),
     [("unit", "mph", "mph"), ("length", 7, "300 rows"), ("step", "PT10M", "time"), ("node", "air", "values")],
 )
-def test_a_signal_must_be_what_the_description_says(
-    saved: Path, key: str, value: object, message: str
-) -> None:
+def test_a_signal_must_be_what_the_description_says(saved: Path, key: str, value: object, message: str) -> None:
     signals = yaml.safe_load((saved / "city.yaml").read_text())["signals"]
     signals["speed"][key] = value
     edit(saved, signals=signals)

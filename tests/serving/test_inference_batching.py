@@ -76,9 +76,7 @@ def test_requests_that_wait_share_a_batch():
 
 def test_a_request_on_a_graph_of_its_own_shares_nothing():
     model = Doubling()
-    asyncio.run(
-        behind(model, Batcher(model, Limits(8, 0.0, 100)), [(1, False), (1, True), (1, False), (1, False)])
-    )
+    asyncio.run(behind(model, Batcher(model, Limits(8, 0.0, 100)), [(1, False), (1, True), (1, False), (1, False)]))
     assert model.batches == [1, 1, 1, 2]
 
 

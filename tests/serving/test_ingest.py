@@ -173,9 +173,7 @@ def test_malformed_json_says_what_is_wrong(client, body, says):
     assert says in answer.json()["detail"]
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"no arrow", stream(id=["r0"]), stream(id=[1], signal=[2], time=[3], value=[4])]
-)
+@pytest.mark.parametrize("body", [b"", b"no arrow", stream(id=["r0"]), stream(id=[1], signal=[2], time=[3], value=[4])])
 def test_malformed_arrow_says_what_is_wrong(client, body):
     answer = client.post("/v1/observations", content=body, headers=ARROW)
     assert answer.status_code == 400
@@ -191,19 +189,14 @@ def test_truth_values_in_arrow_are_no_numbers(client):
 
 
 def test_other_formats_are_refused(client):
-    assert (
-        client.post("/v1/observations", content=b"id;value", headers={"Content-Type": "text/csv"}).status_code
-        == 415
-    )
+    assert client.post("/v1/observations", content=b"id;value", headers={"Content-Type": "text/csv"}).status_code == 415
     gzip = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     assert client.post("/v1/observations", content=b"x", headers=gzip).status_code == 415
 
 
 @pytest.fixture
 def narrow(tmp_path, bundles):
-    settings = Settings(
-        store=str(tmp_path / "s.sqlite"), clock="observations", max_body_bytes=2048, max_readings=9
-    )
+    settings = Settings(store=str(tmp_path / "s.sqlite"), clock="observations", max_body_bytes=2048, max_readings=9)
     made = Service(bundles.values(), settings)
     yield made
     made.close()
@@ -214,9 +207,7 @@ def test_a_body_that_is_too_large_is_not_read(narrow, live, announced):
     body = b'{"observations": [' + b" " * 4096 + b"]}"
     with live(narrow, lifespan="off") as base:
         content = body if announced else iter([body[:1000], body[1000:]])
-        answer = httpx.post(
-            f"{base}/v1/observations", content=content, headers={"Content-Type": "application/json"}
-        )
+        answer = httpx.post(f"{base}/v1/observations", content=content, headers={"Content-Type": "application/json"})
         assert answer.status_code == 413
         assert "2048" in answer.json()["detail"]
 

@@ -25,9 +25,7 @@ def load_array(path: Path, key: str | None = None) -> np.ndarray:
                 key = found.files[0]
             name = key or "data"
             if name not in found.files:
-                raise CityError(
-                    [Problem(str(path), f"has no array {name!r}; there are {', '.join(found.files)}")]
-                )
+                raise CityError([Problem(str(path), f"has no array {name!r}; there are {', '.join(found.files)}")])
             return np.asarray(found[name])
     except (OSError, ValueError, EOFError) as error:
         raise CityError([Problem(str(path), f"cannot be read: {error}")]) from error
@@ -40,9 +38,7 @@ def read_array(table: Table, root: Path) -> WideRows:
     if data.ndim == 2:
         data = data[:, :, None]
     if data.ndim != 3 or data.dtype.kind not in "fiu":
-        raise CityError(
-            [Problem(str(path), f"is {data.dtype} {data.shape}, must be numbers [time, node, feature]")]
-        )
+        raise CityError([Problem(str(path), f"is {data.dtype} {data.shape}, must be numbers [time, node, feature]")])
     assert table.time.start is not None  # Table refuses an array without it
     times = pd.DatetimeIndex([table.time.start]).repeat(len(data)) + np.arange(len(data)) * table.time.step
 

@@ -39,9 +39,7 @@ def read_hdf5(table: Table, root: Path) -> WideRows:
             with h5py.File(path, "r") as file:
                 parts = [_block(file[name], block, first, last) for block in blocks]
         except (OSError, KeyError) as error:
-            raise CityError(
-                [Problem(str(path), f"cannot be read: {error}", f"{first + 1}–{last}")]
-            ) from error
+            raise CityError([Problem(str(path), f"cannot be read: {error}", f"{first + 1}–{last}")]) from error
         return np.concatenate(parts, axis=1)
 
     return WideRows(times, ids, read)

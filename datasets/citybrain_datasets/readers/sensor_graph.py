@@ -80,9 +80,7 @@ def harmless_load(content: bytes, where: str) -> Any:
     try:
         return _plain(_Reader(io.BytesIO(content), encoding="latin1").load())
     except _Forbidden as error:
-        raise CityError(
-            [Problem(where, f"refused: the pickle calls {error}, which no sensor graph needs")]
-        ) from None
+        raise CityError([Problem(where, f"refused: the pickle calls {error}, which no sensor graph needs")]) from None
     except Exception as error:  # a damaged pickle can raise anything, and all of it means the same
         raise CityError([Problem(where, f"cannot be read as a pickle: {error}")]) from error
 

@@ -71,9 +71,7 @@ def _stations(table: Table, frame: pd.DataFrame, path: Path) -> np.ndarray:
         return np.full(len(frame), ALONE, dtype=object)
     found = re.search(table.station_pattern, path.name)
     if found is None or not found.groups():
-        raise CityError(
-            [Problem(str(path), f"station_pattern {table.station_pattern!r} finds no station in the name")]
-        )
+        raise CityError([Problem(str(path), f"station_pattern {table.station_pattern!r} finds no station in the name")])
     return np.full(len(frame), found[1], dtype=object)
 
 

@@ -36,9 +36,7 @@ class Trouble:
     unit: str
 
 
-def trouble(
-    forecast: Forecast, table: pd.DataFrame, free: np.ndarray, stale_steps: int, day: date
-) -> Trouble | None:
+def trouble(forecast: Forecast, table: pd.DataFrame, free: np.ndarray, stale_steps: int, day: date) -> Trouble | None:
     """Trouble as a forecast sees it; None for a target that has no standard of trouble. ``table`` is the node table,
     ``free`` free-flow speeds ``[node]``, km/h; a reading of more than ``stale_steps`` steps tells nothing of now,
     and the standard of air is the one in force on ``day``."""

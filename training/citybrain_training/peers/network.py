@@ -100,9 +100,7 @@ class NetworkPeer(ABC):
         """Training steps in a whole epoch."""
         return max(1, len(self.preparation.split.train) // self.recipe.batch)
 
-    def _plan(
-        self, budget: Budget, issues: pd.DatetimeIndex, clock: Callable[[], float]
-    ) -> tuple[int, float]:
+    def _plan(self, budget: Budget, issues: pd.DatetimeIndex, clock: Callable[[], float]) -> tuple[int, float]:
         """Steps in an epoch, fewer than all where the budget would not hold two, and the second at which training
         ends."""
         if budget.minutes is None:
