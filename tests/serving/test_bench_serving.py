@@ -82,7 +82,7 @@ def test_numbers_replace_earlier_ones_of_the_same_name(tmp_path: Path) -> None:
         book.add("case", f"other {value}", "p50", value, "ms")
         book.write()
     assert [(r["subject"], r["value"]) for r in json.loads(path.read_text())] == [
-        ("other 1.0", 1.0), ("citybrain", 2.0), ("other 2.0", 2.0),
+        ("citybrain", 2.0), ("other 1.0", 1.0), ("other 2.0", 2.0),
     ]  # fmt: skip
 
 

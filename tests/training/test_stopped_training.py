@@ -40,7 +40,8 @@ def test_a_training_that_is_told_to_end_does_not_end_as_one_that_succeeded(
 
 
 def test_ctrl_c_is_told_as_such(small_city: City, quick: TrainConfig, tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGINT)
+    # What runs in the background of a shell is started with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
             fit(prepare(small_city, "congestion", quick), tmp_path, callbacks=[_Signal(signal.SIGINT)], progress=False)
