@@ -87,7 +87,7 @@ def test_closing_a_road_never_raises_its_own_flow(village: Village, rank: int) -
 
 def test_a_ban_reaches_whom_it_bars_and_nobody_else(village: Village) -> None:
     place = {"road_class": "expressway"}
-    trucks = village.truth({"lever": "heavy_ban", "where": place, "compliance": 0})
+    trucks = village.truth({"lever": "heavy_ban", "where": place, "compliance": 0.01})
     ring = (village.site.city.nodes["road"]["road_class"] == "expressway").to_numpy()
     assert trucks.traffic.emission[0][:, ring].sum() < 0.95 * trucks.base.emission[0][:, ring].sum()
     assert trucks.traffic.flow[0][:, ring].sum() > 0.6 * trucks.base.flow[0][:, ring].sum()
