@@ -125,6 +125,15 @@ def test_signals_that_cost_less_save_time(village: Village) -> None:
     assert time[0] < time[1]
 
 
+@pytest.mark.parametrize("lever", ["heavy_ban", "low_emission_zone"])
+def test_a_rule_that_nobody_keeps_is_the_base(village: Village, lever: str) -> None:
+    village.truth()
+    before = set(village.simulator.cache.iterdir())
+    found = village.truth({"lever": lever, "compliance": 0})
+    np.testing.assert_array_equal(found.traffic.flow, found.base.flow)
+    assert set(village.simulator.cache.iterdir()) == before
+
+
 def test_a_lever_on_the_air_alone_is_not_simulated(village: Village) -> None:
     village.truth()
     before = set(village.simulator.cache.iterdir())

@@ -208,7 +208,9 @@ class Compiler:
         every = [together.row(number) for number in range(len(scenarios))]
         for scenario, actions in zip(scenarios, every, strict=True):
             for number, measure in enumerate(scenario.measures):
-                _MEANING[measure.lever](measure, actions, self._span(scenario, number))
+                span = self._span(scenario, number)
+                if measure.kept:
+                    _MEANING[measure.lever](measure, actions, span)
         return together, every
 
     def _span(self, scenario: lang.Scenario, number: int) -> Span:
@@ -256,16 +258,12 @@ def _odd_even(m: lang.OddEven, a: Actions, at: Span) -> None:
 
 
 def _heavy(m: lang.HeavyBan, a: Actions, at: Span) -> None:
-    if m.compliance == 0:  # a ban that nobody keeps is none
-        return
     types = ("truck", "electric_truck", *(("van", "electric_van") if m.vans else ()))
     _bar(a, types, at)
     a.trips.append(TripRule(at.place, at.steps, 1 - m.compliance, "either", types))
 
 
 def _zone(m: lang.LowEmissionZone, a: Actions, at: Span) -> None:
-    if m.compliance == 0:
-        return
     _bar(a, m.barred, at)
     left = 1 - m.compliance * (1 - m.replaced)
     electric = m.compliance * m.replaced / left if left > 0 else 0.0

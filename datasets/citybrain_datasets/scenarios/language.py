@@ -29,6 +29,11 @@ class Lever(Strict):
     cost: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
     """In the user's currency; a scenario's cost is the sum over its measures, unknown where none has one."""
 
+    @property
+    def kept(self) -> bool:
+        """False for a rule that nobody keeps, which changes nothing."""
+        return True
+
 
 class Closure(Lever):
     """The segments are closed to all traffic."""
@@ -89,6 +94,10 @@ class HeavyBan(Lever):
     compliance: Share = 0.95
     """Assumed."""
 
+    @property
+    def kept(self) -> bool:
+        return self.compliance > 0
+
 
 class LowEmissionZone(Lever):
     """Vehicles of the ``barred`` types may not use the segments.
@@ -103,6 +112,10 @@ class LowEmissionZone(Lever):
     replaced: Share = 0.7
     compliance: Share = 0.95
     """Assumed."""
+
+    @property
+    def kept(self) -> bool:
+        return self.compliance > 0
 
 
 class ChargeZone(Lever):

@@ -128,11 +128,12 @@ class Simulator:
         return Traffic(*(np.stack([getattr(k, n) for k in kept]) for n in ("speed", "flow", "emission")))
 
     def _path(self, scenario: Scenario, replication: int) -> Path:
-        """Named by all that the traffic depends on: neither the id nor a lever on the air alone is part of it."""
+        """Named by all that the traffic depends on: neither the id nor a lever on the air alone is part of it, nor a
+        rule that nobody keeps."""
         measures = [
             m.model_dump(mode="json", exclude={"cost"})
             for m in scenario.measures
-            if m.lever in TRAFFIC_LEVERS or m.lever == "vehicles"
+            if m.kept and (m.lever in TRAFFIC_LEVERS or m.lever == "vehicles")
         ]
         case = scenario.weather.case
         content = [MODEL, version("eclipse-sumo"), self.site.key, self.site.informed_share,
