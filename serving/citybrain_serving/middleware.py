@@ -63,7 +63,7 @@ class RequestScope:
             await problem(500, "internal", "an internal error; it was logged under this id")(scope, receive, answer)
         finally:
             seconds = time.perf_counter() - begun
-            route = getattr(scope.get("route"), "path", "unmatched")
+            route = getattr(scope.get("route"), "path_format", "unmatched")
             method = scope["method"] if scope["method"] in METHODS else "other"
             self.telemetry.answered(route, method, status, seconds)
             if (status >= 400 or not _asks(scope)) and "counted" not in scope:

@@ -45,7 +45,7 @@ class Answer:
 class Route:
     """Stands for the route in the scope, so that metrics name the same one."""
 
-    path = "/v1/forecasts/{task}"
+    path_format = "/v1/forecasts/{task}"
 
 
 class Reply(NamedTuple):

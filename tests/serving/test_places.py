@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import httpx
 import numpy as np
 import pandas as pd
@@ -10,6 +12,8 @@ import pytest
 from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.indices import air, traffic
 from citybrain_serving.languages import AIR_ADVICE, preferred_language
+from citybrain_serving.safety.roles import Permission
+from citybrain_serving.safety.rules import permission_for
 from citybrain_serving.schemas.forecasts import ForecastBody
 from citybrain_serving.schemas.places import AtBody, PlaceFeature, PlaceFeatures
 from citybrain_serving.service import Service
@@ -148,6 +152,46 @@ def test_a_name_that_holds_a_comma_is_found(tmp_path, city, bundle_of, bundles, 
         assert found(owner=["Parks", "Roads, Parks"]) == ["r0", "A8", "r3", "r5"]
         assert found(ids="r4,A8, north,A8") == ["r4", "A8, north", "A8"]
         assert client.get("/v1/roads", params={"ids": "A8, south"}).status_code == 404
+    service.close()
+
+
+IDS = ["a/b", "-12#3", ":12_0", "A8/north/1?x=2&y", "100%", "/ä b/"]
+"""As a city imported from a network of one's own may have them."""
+
+
+def test_an_id_that_no_address_can_hold_as_it_is_is_asked_for_all_the_same(
+    tmp_path, city, bundle_of, bundles, rows, live
+):
+    old = dict(zip([f"r{i}" for i in range(6)], IDS, strict=True))
+    own = city.replace(nodes={**city.nodes, "road": city.nodes["road"].rename(index=old)}, edges={})
+    settings = Settings(store=str(tmp_path / "s.sqlite"), clock="observations")
+    service = Service([bundle_of(own, bundles["congestion"].task)], settings)
+    sent = [{**row, "id": old[row["id"]]} for row in rows(30, signals=("speed",))]
+    with live(service, lifespan="off") as base, httpx.Client(base_url=base, timeout=30) as client:
+        assert client.post("/v1/observations", json={"observations": sent}).json()["refused"] == 0
+        service.cycle.run()
+        for name in IDS:
+            one = client.get(f"/v1/roads/{quote(name, safe='')}")
+            assert (one.status_code, one.json()["id"]) == (200, name), one.text
+            assert one.json()["properties"]["observed"]["value"] is not None
+            assert client.get("/v1/forecasts/congestion", params={"ids": name}).json()["ids"] == [name]
+            entities = client.get("/v1/ngsi-ld/entities", params={"type": "TrafficFlowForecast", "ids": name}).json()
+            told = {"type": "TrafficFlowObserved", "dateObserved": sent[-1]["time"], "averageVehicleSpeed": 1}
+            for urn in (entities[0]["refRoadSegment"]["object"], f"urn:ngsi-ld:RoadSegment:{name}"):
+                answer = client.post("/v1/ngsi-ld/notifications", json={**told, "id": "x", "refRoadSegment": urn})
+                assert answer.json()["refused_by_reason"] == {"conflict": 1}, answer.text
+            opened = client.post("/v1/cases", json={"task": "congestion", "id": name}).json()
+            assert client.get(f"/v1/cases/{opened['number']}").json()["id"] == name
+        assert client.get("/v1/roads/a/b").json()["id"] == "a/b"
+        page = client.get("/v1/roads", params={"ids": IDS, "limit": 5}).json()
+        (following,) = (link["href"] for link in page["links"] if link["rel"] == "next")
+        assert [feature["id"] for feature in client.get(following).json()["features"]] == IDS[5:]
+        for address, name in (("a/b/c", "a/b/c"), ("a%0A/b", "a\n/b")):
+            missing = client.get(f"/v1/roads/{address}")
+            assert (missing.status_code, missing.json()["ids"]) == (404, [name])
+            assert permission_for("GET", f"/v1/roads/{name}") is Permission.LOOK
+        assert client.get("/v1/roads/").headers["location"].endswith("/v1/roads")
+        assert 'route="/v1/roads/{id}",status="200"} 7.0' in client.get("/metrics").text
     service.close()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 import pandas as pd
 from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.encoding import GEOJSON, local_day, utc
@@ -33,9 +34,19 @@ ANSWER: dict[int | str, dict[str, Any]] = {
     **ANSWERS,
     200: {"description": "One node", "content": {GEOJSON: {"schema": schema(PlaceFeature)}}},
 }
-Id = Annotated[str, Path(max_length=200, description="of the node")]
+Id = Annotated[str, Path(max_length=200, description="of the node; what an address cannot hold is percent-encoded")]
 Limit = Annotated[int, Query(ge=1, description=f"nodes on a page; {LARGEST_PAGE:,} are given at most")]
 Offset = Annotated[int, Query(ge=0, le=100_000_000, description="nodes before the page")]
+
+
+class NodeId(PathConvertor):
+    """The rest of an address: ids of networks of one's own may hold a ``/``, and whether it came percent-encoded is
+    decided before the router sees it. The empty one is no id: that address is the list's."""
+
+    regex = "(?s:.+)"
+
+
+register_url_convertor("node_id", NodeId())
 
 
 def router(service: Service) -> APIRouter:
@@ -57,12 +68,12 @@ def router(service: Service) -> APIRouter:
         now."""
         return _answer(service, "air", request, places, _page(limit, offset), index)
 
-    @routes.get("/roads/{id}", summary="One road segment", response_class=Response, responses=ANSWER)
+    @routes.get("/roads/{id:node_id}", summary="One road segment", response_class=Response, responses=ANSWER)
     def road(request: Request, id: Id, index: IndexName = None) -> Response:
         """As in the list of road segments."""
         return _one(service, "road", request, id, index)
 
-    @routes.get("/stations/{id}", summary="One air station", response_class=Response, responses=ANSWER)
+    @routes.get("/stations/{id:node_id}", summary="One air station", response_class=Response, responses=ANSWER)
     def station(request: Request, id: Id, index: IndexName = None) -> Response:
         """As in the list of air stations."""
         return _one(service, "air", request, id, index)

@@ -19,9 +19,9 @@ RULES: tuple[tuple[tuple[str, ...], str, Permission], ...] = (
     (READING, "/openapi.json", Permission.LOOK),
     (READING, "/v1/city", Permission.LOOK),
     (READING, "/v1/roads", Permission.LOOK),
-    (READING, "/v1/roads/*", Permission.LOOK),
+    (READING, "/v1/roads/**", Permission.LOOK),
     (READING, "/v1/stations", Permission.LOOK),
-    (READING, "/v1/stations/*", Permission.LOOK),
+    (READING, "/v1/stations/**", Permission.LOOK),
     (READING, "/v1/at", Permission.LOOK),
     (READING, "/v1/stream", Permission.LOOK),
     (READING, "/v1/indices", Permission.LOOK),
@@ -59,7 +59,8 @@ def permission_for(method: str, path: str) -> Permission:
 
 def _compiled(template: str) -> re.Pattern[str]:
     parts = {"**": ".+", "*": "[^/]+"}
-    return re.compile("".join(parts.get(piece) or re.escape(piece) for piece in re.split(r"(\*\*|\*)", template)))
+    text = "".join(parts.get(piece) or re.escape(piece) for piece in re.split(r"(\*\*|\*)", template))
+    return re.compile(text, re.DOTALL)
 
 
 _COMPILED = tuple((methods, _compiled(template), permission) for methods, template, permission in RULES)

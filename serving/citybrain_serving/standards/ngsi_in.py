@@ -192,10 +192,16 @@ def _place(entity: dict[str, Any], kind: str, node: NodeType, rows: Rows) -> str
     own = unquote(entity["id"].removeprefix("urn:ngsi-ld:").removeprefix(f"{kind}:"))
     known = [channel.ids for channel in rows.channels.values() if channel.node in (node, "city")]
     named = [name for reference in REFERENCES for name in _named(entity.get(reference))]
-    for candidate in (own, *(unquote(name.rsplit(":", 1)[-1]) for name in named)):
+    ends = [end for name in named for end in (_local(name), name.rsplit(":", 1)[-1])]
+    for candidate in (own, *map(unquote, ends)):
         if any(candidate in ids for ids in known):
             return candidate
     return own
+
+
+def _local(name: str) -> str:
+    """What follows the type in an NGSI-LD URN; it may hold colons itself, as a junction's ``:12_0`` does."""
+    return name.split(":", 3)[-1] if name.startswith("urn:ngsi-ld:") else name
 
 
 def _named(reference: Any) -> list[str]:
