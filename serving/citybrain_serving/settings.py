@@ -80,7 +80,7 @@ class Settings(SafetySettings, BaseSettings):
     infer_delay_ms: float = Field(2, ge=0, le=1_000)
     """How long a request waits for others to share its batch, while there are others."""
     infer_queue_rows: int = Field(512, ge=1)
-    """Windows that may wait; beyond them the answer is 503."""
+    """Windows that may wait, at least ``infer_rows``; beyond them the answer is 503."""
     mqtt_url: str = ""
     """A broker to take observations from, ``mqtt[s]://[user@]host[:port]``; empty takes none."""
     mqtt_topic: str = Field("citybrain", pattern=r"^[^#+]+$")
@@ -94,6 +94,11 @@ class Settings(SafetySettings, BaseSettings):
     def _apart(self) -> Self:
         if self.case_close_at >= self.case_open_at:
             raise ValueError("case_close_at must be below case_open_at, or cases flap")
+        if self.infer_rows > self.infer_queue_rows:
+            raise ValueError(
+                f"infer_queue_rows {self.infer_queue_rows} must be at least infer_rows {self.infer_rows}, or requests"
+                " that are taken find no room in the queue"
+            )
         return self
 
     def hysteresis(self) -> Hysteresis:
@@ -126,5 +131,11 @@ def load_settings(given: Mapping[str, Any] | None = None, environment: Mapping[s
     try:
         return Settings(**{**values, **{k: v for k, v in (given or {}).items() if v is not None}})
     except ValidationError as error:
-        lines = [f"setting {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ConfigError("\n".join(lines)) from None
+        raise ConfigError("\n".join(_told(e["loc"], e["msg"]) for e in error.errors())) from None
+
+
+def _told(where: tuple[int | str, ...], what: str) -> str:
+    """One thing that is wrong; of settings that do not go together, without a place of its own."""
+    return (
+        f"setting {'.'.join(map(str, where))}: {what}" if where else f"settings: {what.removeprefix('Value error, ')}"
+    )

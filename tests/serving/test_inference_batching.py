@@ -101,6 +101,16 @@ def test_a_full_queue_refuses_and_keeps_what_it_has():
     asyncio.run(run())
 
 
+def test_what_the_queue_can_never_hold_is_too_large_and_not_told_to_come_back():
+    async def run() -> None:
+        batcher = Batcher(Doubling(), Limits(8, 0.0, 2))
+        with pytest.raises(RequestTooLarge, match="3 rows; at most 2"):
+            await batcher.submit(tensor(3), 3)
+        await batcher.close()
+
+    asyncio.run(run())
+
+
 def test_a_caller_that_went_away_is_not_computed():
     async def run() -> list[int]:
         model = Doubling()

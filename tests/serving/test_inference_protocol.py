@@ -1,5 +1,7 @@
 """The Open Inference Protocol, spoken by a real client to a real server."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
 import httpx
@@ -9,11 +11,12 @@ import pytest
 from fastapi.testclient import TestClient
 from onnx import TensorProto, helper
 
+from citybrain_datasets.errors import ConfigError
 from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_serving.app import create_app
-from citybrain_serving.inference.network import unmeasured
+from citybrain_serving.inference.network import Network, unmeasured
 from citybrain_serving.service import Service
-from citybrain_serving.settings import Settings
+from citybrain_serving.settings import Settings, load_settings
 
 INFER = "/v2/models/congestion/infer"
 
@@ -207,12 +210,35 @@ def test_a_body_may_come_in_pieces(address, graphed, feed):
     assert answer.json()["outputs"][0]["shape"] == [3, 6, 6, 3]
 
 
-def test_a_full_queue_says_when_to_come_back(tmp_path, graphed, feed):
-    settings = Settings(store=str(tmp_path / "s.sqlite"), clock="observations", infer_rows=8, infer_queue_rows=2)
-    with TestClient(create_app(Service([graphed], settings))) as client:
-        answer = client.post("/v2/models/congestion/infer", json=body(feed))
-    assert answer.status_code == 503
-    assert int(answer.headers["retry-after"]) >= 1
+def test_a_full_queue_says_when_to_come_back(tmp_path, graphed, feed, monkeypatch, live):
+    settings = Settings(store=str(tmp_path / "s.sqlite"), clock="observations", infer_rows=3, infer_queue_rows=3)
+    held, go, run = threading.Event(), threading.Event(), Network.run
+
+    def slow(network: Network, given: dict) -> dict:
+        held.set()
+        assert go.wait(30)
+        return run(network, given)
+
+    monkeypatch.setattr(Network, "run", slow)
+    with live(Service([graphed], settings)) as base, ThreadPoolExecutor(3) as callers:
+
+        def ask() -> httpx.Response:
+            return httpx.post(f"{base}{INFER}", json=body(feed), timeout=60)
+
+        running = callers.submit(ask)
+        assert held.wait(30)
+        others = [callers.submit(ask) for _ in range(2)]  # one of them waits, and the other finds no room
+        refused = next(as_completed(others)).result()
+        go.set()
+        answers = [asked.result().status_code for asked in (running, *others)]
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) >= 1
+    assert sorted(answers) == [200, 200, 503]
+
+
+def test_a_queue_holds_every_request_that_is_taken():
+    with pytest.raises(ConfigError, match=r"^settings: infer_queue_rows 2 must be at least infer_rows 8"):
+        load_settings({"infer_rows": 8, "infer_queue_rows": 2}, {})
 
 
 def test_a_swapped_model_answers_at_the_next_request(tmp_path, graphed, feed):

@@ -98,8 +98,9 @@ class Batcher:
         """
         if self._closed:  # a caller that got hold of it before it was replaced is answered all the same
             return await asyncio.to_thread(self.model.run, feed)
-        if rows > self.limits.rows:
-            raise RequestTooLarge(f"a request has {rows} rows; at most {self.limits.rows} are taken")
+        most = min(self.limits.rows, self.limits.queue)  # what no queue can hold is not told to come back
+        if rows > most:
+            raise RequestTooLarge(f"a request has {rows} rows; at most {most} are taken")
         if self._lone(caller) and rows * self._row_seconds < PROMPT_S:
             outputs = self._timed(feed, rows)
             self.ran(1, rows)
