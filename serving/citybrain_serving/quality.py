@@ -27,7 +27,9 @@ from citybrain_serving.store import ObservationStore
 from citybrain_serving.tables import scores
 
 ALL = "all"
-SUMS = ("count", "absolute", "squared", "error", "pinball", "inside", "width", "persistence", "persistence_count")
+SUMS = (
+    "count", "absolute", "squared", "error", "pinball", "inside", "width", "persistence", "persistence_count", "paired"
+)  # fmt: skip
 KEYS = ("task", "bundle", "source", "day", "lead_minutes", "part")
 GROUPED = ("owner", "road_class")
 """Columns of the node tables by whose values forecasts are scored apart."""
@@ -90,8 +92,10 @@ class Quality:
         :data:`KEYS`; ``part`` is ``all``, ``owner=…``, ``road_class=…``, or empty for every one. Shadows are told only
         where they are told apart."""
         keys = [scores.c[name] for name in by]
+        comparable = sa.case((scores.c.paired.is_not(None), scores.c.persistence))
+        totals = {**{name: scores.c[name] for name in SUMS}, "paired_persistence": comparable}
         query = (
-            sa.select(*keys, *(sa.func.sum(scores.c[name]).label(name) for name in SUMS))
+            sa.select(*keys, *(sa.func.sum(what).label(name) for name, what in totals.items()))
             .where(scores.c.task == task, scores.c.day.between(first, last))
             .group_by(*keys)
             .order_by(*keys)
@@ -110,20 +114,20 @@ class Quality:
 
 
 def measures(sums: Mapping[str, Any]) -> dict[str, Any]:
-    """Means from sums. ``skill`` is 1 − MAE/MAE of persistence, where persistence had a value to go on."""
+    """Means from sums. ``skill`` is 1 − MAE/MAE of persistence, both of the outcomes for which persistence had a value
+    to go on (``paired`` and ``paired_persistence``, None where that was not kept)."""
     count, against = int(sums["count"]), int(sums["persistence_count"])
-    mae = float(sums["absolute"]) / count
-    persistence = float(sums["persistence"]) / against if against else None
+    paired, baseline = sums["paired"], sums["paired_persistence"]
     return {
         "count": count,
-        "mae": mae,
+        "mae": float(sums["absolute"]) / count,
         "rmse": float(np.sqrt(float(sums["squared"]) / count)),
         "bias": float(sums["error"]) / count,
         "pinball": float(sums["pinball"]) / count,
         "coverage": float(sums["inside"]) / count,
         "width": float(sums["width"]) / count,
-        "persistence_mae": persistence,
-        "skill": None if not persistence else 1 - mae / persistence,
+        "persistence_mae": float(sums["persistence"]) / against if against else None,
+        "skill": None if paired is None or not baseline else 1 - float(paired) / float(baseline),
     }
 
 
@@ -157,6 +161,7 @@ def _rows(forecast: Forecast, truth: np.ndarray, parts: Mapping[str, np.ndarray]
         "width": error[..., -1] - error[..., 0],
         "persistence": np.where(still, np.abs(forecast.observed[:, None] - truth), 0),
         "persistence_count": still,
+        "paired": np.where(still, np.abs(median), 0),
     }
     day = forecast.issued.date()
     for part, nodes in parts.items():

@@ -94,6 +94,7 @@ scores = sa.Table(
     sa.Column("width", sa.Double, nullable=False, comment="sum of their distances"),
     sa.Column("persistence", sa.Double, nullable=False, comment="sum of |observed at issue - outcome|"),
     sa.Column("persistence_count", sa.BigInteger, nullable=False),
+    sa.Column("paired", sa.Double, comment="sum of |median - outcome| where persistence had a value; null unknown"),
     comment="sums of errors, from which measures of quality are made",
 )
 calibrations = sa.Table(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
-from citybrain_serving.database import VERSIONS, migrate, open_engine, transaction
+from citybrain_serving.database import MIGRATIONS, VERSIONS, migrate, open_engine, transaction
 from citybrain_serving.errors import FleetError, StoreRefused, StoreUnavailable
-from citybrain_serving.tables import metadata
+from citybrain_serving.quality import SUMS
+from citybrain_serving.tables import metadata, scores
 
 
 @pytest.fixture
@@ -31,6 +36,22 @@ def test_migrating_again_changes_nothing(engine):
     migrate(engine)
     migrate(engine)
     assert "frames" in sa.inspect(engine).get_table_names()
+
+
+def test_scores_from_before_are_compared_where_persistence_always_had_a_value(engine):
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with transaction(engine, write=True) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0009")
+    key = {"task": "pm25", "bundle": "b", "source": "model", "day": date(2026, 3, 2), "part": "all"}
+    sums = {name: 3 for name in SUMS if name != "paired"}
+    with transaction(engine, write=True) as connection:
+        rows = [{**key, **sums, "lead_minutes": 60 * n, "persistence_count": n} for n in (2, 3)]
+        connection.execute(scores.insert(), rows)
+    migrate(engine)
+    with transaction(engine) as connection:
+        assert connection.scalars(sa.select(scores.c.paired).order_by(scores.c.lead_minutes)).all() == [None, 3]
 
 
 def test_a_store_of_a_newer_version_is_refused(engine):

@@ -20,7 +20,7 @@ from citybrain_serving.schemas.quality import QualityBody
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
 from citybrain_serving.store import Partial
-from citybrain_serving.tables import forecasts
+from citybrain_serving.tables import forecasts, scores
 
 FIVE = pd.Timedelta(minutes=5)
 DAY = pd.Timedelta(days=1)
@@ -212,9 +212,39 @@ def test_a_clock_that_was_set_forgets_nothing_before_it_has_gone_on_for_an_hour(
 
 
 def test_measures_without_a_baseline():
-    sums = dict.fromkeys(("absolute", "squared", "error", "pinball", "inside", "width", "persistence"), 1.0)
-    assert measures({**sums, "count": 2, "persistence_count": 0})["skill"] is None
-    assert measures({**sums, "count": 2, "persistence_count": 2})["skill"] == 0
+    names = ("absolute", "squared", "error", "pinball", "inside", "width", "persistence", "paired")
+    sums = dict.fromkeys(names, 1.0)
+    assert measures({**sums, "count": 2, "persistence_count": 0, "paired_persistence": 0.0})["skill"] is None
+    assert measures({**sums, "count": 2, "persistence_count": 2, "paired_persistence": 1.0})["skill"] == 0
+
+
+def test_skill_is_of_outcomes_for_which_persistence_had_a_value(kept, city):
+    """One road is silent before the issue time and measured after it: there persistence says nothing."""
+    before = city.signals["speed"].between(END - pd.Timedelta(days=2), END)
+    before = Signal("speed", "road", before.start, before.step, before.values.copy())
+    before.values[-12:, 3] = np.nan
+    merge(kept, before)
+    forecast = kept.step().forecasts["congestion"]
+    ahead = _ahead(city)
+    ahead.values[:] += 2
+    ahead.values[:, 3] = 5
+    merge(kept, ahead)
+    assert kept.quality.update(END + pd.Timedelta(hours=2)) == 1
+    errors = np.abs(forecast.values[..., 1] - ahead.values.T)
+    persistence = np.abs(forecast.observed[:, None] - ahead.values.T)
+    both = np.isfinite(persistence)
+    assert both.sum() == 30
+
+    def row() -> dict:
+        (found,) = kept.quality.table("congestion", END.date(), END.date(), "all", [])
+        return found
+
+    assert row()["mae"] == pytest.approx(errors.mean(), rel=1e-5)
+    assert row()["skill"] == pytest.approx(1 - errors[both].mean() / persistence[both].mean(), rel=1e-4)
+    with transaction(kept.store.engine, write=True) as connection:  # as a version before kept them
+        connection.execute(scores.update().values(paired=None))
+    assert row()["skill"] is None
+    assert row()["persistence_mae"] == pytest.approx(persistence[both].mean(), rel=1e-5)
 
 
 def test_history_and_quality_over_http(warm, service, rows):

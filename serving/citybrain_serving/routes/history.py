@@ -85,7 +85,8 @@ def router(service: Service) -> APIRouter:
         """Errors in the unit of the signal, pooled over everything scored: a sum over a count, never a mean of means.
 
         A forecast is scored once its last step was measured. `coverage` is the share of outcomes between the outer
-        quantiles, `skill` 1 − MAE/MAE of persistence.
+        quantiles, `skill` 1 − MAE/MAE of persistence over the same outcomes: those of places that had been measured in
+        the history before the issue time, which `mae` goes beyond.
         """
         service.board.known(task)
         end = last or _now(service).date()

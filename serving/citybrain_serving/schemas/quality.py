@@ -20,8 +20,8 @@ class QualityRow(BaseModel):
     pinball: float
     coverage: float
     width: float
-    persistence_mae: float | None
-    skill: float | None
+    persistence_mae: float | None = Field(description="of outcomes whose place had been measured before the issue time")
+    skill: float | None = Field(description="1 - MAE/MAE of persistence, both of those outcomes; null where unknown")
 
 
 class QualityBody(BaseModel):
