@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,6 +126,14 @@ def transaction(engine: sa.Engine, *, write: bool = False, still: bool = False) 
         cause = error.orig if isinstance(error, DBAPIError) else error
         told = "" if isinstance(error, OperationalError) else f" ({type(cause).__name__})"
         raise StoreUnavailable(f"the store cannot be used now{told}; nothing was written") from error
+
+
+def present(connection: sa.Connection) -> float:
+    """Seconds since 1970 by the database's clock, which is the same for all who share it: what one of them writes
+    down for another to judge is told by no clock of its own. A file is of one machine, and has the clock of that."""
+    if connection.dialect.name == "postgresql":
+        return float(connection.scalar(sa.text("SELECT extract(epoch FROM clock_timestamp())")) or 0)
+    return time.time()
 
 
 def _prepare_sqlite(connection: object, _record: object) -> None:

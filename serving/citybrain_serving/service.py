@@ -142,6 +142,7 @@ class Service:
         self._recall()
         self._term = self.leadership.term
         self.telemetry.computes.set_function(lambda: self.leadership.leads)
+        self.telemetry.clock.set_function(lambda: self.leadership.ahead)
         for name in self.fleet.bundles:
             self.telemetry.coverage.labels(name).set_function(partial(self._coverage, name))
         self.runner = Runner(self.step, self.until_due, settings.debounce_seconds, self.telemetry.cycle)

@@ -53,6 +53,9 @@ class Telemetry:
         self.stale = Gauge("citybrain_forecast_stale", "1 where the inputs are too old", ("task",), registry=registry)
         self.seen = Gauge("citybrain_inputs_seen_ratio", "Nodes measured in the history", ("task",), registry=registry)
         self.computes = Gauge("citybrain_computes", "1 where this replica computes the forecasts", registry=registry)
+        self.clock = Gauge(
+            "citybrain_clock_ahead_seconds", "This machine's clock minus the database's", registry=registry
+        )
         self.doubtful = Gauge(
             "citybrain_forecast_doubted", "1 where outcomes keep falling outside", ("task",), registry=registry
         )

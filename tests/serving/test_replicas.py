@@ -16,7 +16,7 @@ from citybrain_serving.bench.processes import Server, service
 from citybrain_serving.database import transaction
 from citybrain_serving.errors import Deposed, StoreUnavailable
 from citybrain_serving.history import History
-from citybrain_serving.replicas.leadership import Elected
+from citybrain_serving.replicas.leadership import APART_S, Elected
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
 from citybrain_serving.snapshot import Forecast
@@ -178,6 +178,26 @@ def test_what_cannot_be_published_is_published_later(pair, city, monkeypatch):
     monkeypatch.setattr(History, "write", write)
     one.step(touched=())
     assert other.step().forecasts.keys() == {"congestion", "pm25"}
+
+
+def test_a_clock_that_is_not_the_databases_is_told_and_costs_nobody_a_lease(pair, city, live):
+    one, other = pair
+    observe(one, city, 30)
+    one.step()
+    other.step()
+    one.leadership.clock = lambda: time.time() - 400
+    eventually(lambda: one.leadership.ahead < -399)
+    assert (one.leadership.leads, other.leadership.leads) == (True, False)
+    with live(one, lifespan="off") as wrong, live(other, lifespan="off") as right:
+        told = httpx.get(f"{wrong}/readyz").json()
+        assert told == {"status": "ready", "role": "computes", "clock": "400 s behind the database's"}
+        assert httpx.get(f"{right}/readyz").json() == {"status": "ready", "role": "stands-by"}
+        (line,) = (m for m in httpx.get(f"{wrong}/metrics").text.splitlines() if m.startswith("citybrain_clock_ahead"))
+        assert float(line.split()[1]) == pytest.approx(-400, abs=1)
+    one.leadership.stop()
+    eventually(lambda: other.leadership.leads)
+    assert np.isnan(one.leadership.ahead)
+    assert abs(other.leadership.ahead) < APART_S
 
 
 def computing(server: Server) -> bool:

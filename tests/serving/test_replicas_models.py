@@ -80,7 +80,7 @@ def test_a_swap_outlives_its_process_and_a_start_with_another_bundle_outlives_th
     swap(one, copies, "c")
     same, upgraded, changed = (start(location, name) for name in "acb")
     for each in (same, upgraded, changed):
-        each.appointments.clock = lambda: time.time() + 10
+        each.appointments.clock = lambda _: time.time() + 10
         each.following._since += 10  # started a while after the swap
         each.step()
     assert held(same) == held(upgraded) == copies["c"].digest
@@ -117,12 +117,28 @@ def test_a_replica_that_has_gone_silent_is_told_of_no_longer(location):
     engine = open_engine(location)
     migrate(engine)
     now = 1_000_000.0
-    one, other = (Appointments(engine, name, lambda: now) for name in ("one", "other"))
+    one, other = (Appointments(engine, name, lambda _: now) for name in ("one", "other"))
     one.report({"pm25": "d" * 64}, {})
     now += GONE_S + 1
     other.report({"pm25": "e" * 64}, {"pm25": "too large"})
     assert [(h.replica, h.problem) for h in one.replicas()["pm25"]] == [("other", "too large")]
     engine.dispose()
+
+
+def test_replicas_whose_clocks_are_an_hour_apart_know_of_each_other(database, start, copies, monkeypatch):
+    """What one writes down for the others to judge goes by the database's clock."""
+    one, other = start(database), start(database)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    one.step()
+    changed = start(database, "c")
+    monkeypatch.setattr(time, "time", lambda: real() - 3600)
+    other.step()
+    for each in (one, other):
+        assert {h.replica for h in each.appointments.replicas()["pm25"]} == {"replica 0", "replica 1"}
+    swap(other, copies, "b")  # by a clock two hours before that by which the third was started, and yet after it
+    changed.step()
+    assert (held(changed), changed.following.problems) == (copies["b"].digest, {})
 
 
 def eventually(holds: Callable[[], object], within: float = 60.0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ BASE = Base(*np.arange(18, dtype=np.float32).reshape(3, 3, 2), slot_seconds=900)
 class Clock:
     now = 1_000_000.0
 
-    def __call__(self) -> float:
+    def __call__(self, _connection: object) -> float:
         return self.now
 
 
@@ -96,6 +97,18 @@ def test_a_silent_worker_loses_its_job(engine):
     assert living.get(job.id, "ann").state == "running"
 
 
+def test_a_worker_is_not_dead_by_the_clock_of_another(database, monkeypatch):
+    engine = open_engine(database)
+    migrate(engine)
+    mine, other = Ledger(engine), Ledger(engine)
+    add(mine)
+    assert mine.claim() is not None
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 10 * SILENT_S)  # as on another machine
+    assert other.claim() is None
+    engine.dispose()
+
+
 def test_a_cancelled_job_stays_so(engine):
     ledger = Ledger(engine)
     job = add(ledger)
@@ -135,7 +148,7 @@ def test_what_a_stopped_server_left_is_done_by_the_one_asked_after_it(engine):
     dead = Ledger(engine)
     job = add(dead, base=bundle.usual, surrogate=bundle.digest)
     dead.claim()
-    living = Ledger(engine, lambda: Clock.now * 1e6)  # long after
+    living = Ledger(engine, lambda _: Clock.now * 1e6)  # long after
     jobs = Jobs(living, lambda: bundle)
     for _ in itertools.count():
         if jobs.get(job.id, "ann").ended:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from citybrain_serving.database import transaction
+from citybrain_serving.database import present, transaction
 from citybrain_serving.tables import held_models, wanted_models
 
 GONE_S = 300
@@ -42,19 +41,25 @@ class Held:
 
 
 class Appointments:
-    """Every method raises :class:`~citybrain_serving.errors.StoreUnavailable`. ``clock`` gives seconds since 1970."""
+    """Methods raise :class:`~citybrain_serving.errors.StoreUnavailable`. ``clock`` gives seconds since 1970, to all
+    replicas the same."""
 
-    def __init__(self, engine: sa.Engine, replica: str = "", clock: Callable[[], float] = time.time):
+    def __init__(self, engine: sa.Engine, replica: str = "", clock: Callable[[sa.Connection], float] = present):
         self.engine = engine
         self.replica = replica or f"{socket.gethostname()[:80]}:{os.getpid()}"
         self.clock = clock
+
+    def now(self) -> int:
+        """Seconds since 1970."""
+        with transaction(self.engine) as connection:
+            return int(self.clock(connection))
 
     def want(self, task: str, digest: str, path: str, started: str, who: str) -> None:
         """From now on this bundle is wanted of every replica."""
         row = {"task": task, "digest": digest, "path": path, "started": started, "who": who[:200]}
         with transaction(self.engine, write=True) as connection:
             connection.execute(wanted_models.delete().where(wanted_models.c.task == task))
-            connection.execute(wanted_models.insert().values(row | {"since": int(self.clock())}))
+            connection.execute(wanted_models.insert().values(row | {"since": int(self.clock(connection))}))
 
     def wanted(self) -> dict[str, Wanted]:
         """By task."""
@@ -64,20 +69,26 @@ class Appointments:
 
     def report(self, held: Mapping[str, str], problems: Mapping[str, str]) -> None:
         """This replica answers from ``held``, digests by task; ``problems`` by task say why not from what is wanted."""
-        now = int(self.clock())
-        rows = [
-            {"replica": self.replica, "task": task, "digest": digest, "problem": problems.get(task, ""), "seen": now}
-            for task, digest in held.items()
-        ]
         with transaction(self.engine, write=True) as connection:
+            now = int(self.clock(connection))
+            rows = [
+                {
+                    "replica": self.replica,
+                    "task": task,
+                    "digest": digest,
+                    "problem": problems.get(task, ""),
+                    "seen": now,
+                }
+                for task, digest in held.items()
+            ]
             mine_or_gone = sa.or_(held_models.c.replica == self.replica, held_models.c.seen < now - GONE_S)
             connection.execute(held_models.delete().where(mine_or_gone))
             connection.execute(held_models.insert(), rows)
 
     def replicas(self) -> dict[str, list[Held]]:
         """By task, those that were seen lately."""
-        lately = held_models.c.seen >= int(self.clock()) - GONE_S
         with transaction(self.engine) as connection:
+            lately = held_models.c.seen >= int(self.clock(connection)) - GONE_S
             rows = connection.execute(sa.select(held_models).where(lately).order_by(held_models.c.replica)).mappings()
             found: dict[str, list[Held]] = {}
             for row in rows.all():

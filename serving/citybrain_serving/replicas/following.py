@@ -52,7 +52,7 @@ class Following:
         """Where bundles that were in use lie, by digest."""
         self.problems: Mapping[str, str] = {}
         """By task, why its bundle is not the one wanted."""
-        self._since = int(appointments.clock())
+        self._since = appointments.now()
         self._failed: dict[str, tuple[str, str, float]] = {}
         self._told: tuple[Any, float] = (None, 0.0)
         self._follows = Gauge(

@@ -9,7 +9,9 @@ that one that was suspended and wakes up late changes nothing. The same connecti
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Collection
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol, cast
@@ -18,7 +20,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from citybrain_serving.database import transaction
+from citybrain_serving.database import present, transaction
 from citybrain_serving.errors import Deposed, StoreUnavailable
 from citybrain_serving.tables import terms
 
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 
 BEAT_S = 1.0
 """How often a replica asks for the lock, or shows that it is alive."""
+
+APART_S = 10.0
+"""How far this machine's clock may be from the database's before that is told: forecasts are issued by the one, and
+what each replica answers is judged to be stale or not by its own."""
 
 IDLE_S = 10
 """Silence after which the server gives the lock to another."""
@@ -58,6 +64,12 @@ class Leadership(Protocol):
         """Whether the other replicas, and with them the store, can be reached."""
         ...
 
+    @property
+    def ahead(self) -> float:
+        """Seconds by which this machine's clock is ahead of that of all replicas, below zero where it is behind; NaN
+        where that is not known now."""
+        ...
+
     def start(self) -> None: ...
 
     def stop(self) -> None: ...
@@ -78,7 +90,7 @@ class Leadership(Protocol):
 class Alone:
     """The only service on its store computes, always."""
 
-    leads, connected, term = True, True, 1
+    leads, connected, term, ahead = True, True, 1, 0.0
 
     def start(self) -> None: ...
 
@@ -95,14 +107,22 @@ class Elected:
     """One of the replicas on a PostgreSQL database.
 
     ``heard`` is called in a thread of its own: with signals where readings of them were stored elsewhere, with none
-    where a snapshot was published or the store is back, and with None where this replica begins to compute.
+    where a snapshot was published or the store is back, and with None where this replica begins to compute. No lease
+    goes by a clock of a replica; ``clock`` is this machine's, seconds since 1970, and held against the database's.
     """
 
-    def __init__(self, engine: sa.Engine, heard: Callable[[Signals | None], object]):
+    def __init__(
+        self,
+        engine: sa.Engine,
+        heard: Callable[[Signals | None], object],
+        clock: Callable[[], float] = time.time,
+    ):
         self.engine = engine
         self.heard = heard
+        self.clock = clock
         self.connected = False
         self.term = 0
+        self.ahead = math.nan
         self._own = sa.create_engine(engine.url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
         self._connection: sa.Connection | None = None
         self._stopping = threading.Event()
@@ -163,6 +183,7 @@ class Elected:
         connection.exec_driver_sql(f"SET idle_session_timeout = '{IDLE_S}s'")
         for channel in (ARRIVED, PUBLISHED):
             connection.exec_driver_sql(f"LISTEN {channel}")
+        self._compare(connection)
         self._stand()
         self.connected = True
         self.heard(None if self.leads else ())
@@ -175,12 +196,25 @@ class Elected:
             for notice in notices:
                 if notice.channel == (ARRIVED if self.leads else PUBLISHED):
                     self.heard([signal for signal in notice.payload.split(",") if signal])
+        self._compare(self._connection)
         if self.leads:
             self.confirm(self._connection)
         else:
             self._stand()
             if self.leads:
                 self.heard(None)
+
+    def _compare(self, connection: sa.Connection) -> None:
+        """Looks how far this machine's clock is from the database's, to within half the time that asking takes."""
+        asked = self.clock()
+        theirs = present(connection)
+        ahead = (asked + self.clock()) / 2 - theirs
+        apart, was = abs(ahead) > APART_S, abs(self.ahead) > APART_S
+        self.ahead = ahead
+        if apart and not was:
+            log.error("this machine's clock is not the database's", seconds_ahead=round(ahead, 1))
+        elif was and not apart:
+            log.info("this machine's clock is the database's again", seconds_ahead=round(ahead, 1))
 
     def _stand(self) -> None:
         assert self._connection is not None
@@ -193,7 +227,7 @@ class Elected:
     def _leave(self) -> None:
         if self.leads:
             log.warning("this replica computes no longer", term=self.term)
-        self.term, self.connected = 0, False
+        self.term, self.connected, self.ahead = 0, False, math.nan
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.invalidate()

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from citybrain_serving.errors import LEAVING, NotReady
+from citybrain_serving.replicas.leadership import APART_S
 from citybrain_serving.routes.documentation import problems
 from citybrain_serving.service import Service
 
@@ -21,12 +22,17 @@ def router(service: Service) -> APIRouter:
     async def readyz() -> dict[str, str]:
         """503 before the first forecast, and from when the service is asked to stop.
 
-        `role` says whether this replica `computes` forecasts or `stands-by` while another does."""
+        `role` says whether this replica `computes` forecasts or `stands-by` while another does; `clock`, where there is
+        one, how far this machine's is from that of the database."""
         if service.leaving:
             raise NotReady(LEAVING)
         if service.snapshot is None:
             raise NotReady("no forecast has been computed yet")
-        return {"status": "ready", "role": "computes" if service.leadership.leads else "stands-by"}
+        ahead = service.leadership.ahead
+        told = {"status": "ready", "role": "computes" if service.leadership.leads else "stands-by"}
+        if abs(ahead) > APART_S:
+            told["clock"] = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the database's"
+        return told
 
     @routes.get(
         "/metrics",

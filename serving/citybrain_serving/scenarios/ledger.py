@@ -7,7 +7,6 @@ a job whose worker has fallen silent is another's to take up, from the beginning
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import sqlalchemy as sa
 
 from citybrain_datasets.scenarios.actions import Timetable
 from citybrain_models.surrogate.network import Base
-from citybrain_serving.database import transaction
+from citybrain_serving.database import present, transaction
 from citybrain_serving.errors import TooManyJobs, UnknownJob
 from citybrain_serving.packing import pack, packed_width, unpack
 from citybrain_serving.scenarios.asking import ScenariosBody
@@ -81,9 +80,9 @@ class Errand:
 
 
 class Ledger:
-    """Jobs in the database of ``engine``; ``clock`` gives seconds since 1970."""
+    """Jobs in the database of ``engine``; ``clock`` gives seconds since 1970, to all workers the same."""
 
-    def __init__(self, engine: sa.Engine, clock: Callable[[], float] = time.time):
+    def __init__(self, engine: sa.Engine, clock: Callable[[sa.Connection], float] = present):
         self._engine, self._clock = engine, clock
         # Only PostgreSQL is shared: whoever else wrote to a file is gone.
         self._silent = SILENT_S if engine.dialect.name == "postgresql" else 0
@@ -96,7 +95,7 @@ class Ledger:
         base, air = ground.base, np.empty(0) if ground.pm25 is None else ground.pm25
         values = np.concatenate([array.ravel() for array in (base.flow, base.vehicles, base.emission, air)])
         row = {
-            "id": uuid.uuid4().hex, "owner": owner, "state": "waiting", "created": int(self._clock()),
+            "id": uuid.uuid4().hex, "owner": owner, "state": "waiting",
             "asked": asked.model_dump_json(), "about": json.dumps(about), "traffic": pack(values),
             "surrogate": surrogate, "count": count, "scored": 0, "problem": "", "beat": 0,
         }  # fmt: skip
@@ -109,7 +108,7 @@ class Ledger:
             kept = sa.select(jobs.c.id).where(jobs.c.state.in_(ENDED)).order_by(jobs.c.created.desc(), jobs.c.id)
             old = connection.scalars(kept.offset(KEPT)).all()
             connection.execute(sa.delete(jobs).where(jobs.c.id.in_(old)))
-            connection.execute(sa.insert(jobs).values(row))
+            connection.execute(sa.insert(jobs).values(row | {"created": int(self._clock(connection))}))
         return _job(row | {"about": about})
 
     def get(self, job: str, owner: str) -> Job:
@@ -142,15 +141,15 @@ class Ledger:
 
     def claim(self) -> Errand | None:
         """The oldest job that waits, or whose worker is gone; it is this worker's from now on."""
-        dead = sa.and_(
-            jobs.c.state == "running", jobs.c.worker != self.worker, jobs.c.beat <= int(self._clock()) - self._silent
-        )
+        others = sa.and_(jobs.c.state == "running", jobs.c.worker != self.worker)
         with transaction(self._engine, write=True) as connection:
+            now = int(self._clock(connection))
+            dead = sa.and_(others, jobs.c.beat <= now - self._silent)
             waiting = sa.select(jobs).where(sa.or_(jobs.c.state == "waiting", dead))
             row = connection.execute(waiting.order_by(jobs.c.created, jobs.c.id).limit(1)).first()
             if row is None:
                 return None
-            mine = {"state": "running", "worker": self.worker, "scored": 0, "beat": int(self._clock())}
+            mine = {"state": "running", "worker": self.worker, "scored": 0, "beat": now}
             connection.execute(sa.update(jobs).where(jobs.c.id == row.id).values(mine))
         ground = unpack(row.traffic, packed_width(row.traffic))
         issued = json.loads(row.about).get("issued")
@@ -159,7 +158,7 @@ class Ledger:
 
     def beat(self, job: str, scored: int) -> bool:
         """Notes progress; False where the job is no longer this worker's: cancelled, or taken by another."""
-        return self._write(job, {"scored": scored, "beat": int(self._clock())})
+        return self._write(job, {"scored": scored}, alive=True)
 
     def end(self, job: str, state: State, *, problem: str = "", table: pa.Table | None = None) -> None:
         """Notes how a job ended, unless it was cancelled meanwhile."""
@@ -170,9 +169,11 @@ class Ledger:
             values |= {"scored": table.num_rows, "result": sink.getvalue().to_pybytes()}
         self._write(job, values)
 
-    def _write(self, job: str, values: Mapping[str, object]) -> bool:
+    def _write(self, job: str, values: Mapping[str, object], *, alive: bool = False) -> bool:
         mine = sa.and_(jobs.c.id == job, jobs.c.state == "running", jobs.c.worker == self.worker)
         with transaction(self._engine, write=True) as connection:
+            if alive:
+                values = {**values, "beat": int(self._clock(connection))}
             return bool(connection.execute(sa.update(jobs).where(mine).values(values)).rowcount)
 
 
