@@ -137,6 +137,12 @@ READINGS: Mapping[str, str] = {
     "{} of {} is told of lanes of both directions; a road has one": (
         "{1} 的 {0} 给出了两个方向的车道；一条道路只有一个方向"
     ),
+    "lane {} of {} came later than the {} min that lanes wait for each other": (
+        "{1} 的车道 {0} 晚到，超过各车道相互等待的 {2} 分钟"
+    ),
+    "lane {} of {} came without the others, and its road was told of already": (
+        "{1} 的车道 {0} 单独到达，而该道路已有读数"
+    ),
     "nothing says what the {} indexes with {} of {} mean": "未说明 {2} 的 {1} 的 {0} 个 index 各指什么",
     "values of single lanes beside that of their road": "已有整条道路数值时的单车道数值",
     "values of lanes that were told already": "已给出过的车道数值",

@@ -19,6 +19,7 @@ from citybrain_serving.quality import Quality
 from citybrain_serving.replicas.relay import Relay
 from citybrain_serving.roster import Shadows
 from citybrain_serving.snapshot import Forecast, Snapshot
+from citybrain_serving.standards.waiting import WaitingLanes
 from citybrain_serving.stream import Stream
 from citybrain_serving.weather.store import WeatherForecasts
 
@@ -45,6 +46,7 @@ class Followup:
         watch: Watch,
         shadows: Shadows,
         weather: WeatherForecasts,
+        lanes: WaitingLanes,
         keep_for: pd.Timedelta,
     ):
         self.stream = stream
@@ -56,6 +58,7 @@ class Followup:
         self.watch = watch
         self.shadows = shadows
         self.weather = weather
+        self.lanes = lanes
         self.keep_for = keep_for
         self.problems: Mapping[str, list[Problem]] = {}
         """By task, of the newest snapshot; replaced as a whole."""
@@ -99,6 +102,7 @@ class Followup:
         elif since >= FORGET_EVERY:
             self.history.forget(now - self.keep_for)
             self.weather.forget(now - self.keep_for)
+            self.lanes.forget(now)
             self._forgotten = now
 
     def _watch(self, snapshot: Snapshot) -> None:

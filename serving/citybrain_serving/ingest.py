@@ -16,7 +16,8 @@ from citybrain_datasets.units import spelling
 from citybrain_serving.clock import Clock
 from citybrain_serving.fleet import Channel
 from citybrain_serving.outcome import Doubt, Outcome, Remark
-from citybrain_serving.readings import FAULTS, FINE, Fault, Readings
+from citybrain_serving.readings import FAULTS, FINE, HELD, Fault, Readings
+from citybrain_serving.standards.waiting import Gathered, WaitingLanes
 from citybrain_serving.store import CONFLICT, NEW, SAME, Partial
 from citybrain_serving.stuck import PLAUSIBLE, Steadiness
 
@@ -25,12 +26,27 @@ LISTED = 1_000
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What the store made of sound rows: positions of those ``accepted`` and, among them, ``stuck``; how many were
-    there already, and how many are older than the newest of their signal."""
+class Entries:
+    """What goes into the store, columns of equal length: ``rows`` of the body that they are of, -1 for none, which may
+    be that of another lane; ``nodes`` are positions, ``times`` seconds since 1970 UTC, ``values`` float32."""
 
-    accepted: np.ndarray
-    stuck: np.ndarray
+    rows: np.ndarray
+    signals: np.ndarray
+    nodes: np.ndarray
+    times: np.ndarray
+    values: np.ndarray
+
+    def __getitem__(self, chosen: np.ndarray) -> Entries:
+        return Entries(*(column[chosen] for column in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the store made of sound entries: those ``accepted`` and those ``stuck`` among them, how many were there
+    already, and how many are older than the newest of their signal."""
+
+    accepted: Entries
+    stuck: Entries
     repeated: int
     late: int
 
@@ -45,7 +61,7 @@ class Mergeable(Protocol):
 
 class Ingest:
     """Checks readings against what the city measures and merges the sound ones into the store. Without ``steadiness``
-    none of them is doubted."""
+    none of them is doubted; without ``lanes`` those of a lane are taken with those of the same body, or not at all."""
 
     def __init__(
         self,
@@ -54,23 +70,59 @@ class Ingest:
         steadiness: Steadiness | None,
         clock: Clock,
         oldest: pd.Timedelta,
+        lanes: WaitingLanes | None = None,
     ):
         self.channels = channels
         self.store = store
         self.steadiness = steadiness
         self.clock = clock
         self.oldest = oldest
+        self.lanes = lanes
 
     def take(self, readings: Readings) -> Outcome:
-        """Stores what is sound, in one transaction. ``readings.fault`` is filled in on the way.
+        """Stores what is sound, in one transaction; lanes that wait for others in one before it, so that whoever is not
+        answered and sends them again finds them repeated. ``readings.fault`` is filled in on the way.
 
-        Raises :class:`~citybrain_serving.errors.StoreUnavailable`; then nothing was stored.
+        Raises :class:`~citybrain_serving.errors.StoreUnavailable`; then no reading of a road was stored.
         """
         nodes = np.full(len(readings), -1)
+        apart = [] if self.lanes is None else sorted(readings.lanes)
+        readings.fault[apart] = FINE  # partial, unless they are taken with what other bodies tell
         self._check_times(readings)
         for name in pd.unique(readings.signals):
             self._check_signal(readings, name, nodes)
-        return self._outcome(readings, self._merge(readings, nodes))
+        gathered = self._gather(readings, [row for row in apart if readings.fault[row] == FINE])
+        return self._outcome(readings, self._merge(readings, self._entries(readings, nodes, gathered)), gathered)
+
+    def _gather(self, readings: Readings, rows: list[int]) -> Gathered:
+        """Takes up lanes that their body does not tell all of. What becomes of them is not decided row by row any more
+        but for those that are refused."""
+        if self.lanes is None or not (rows or readings.flows):
+            return Gathered()
+        gathered = self.lanes.gather(readings, rows, self.clock.now(), self.clock.latest())
+        readings.fault[rows] = HELD
+        for one in gathered.whole:
+            kind = self.channels[one.signal].kind
+            if one.row is not None and not kind.low <= one.value <= kind.high:
+                readings.values[one.row], readings.fault[one.row] = one.value, FAULTS.index(Fault.OUT_OF_RANGE)
+        readings.fault[gathered.conflicts] = FAULTS.index(Fault.CONFLICT)
+        for row, why in gathered.alone.items():
+            readings.fault[row] = FAULTS.index(Fault.PARTIAL)
+            readings.broken[row] = why
+        return gathered
+
+    def _entries(self, readings: Readings, nodes: np.ndarray, gathered: Gathered) -> Entries:
+        """Rows that are sound, and roads that their lanes completed."""
+        rows = np.flatnonzero(readings.fault == FINE)
+        given = Entries(rows, readings.signals[rows], nodes[rows], readings.times[rows], readings.values[rows])
+        whole = [one for one in gathered.whole if one.row is None or readings.fault[one.row] == HELD]
+        if whole:
+            _, signals, places, times, values = (list(column) for column in zip(*whole, strict=True))
+            of = [-1 if one.row is None else one.row for one in whole]
+            where = [self.channels[s].ids.get_loc(place) for s, place in zip(signals, places, strict=True)]
+            roads = (np.array(of), np.array(signals, object), np.array(where), np.array(times), np.array(values))
+            given = Entries(*map(np.concatenate, zip(vars(given).values(), roads, strict=True)))
+        return given
 
     def _check_times(self, readings: Readings) -> None:
         latest, now = self.clock.latest(), self.clock.now()
@@ -97,20 +149,19 @@ class Ingest:
         readings.refuse(mine & ~((values >= kind.low) & (values <= kind.high)), Fault.OUT_OF_RANGE)
         readings.refuse(mine & ~channel.ticks.on(readings.times), Fault.OFF_THE_CLOCK)
 
-    def _merge(self, readings: Readings, nodes: np.ndarray) -> Stored:
-        """Stores sound rows. ``readings.fault`` is filled in where they contradict what is known."""
-        rows = np.flatnonzero(readings.fault == FINE)
-        if not len(rows):
-            return Stored(rows, rows, 0, 0)
+    def _merge(self, readings: Readings, entries: Entries) -> Stored:
+        """Stores what is sound. ``readings.fault`` is filled in where they contradict what is known."""
+        if not len(entries.rows):
+            return Stored(entries, entries, 0, 0)
         before = {name: int(time.timestamp()) for name, time in self.store.newest().items()}
-        codes, names = pd.factorize(readings.signals[rows])
-        order = np.lexsort((rows, nodes[rows], readings.times[rows], codes))
-        rows, codes = rows[order], codes[order]
-        times, where = readings.times[rows], nodes[rows]
-        values = readings.values[rows].astype(np.float32)
+        codes, names = pd.factorize(entries.signals)
+        order = np.lexsort((entries.rows, entries.nodes, entries.times, codes))
+        entries, codes = entries[order], codes[order]
+        times, where = entries.times, entries.nodes
+        values = entries.values.astype(np.float32)
         new_frame = np.r_[True, (codes[1:] != codes[:-1]) | (times[1:] != times[:-1])]
         new_reading = new_frame | np.r_[True, where[1:] != where[:-1]]
-        # Among rows about one sensor and tick the first counts; the others repeat or contradict it.
+        # Among entries about one sensor and tick the first counts; the others repeat or contradict it.
         first = np.flatnonzero(new_reading)[np.cumsum(new_reading) - 1]
         kept = np.flatnonzero(new_reading)
         bounds = np.append(np.flatnonzero(new_frame[kept]), len(kept))
@@ -118,20 +169,19 @@ class Ingest:
             Partial(names[codes[kept[a]]], int(times[kept[a]]), where[kept[a:b]], values[kept[a:b]])
             for a, b in pairwise(bounds)
         ]
-        verdict, stuck = np.full(len(rows), SAME, np.int8), np.zeros(len(rows), bool)
+        verdict, stuck = np.full(len(order), SAME, np.int8), np.zeros(len(order), bool)
         merged = self.store.merge(partials)
         verdict[kept] = np.concatenate(merged)
         stuck[kept] = np.concatenate([self._stuck(p, found == NEW) for p, found in zip(partials, merged, strict=True)])
         verdict[~new_reading & ((values != values[first]) | (verdict[first] == CONFLICT))] = CONFLICT
-        conflict = np.zeros(len(readings), bool)
-        conflict[rows[verdict == CONFLICT]] = True
-        readings.refuse(conflict, Fault.CONFLICT)
+        at_odds = entries.rows[verdict == CONFLICT]
+        readings.fault[at_odds[at_odds >= 0]] = FAULTS.index(Fault.CONFLICT)
         late = sum(
             int((found == NEW).sum())
             for p, found in zip(partials, merged, strict=True)
             if p.time < before.get(p.signal, p.time)
         )
-        return Stored(rows[verdict == NEW], np.sort(rows[stuck]), int((verdict == SAME).sum()), late)
+        return Stored(entries[verdict == NEW], entries[stuck], int((verdict == SAME).sum()), late)
 
     def _stuck(self, partial: Partial, new: np.ndarray) -> np.ndarray:
         """Which readings of a partial are accepted and stuck; what was not accepted changes nothing."""
@@ -141,22 +191,25 @@ class Ingest:
         stuck[new] = self.steadiness.observe(partial.signal, partial.time, partial.nodes[new], partial.values[new])
         return stuck
 
-    def _outcome(self, readings: Readings, stored: Stored) -> Outcome:
-        refused = np.flatnonzero(readings.fault != FINE)
+    def _outcome(self, readings: Readings, stored: Stored, gathered: Gathered) -> Outcome:
+        refused = np.flatnonzero(readings.fault >= 0)
         counts = Counter(FAULTS[code] for code in readings.fault[refused])
         refusals = [
             Remark(int(row), FAULTS[readings.fault[row]], self._detail(readings, int(row))) for row in refused[:LISTED]
         ]
+        told = np.argsort(stored.stuck.rows, kind="stable")
+        told = told[stored.stuck.rows[told] >= 0][:LISTED]
         return Outcome(
-            accepted=len(stored.accepted),
-            repeated=stored.repeated,
+            accepted=len(stored.accepted.rows),
+            repeated=stored.repeated + len(gathered.repeated),
             late=stored.late,
             refused={str(k): n for k, n in counts.items()},
             refusals=refusals,
-            doubted={str(Doubt.STUCK): len(stored.stuck)} if len(stored.stuck) else {},
-            doubts=[Remark(int(row), Doubt.STUCK, _repeats(readings, int(row))) for row in stored.stuck[:LISTED]],
-            by_signal=Counter(readings.signals[stored.accepted].tolist()),
-            stuck=Counter(readings.signals[stored.stuck].tolist()),
+            doubted={str(Doubt.STUCK): len(stored.stuck.rows)} if len(stored.stuck.rows) else {},
+            doubts=[_repeats(readings, stored.stuck, int(entry)) for entry in told],
+            by_signal=Counter(stored.accepted.signals.tolist()),
+            stuck=Counter(stored.stuck.signals.tolist()),
+            waiting=len(gathered.waiting),
         )
 
     def _detail(self, readings: Readings, row: int) -> str:
@@ -190,10 +243,11 @@ class Ingest:
         return texts.get(FAULTS[readings.fault[row]], "time is no tick of any clock here")
 
 
-def _repeats(readings: Readings, row: int) -> str:
-    """Why a row is doubted, in words."""
-    sensor, signal = str(readings.ids[row])[:80], str(readings.signals[row])
-    return f"{signal} of {sensor!r} has been {readings.values[row]:g} for over {PLAUSIBLE[signal].hours:g} hours"
+def _repeats(readings: Readings, stuck: Entries, entry: int) -> Remark:
+    """Why a reading is doubted, in words."""
+    row, signal, value = int(stuck.rows[entry]), str(stuck.signals[entry]), stuck.values[entry]
+    sensor, hours = str(readings.ids[row])[:80], PLAUSIBLE[signal].hours
+    return Remark(row, Doubt.STUCK, f"{signal} of {sensor!r} has been {value:g} for over {hours:g} hours")
 
 
 def _among(mine: np.ndarray, rows: np.ndarray, flags: np.ndarray) -> np.ndarray:

@@ -31,8 +31,9 @@ class Remark:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a body. ``repeated`` readings were there already with the same value; ``late`` are those among
-    the accepted that are older than the newest of their signal. ``refusals`` and ``doubts`` tell the first rows."""
+    """What became of a body. ``repeated`` readings were there already with the same value; ``waiting`` are of lanes and
+    on disk until the others of their road come; ``late`` are those among the accepted that are older than the newest of
+    their signal. ``refusals`` and ``doubts`` tell the first rows."""
 
     accepted: int
     repeated: int
@@ -43,6 +44,7 @@ class Outcome:
     doubts: Sequence[Remark]
     by_signal: Mapping[str, int] = field(default_factory=dict)
     """Accepted readings of each signal."""
+    waiting: int = 0
     stuck: Mapping[str, int] = field(default_factory=Counter)
     """Doubted readings of each signal."""
 
@@ -74,6 +76,7 @@ def acknowledged(outcome: Outcome, sources: Sequence[str] | None = None) -> dict
     document = {
         "accepted": outcome.accepted,
         "repeated": outcome.repeated,
+        "waiting": outcome.waiting,
         "late": outcome.late,
         "refused": outcome.refused_count,
         "refused_by_reason": dict(outcome.refused),
@@ -82,6 +85,6 @@ def acknowledged(outcome: Outcome, sources: Sequence[str] | None = None) -> dict
         "doubted_by_reason": dict(outcome.doubted),
         "doubts": listed(outcome.doubts),
     }
-    if outcome.refused_count and not outcome.accepted and not outcome.repeated:
+    if outcome.refused_count and not (outcome.accepted or outcome.repeated or outcome.waiting):
         raise NothingAccepted(f"none of {outcome.refused_count} readings can be accepted", document)
     return document

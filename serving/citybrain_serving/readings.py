@@ -4,11 +4,11 @@ so."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -40,9 +40,28 @@ class Fault(StrEnum):
 
 FAULTS = tuple(Fault)
 FINE = np.int8(-1)
+HELD = np.int8(-2)
+"""In the place of a fault: a reading of a lane that waits for the others of its road, or was taken with them."""
 FIELDS = ("id", "signal", "time", "value")
 EXPLAINED = 1_000
 """Malformed rows of a body of which it is said what is wrong; as many as an answer lists."""
+
+
+class OnLane(NamedTuple):
+    """The lane that a reading is of, and how many its road has as far as its message tells."""
+
+    name: str
+    direction: str
+    lanes: int
+
+
+class LaneFlow(NamedTuple):
+    """The flow of a lane, by which its speed counts; ``time`` in seconds since 1970 UTC."""
+
+    place: str
+    time: int
+    lane: OnLane
+    flow: float
 
 
 @dataclass
@@ -50,7 +69,7 @@ class Readings:
     """Columns of equal length. ``fault`` int8 indexes :data:`FAULTS`, ``FINE`` where nothing is wrong so far.
 
     ``ids``, ``signals`` and ``units`` are objects (strings; units may be None), ``times`` int64 seconds
-    since 1970 UTC, ``values`` float64. Where ``fault`` is set the other columns hold anything of their type.
+    since 1970 UTC, ``values`` float64. Where ``fault`` is one the other columns hold anything of their type.
     """
 
     ids: np.ndarray
@@ -61,6 +80,10 @@ class Readings:
     fault: np.ndarray
     broken: dict[int, str] = field(default_factory=dict)
     """What is wrong with the first malformed and partial rows, by row."""
+    lanes: Mapping[int, OnLane] = field(default_factory=dict)
+    """Partial rows that are of one lane, whose road may be told of by other messages, too."""
+    flows: Sequence[LaneFlow] = ()
+    """Of lanes whose road's speed this message does not tell whole."""
 
     def __len__(self) -> int:
         return len(self.fault)

@@ -45,6 +45,8 @@ from citybrain_serving.safety.bundles import read_allow_list, read_below
 from citybrain_serving.settings import Settings
 from citybrain_serving.shortcuts import Shortcuts
 from citybrain_serving.snapshot import Forecast, Snapshot
+from citybrain_serving.standards.lanes import lane_count
+from citybrain_serving.standards.waiting import WaitingLanes
 from citybrain_serving.store import SqlStore
 from citybrain_serving.stream import Stream
 from citybrain_serving.stuck import Steadiness, Trusted
@@ -127,6 +129,14 @@ class Service:
         self.casebook = Casebook(self.store.engine, outbox)
         watch = Watch(self.casebook, self.describe, settings.hysteresis())
         self.relay = Relay(self.history, self.store.layouts, self.fleet.bundles, self.leadership)
+        self.lanes = WaitingLanes(
+            self.store.engine,
+            self.fleet.channels,
+            lane_count(self.fleet.city),
+            self.store.read,
+            pd.Timedelta(minutes=settings.lane_minutes),
+            self.telemetry.given_up,
+        )
         self.followup = Followup(
             self.stream,
             self.relay,
@@ -137,6 +147,7 @@ class Service:
             watch,
             self.shadows,
             self.weather,
+            self.lanes,
             pd.Timedelta(days=settings.history_days),
         )
         self._recall()
@@ -147,7 +158,7 @@ class Service:
             self.telemetry.coverage.labels(name).set_function(partial(self._coverage, name))
         self.runner = Runner(self.step, self.until_due, settings.debounce_seconds, self.telemetry.cycle)
         oldest = pd.Timedelta(days=settings.oldest_days)
-        self._ingest = Ingest(self.fleet.channels, self.store, self.steadiness, self.clock, oldest)
+        self._ingest = Ingest(self.fleet.channels, self.store, self.steadiness, self.clock, oldest, self.lanes)
 
     @property
     def snapshot(self) -> Snapshot | None:

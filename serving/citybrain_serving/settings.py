@@ -40,6 +40,8 @@ class Settings(SafetySettings, BaseSettings):
     """How far ahead of the clock an observation may lie: clocks in the field run a little fast."""
     oldest_days: float = Field(35, gt=0)
     """Older observations are refused: no forecast reads them."""
+    lane_minutes: float = Field(60, ge=0)
+    """How long after the end of its interval a reading of a lane waits for the other lanes of its road."""
     weather_hours: float = Field(24, gt=0)
     """How long after its issue a weather forecast is taken and read: an older one errs more than a model has learnt."""
 

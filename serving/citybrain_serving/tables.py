@@ -171,6 +171,18 @@ published_latest = sa.Table(
     sa.Column("ages", sa.LargeBinary, comment="in steps of the task, float32 by node, packed; null unknown"),
     comment="newest values of the signals that a published forecast was made from",
 )
+lanes = sa.Table(
+    "lanes",
+    metadata,
+    sa.Column("time", sa.BigInteger, primary_key=True, autoincrement=False, comment="seconds since 1970 UTC"),
+    sa.Column("node", sa.String(200), primary_key=True),
+    sa.Column("signal", sa.String(40), primary_key=True),
+    sa.Column("direction", sa.String(20), primary_key=True),
+    sa.Column("lane", sa.String(20), primary_key=True),
+    sa.Column("value", sa.Double, nullable=False),
+    sa.Column("lanes", sa.Integer, nullable=False, comment="of the road, as far as the message told"),
+    comment="readings of lanes whose road was not told of whole, until the others come",
+)
 wanted_models = sa.Table(
     "wanted_models",
     metadata,

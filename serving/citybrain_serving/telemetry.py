@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -89,6 +89,10 @@ class Telemetry:
         for signal, count in outcome.stuck.items():
             self.doubted.labels("stuck", signal).inc(count)
 
+    def given_up(self, missing: Mapping[str, int]) -> None:
+        """Readings of lanes, by signal, whose road was never told of whole."""
+        self.readings.labels("partial").inc(sum(missing.values()))
+
     def foretold(self, outcome: Outcome) -> None:
         """A weather forecast that was handed in."""
         _count(self.weather, outcome)
@@ -114,5 +118,7 @@ class Telemetry:
 def _count(counter: Counter, outcome: Outcome) -> None:
     counter.labels("accepted").inc(outcome.accepted)
     counter.labels("repeated").inc(outcome.repeated)
+    if outcome.waiting:
+        counter.labels("waiting").inc(outcome.waiting)
     for reason, count in outcome.refused.items():
         counter.labels(reason).inc(count)

@@ -248,13 +248,17 @@ def test_over_http_the_city_says_how_many_lanes_a_road_has(two_lanes, live):
     assert [count(road) for road in ("r0", "r2", "r3", "r99")] == [2, None, 1, None]
     both = [entity(1, averageVehicleSpeed=30, intensity=40), entity(2, averageVehicleSpeed=80, intensity=10)]
     with live(two_lanes, lifespan="off") as base:
-        alone = httpx.post(f"{base}/v1/ngsi-ld/notifications", json=both[:1], headers={"Accept-Language": "zh"})
+        alone = httpx.post(f"{base}/v1/ngsi-ld/notifications", json=both[:1])
+        split = [{**one, "laneDirection": way} for one, way in zip(both, ("forward", "backward"), strict=True)]
+        apart = httpx.post(f"{base}/v1/ngsi-ld/notifications", json=split, headers={"Accept-Language": "zh"})
         together = httpx.post(f"{base}/v1/ngsi-ld/notifications", json=both)
         metrics = httpx.get(f"{base}/metrics").text
-    assert alone.status_code == 422
-    assert alone.json()["refused_by_reason"] == {"partial": 1}
-    assert alone.json()["refusals"][0]["detail"].endswith("'r1' 的 speed 只给出车道 1；须一并给出其 2 条车道")
+    assert (alone.status_code, alone.json()["waiting"], alone.json()["refused"]) == (200, 1, 0)
+    assert apart.status_code == 422
+    assert apart.json()["refused_by_reason"] == {"partial": 2}
+    assert apart.json()["refusals"][0]["detail"].endswith("'r1' 的 speed 给出了两个方向的车道；一条道路只有一个方向")
     assert (together.json()["accepted"], together.json()["refused"]) == (1, 0)
     at = pd.Timestamp(TIME)
     assert two_lanes.store.read("speed", at, at).values[0, 1] == 40
-    assert 'citybrain_readings_total{outcome="partial"} 1.0' in metrics
+    assert 'citybrain_readings_total{outcome="partial"} 2.0' in metrics
+    assert 'citybrain_readings_total{outcome="waiting"} 1.0' in metrics

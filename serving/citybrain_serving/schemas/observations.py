@@ -16,6 +16,7 @@ class IngestBody(BaseModel):
 
     accepted: int = Field(ge=0)
     repeated: int = Field(description="were there already, with the same value", ge=0)
+    waiting: int = Field(description="of lanes, on disk until the others of their road come", ge=0)
     late: int = Field(description="among the accepted: older than the newest of their signal", ge=0)
     refused: int = Field(ge=0)
     refused_by_reason: dict[str, int]

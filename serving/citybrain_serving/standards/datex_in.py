@@ -223,7 +223,7 @@ def _lane(quantity: Element, entry: Element | None, count: int | None) -> tuple[
     usages = {lane.findtext("{*}laneUsage", "").strip() for lane in lanes}
     if "allLanesCompleteCarriageway" in usages or (len(names) > 1 and len(names) == count):
         return True, None
-    return True, Lane(", ".join(names)[:20])
+    return True, Lane.called(", ".join(names))
 
 
 def _single_class(parent: Element | None, path: str) -> bool:

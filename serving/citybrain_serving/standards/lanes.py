@@ -1,7 +1,8 @@
 """Lanes become their road: one reading of all of them, or none.
 
 Flows are added up; occupancy is the mean of the lanes; speed is, too, weighted by flow where every lane tells its own.
-A set that lacks a lane is no reading of the road, and which lane came first must not decide what its speed was.
+A set that lacks a lane is no reading of the road, and which lane came first must not decide what its speed was. What
+one message does not tell may come in others: :mod:`citybrain_serving.standards.waiting`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ LaneCount = Callable[[str], int | None]
 Key = tuple[str, str, int]
 """Signal, place and seconds since 1970 UTC."""
 
+NAME = 20
+"""Characters of a lane's name, and of a direction, that tell it from others."""
+
 SUMMED, AVERAGED = ("flow",), ("speed", "occupancy")
 
 
@@ -29,6 +33,11 @@ class Lane(NamedTuple):
 
     name: str
     direction: str = ""
+
+    @staticmethod
+    def called(name: object, direction: str = "") -> Lane:
+        """Of whatever a message calls it, cut to what is kept."""
+        return Lane(*(text.replace("\0", "")[:NAME] for text in (str(name), direction)))
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,11 @@ class LaneSet:
 
     def __len__(self) -> int:
         return len(self.readings) + len(self.again)
+
+    @property
+    def split(self) -> bool:
+        """Whether it tells of lanes of both directions."""
+        return len({lane.direction for lane in self.named}) > 1
 
     @property
     def time(self) -> str:
@@ -105,12 +119,31 @@ class Lanes:
     def sets(self) -> Iterator[tuple[Key, LaneSet]]:
         return ((key, told) for key, told in self._sets.items() if told.readings)
 
+    def known(self, place: str, told: LaneSet) -> int:
+        """How many lanes the road of a set has at least."""
+        return max(self.count(place) or 0, len(told.named), *(_number(lane) for lane in told.named))
+
+    def flows(self) -> Iterator[tuple[str, int, Lane, float]]:
+        """Place, seconds since 1970 UTC, lane and flow of roads whose speed may yet be told by other messages: it is
+        not told whole here, and the flow is not alone here either."""
+        stored = {key[1:]: told for key, told in self._sets.items() if key[0] == "flow" and told.readings}
+        for place, seconds in self._flows.keys() | stored.keys():
+            speeds, flows = self._sets.get(("speed", place, seconds)), stored.get((place, seconds))
+            if speeds is not None and speeds.readings:
+                whole = self.missing(("speed", place, seconds), speeds) is None
+            else:
+                whole = flows is not None and self.missing(("flow", place, seconds), flows) is None
+            if not whole and flows is not None:  # all of them as stored, or all of them as they came: in one unit
+                yield from ((place, seconds, lane, reading.value) for lane, reading in flows.readings.items())
+            elif not whole:
+                yield from ((place, seconds, lane, flow) for lane, flow in self._flows[place, seconds].items())
+
     def missing(self, key: Key, told: LaneSet) -> str | None:
         """What keeps a set from being a reading of its road, in words."""
         signal, place, seconds = key
-        if len({lane.direction for lane in told.named}) > 1:
+        if told.split:
             return f"{signal} of {place[:80]!r} is told of lanes of both directions; a road has one"
-        known = max(self.count(place) or 0, len(told.named), *(_number(lane) for lane in told.named))
+        known = self.known(place, told)
         flows = self._flows.get((place, seconds), {}) if signal == "speed" else {}
         empty = {lane for lane, flow in flows.items() if flow == 0}  # where nobody drives there is no speed
         if len(told.readings.keys() | empty) >= known:

@@ -3,8 +3,8 @@
 Normalized, concise and simplified (key-value) attributes are read alike. An entity is about the node whose id ends
 its own id (``urn:ngsi-ld:TrafficFlowObserved:<id>``), or that its reference names (``refRoadSegment``,
 ``refDevice``, ``refPointOfInterest``). Its time is ``dateObservedTo``, the end of ``dateObserved`` where that is an
-interval, or ``dateObserved`` itself. Entities with a ``laneId`` tell of lanes, which become their road where a body
-tells of all of them; those with a ``vehicleType`` tell of a part of the traffic, and are counted.
+interval, or ``dateObserved`` itself. Entities with a ``laneId`` tell of lanes, which become their road where one
+body or several tell of all of them; those with a ``vehicleType`` tell of a part of the traffic, and are counted.
 """
 
 from __future__ import annotations
@@ -115,9 +115,9 @@ def _entity(entity: dict[str, Any], rows: Rows) -> None:
         unit: str | None = UNIT_CODES.get(code, code) if code is not None else usual
         if signal == "flow" and unit == "1":  # so many vehicles
             unit = usual
-        if unit in ("veh", "mm") and type(value) in (int, float):  # an amount becomes an amount in an hour
+        if unit in ("veh", "mm"):  # an amount becomes an amount in an hour
             hours = _hours(first, last) or channel.ticks.step.total_seconds() / 3600
-            value, unit = value / hours, None
+            value, unit = value / hours if type(value) in (int, float) else value, None
         if signal == "wind_direction" and unit == "°" and type(value) in (int, float):
             value = value % 360  # the model counts from −180 to 180
         rows.add(channel, place, observed or last, value, unit, source, lane)
@@ -137,7 +137,7 @@ def _count_unread(entity: dict[str, Any], kind: str, rows: Rows) -> None:
 def _lane(entity: dict[str, Any]) -> Lane | None:
     """The lane that an entity is about, None where it is about the road."""
     name, direction = _plain(entity.get("laneId")), _plain(entity.get("laneDirection"))
-    return None if name is None else Lane(str(name)[:20], direction if isinstance(direction, str) else "")
+    return None if name is None else Lane.called(name, direction if isinstance(direction, str) else "")
 
 
 def _attribute(given: Any) -> tuple[Any, str | None, Any]:

@@ -83,7 +83,11 @@ def router(service: Service) -> APIRouter:
         openapi_extra=_body(ENTITIES, JSON, JSON_LD),
     )
     async def notify(request: Request) -> Response:
-        """A notification (or entities) with `TrafficFlowObserved` and `AirQualityObserved`, in any form."""
+        """A notification (or entities) with `TrafficFlowObserved` and `AirQualityObserved`, in any form.
+
+        Lanes (`laneId`) become their road; those that come in messages of their own are `waiting` on disk until the
+        others come.
+        """
         return await _take(service, request, (JSON, JSON_LD), readings_from_ngsi)
 
     @routes.post(
@@ -94,7 +98,10 @@ def router(service: Service) -> APIRouter:
         openapi_extra=_body({"type": "string"}, *XML),
     )
     async def measured(request: Request) -> Response:
-        """A DATEX II v3 `MeasuredDataPublication`; a site is the node that has its id."""
+        """A DATEX II v3 `MeasuredDataPublication`; a site is the node that has its id.
+
+        Lanes become their road; those that come in messages of their own are `waiting` on disk until the others come.
+        """
         return await _take(service, request, XML, readings_from_datex)
 
     @routes.get(

@@ -13,7 +13,7 @@ import pandas as pd
 from citybrain_datasets.signals import NodeType
 from citybrain_datasets.units import conversion
 from citybrain_serving.fleet import Channel
-from citybrain_serving.readings import EXPLAINED, FAULTS, Fault, Readings, assembled, check_count
+from citybrain_serving.readings import EXPLAINED, FAULTS, Fault, LaneFlow, OnLane, Readings, assembled, check_count
 from citybrain_serving.standards.lanes import Key, Lane, LaneCount, Lanes, LaneSet, OfLane, seconds_of
 
 Meaning = Literal["begin", "middle", "end"]
@@ -47,6 +47,7 @@ class Rows:
         self._broken: dict[int, str] = {}
         self._faults: dict[int, Fault] = {}
         self._parts: set[int] = set()
+        self._lanes: dict[int, OnLane] = {}
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -106,6 +107,12 @@ class Rows:
         readings.broken |= self._broken
         for row, fault in self._faults.items():
             readings.fault[row] = FAULTS.index(fault)
+        readings.lanes = self._lanes
+        if "speed" in self.channels:
+            readings.flows = [
+                LaneFlow(place, seconds, OnLane(*lane, lanes=1), flow)
+                for place, seconds, lane, flow in self.lanes.flows()
+            ]
         return Translated(readings, self._sources, dict(self.ignored))
 
     def _wholes(self) -> set[Key]:
@@ -120,7 +127,7 @@ class Rows:
         }
 
     def _road(self, key: Key, told: LaneSet, whole: bool) -> None:
-        """One reading of the road from those of its lanes, or a refusal of each."""
+        """One reading of the road from those of its lanes, or a refusal of each, unless others come for the rest."""
         if whole:
             self.ignored["values of single lanes beside that of their road"] += len(told)
             return
@@ -129,7 +136,9 @@ class Rows:
             signal, place, _ = key
             self._append(place, signal, told.time, self.lanes.value(key, told), None, told.source)
         else:
-            for reading in told.readings.values():
+            for lane, reading in told.readings.items():
+                if not told.split:
+                    self._lanes[len(self)] = OnLane(*lane, lanes=self.lanes.known(key[1], told))
                 self._refuse(Fault.PARTIAL, _row(reading), missing)
         for reading in told.again:
             if reading.value == told.readings[reading.lane].value:
