@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from citybrain_serving.coverage import RECENT, Coverage
+from citybrain_serving.doubts import NODE_LEAP
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
 
@@ -73,6 +74,55 @@ def test_what_was_observed_speaks_for_what_no_profile_knows(service: Service, mo
     forecast = service.step().forecasts["congestion"]
     assert (forecast.source, forecast.replaced) == ("model", 0)
     assert forecast.values[0, 0, 1] == 11
+
+
+def silent(rows, client, steps: int, last: float, nodes: tuple[str, ...] = ("r2",)) -> None:
+    """Thirty hours of readings, of which ``nodes`` fall silent ``steps`` before their end, with a ``last`` speed."""
+    since = END - steps * FIVE
+    sent = [
+        row
+        for row in rows(30)
+        if not (row["id"] in nodes and row["signal"] == "speed" and pd.Timestamp(row["time"]) >= since)
+    ]
+    sent += [{"id": node, "signal": "speed", "time": since.isoformat(), "value": last} for node in nodes]
+    assert client.post("/v1/observations", json={"observations": sent}).json()["refused"] == 0
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4, 10])
+def test_what_was_measured_last_speaks_for_a_sensor_that_is_silent_since(service: Service, client, rows, steps):
+    """As after a start, when nothing was forecast before: a road was closed, and its detector fell silent."""
+    silent(rows, client, steps, 9.0)
+    model = service.cycle.forecasters["congestion"] = Moved(service.cycle.forecasters["congestion"])
+
+    def follow(values):
+        values[0, 2] = np.array([9, 11, 13])
+        return values
+
+    model.change = follow
+    assert service.step().forecasts["congestion"].replaced == 0
+
+
+def test_a_city_that_is_silent_since_it_changed_is_no_leap(service: Service, client, rows):
+    silent(rows, client, 3, 9.0, tuple(f"r{i}" for i in range(6)))
+    model = service.cycle.forecasters["congestion"] = Moved(service.cycle.forecasters["congestion"])
+    model.change = lambda values: np.broadcast_to(np.array([9, 11, 13], np.float32), values.shape).copy()
+    forecast = service.step().forecasts["congestion"]
+    assert (forecast.source, forecast.replaced) == ("model", 0)
+
+
+@pytest.mark.parametrize(("steps", "doubted"), [(0, 1), (1, 1), (6, 0)])
+def test_how_far_is_too_far_goes_by_the_time_between(service: Service, client, rows, steps, doubted):
+    """What would be a leap from one step to the next may have happened in half an hour."""
+    silent(rows, client, steps, 60.0)
+    model = service.cycle.forecasters["congestion"] = Moved(service.cycle.forecasters["congestion"])
+    scale = service.fleet.bundles["congestion"].statistics.scalers["speed"].std
+
+    def leap(values):
+        values[0, 2] = 60 + scale * NODE_LEAP * np.array([1.15, 1.2, 1.25])
+        return values
+
+    model.change = leap
+    assert service.step().forecasts["congestion"].replaced == doubted
 
 
 def through(coverage: Coverage, forecast, steps: int, outcome: float, first: int = 1):
