@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,6 +128,17 @@ def transaction(engine: sa.Engine, *, write: bool = False, still: bool = False) 
         cause = error.orig if isinstance(error, DBAPIError) else error
         told = "" if isinstance(error, OperationalError) else f" ({type(cause).__name__})"
         raise StoreUnavailable(f"the store cannot be used now{told}; nothing was written") from error
+
+
+def room(engine: sa.Engine) -> float:
+    """Bytes that are free on the disk of an SQLite file; NaN for a database that is elsewhere or in memory."""
+    file = engine.url.database if engine.dialect.name == "sqlite" else None
+    if not file or file.startswith((":memory:", "file:")):
+        return math.nan
+    try:
+        return float(shutil.disk_usage(Path(file).parent).free)
+    except OSError:
+        return math.nan
 
 
 def present(connection: sa.Connection) -> float:

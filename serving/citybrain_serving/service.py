@@ -21,6 +21,7 @@ from citybrain_serving.cases.webhooks import Webhooks, checked_targets
 from citybrain_serving.clock import Clock, ObservationClock, SystemClock
 from citybrain_serving.coverage import looks_back
 from citybrain_serving.cycle import Cycle, FeaturedForecaster
+from citybrain_serving.database import room
 from citybrain_serving.fleet import Fleet
 from citybrain_serving.followup import Followup
 from citybrain_serving.history import History
@@ -154,6 +155,7 @@ class Service:
         self._term = self.leadership.term
         self.telemetry.computes.set_function(lambda: self.leadership.leads)
         self.telemetry.clock.set_function(lambda: self.leadership.ahead)
+        self.telemetry.room.set_function(lambda: room(self.store.engine))
         for name in self.fleet.bundles:
             self.telemetry.coverage.labels(name).set_function(partial(self._coverage, name))
         self.runner = Runner(self.step, self.until_due, settings.debounce_seconds, self.telemetry.cycle)

@@ -56,6 +56,9 @@ class Telemetry:
         self.clock = Gauge(
             "citybrain_clock_ahead_seconds", "This machine's clock minus the database's", registry=registry
         )
+        self.room = Gauge(
+            "citybrain_store_free_bytes", "Free on the disk of the store, NaN where it is elsewhere", registry=registry
+        )
         self.doubtful = Gauge(
             "citybrain_forecast_doubted", "1 where outcomes keep falling outside", ("task",), registry=registry
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from datetime import date
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 
-from citybrain_serving.database import MIGRATIONS, VERSIONS, migrate, open_engine, transaction
+from citybrain_serving.database import MIGRATIONS, VERSIONS, migrate, open_engine, room, transaction
 from citybrain_serving.errors import FleetError, StoreRefused, StoreUnavailable
 from citybrain_serving.quality import SUMS
 from citybrain_serving.tables import metadata, scores
@@ -52,6 +54,18 @@ def test_scores_from_before_are_compared_where_persistence_always_had_a_value(en
     migrate(engine)
     with transaction(engine) as connection:
         assert connection.scalars(sa.select(scores.c.paired).order_by(scores.c.lead_minutes)).all() == [None, 3]
+
+
+def test_the_room_on_the_disk_of_a_file_is_known(engine, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=7))
+    assert room(engine) == 7 if engine.dialect.name == "sqlite" else math.isnan(room(engine))
+    assert math.isnan(room(sa.create_engine("sqlite://")))
+
+    def gone(_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("shutil.disk_usage", gone)
+    assert math.isnan(room(engine))
 
 
 def test_a_store_of_a_newer_version_is_refused(engine):
