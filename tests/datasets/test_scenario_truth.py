@@ -75,6 +75,20 @@ def test_a_measure_of_no_strength_changes_nothing_exactly(village: Village) -> N
         np.testing.assert_array_equal(getattr(found.traffic, name), getattr(found.base, name))
 
 
+def test_retiming_changes_something_only_where_a_signal_stands(village: Village) -> None:
+    import sumolib
+
+    site = village.site
+    lights = {e.getID() for e in sumolib.net.readNet(str(site.network)).getEdges() if e.getTLS() is not None}
+    assert {i for i, has in zip(site.city.ids("road"), site.signalled, strict=True) if has} == lights
+    without = [i for i in site.city.ids("road") if i not in lights]
+    idle = village.truth({"lever": "signal_retiming", "reduction": 0.9, "where": {"segments": without}})
+    busy = village.truth({"lever": "signal_retiming", "reduction": 0.9, "where": {"segments": sorted(lights)}})
+    for name in ("speed", "flow", "emission"):
+        np.testing.assert_array_equal(getattr(idle.traffic, name), getattr(idle.base, name))
+    assert (busy.traffic.speed != busy.base.speed).any()
+
+
 @pytest.mark.parametrize("rank", [0, 7, 20])
 def test_closing_a_road_never_raises_its_own_flow(village: Village, rank: int) -> None:
     base = village.truth().base.flow[0]

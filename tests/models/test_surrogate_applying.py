@@ -18,6 +18,7 @@ from citybrain_models.surrogate.applying import applied
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.network import SurrogateError
 from citybrain_models.surrogate.scorer import Scorer
+from citybrain_models.surrogate.signalled import with_signals
 
 SHIPPED = Path(__file__).parents[2] / "serving/citybrain_serving/scenarios/surrogates/embedded"
 pytestmark = pytest.mark.skipif(not SHIPPED.is_dir(), reason="no surrogate ships for the embedded city")
@@ -46,5 +47,8 @@ def test_it_keeps_its_promises_there(tmp_path: Path) -> None:
     assert set(there.margins) == set(OUTCOMES)
     assert there.metrics["trained_on"] == "embedded"
     assert "elsewhere" in there.card
+    np.testing.assert_array_equal(scorer.network.signalled, site.signalled)
+    assert with_signals(bundle, tmp_path).network.signalled is None
+    np.testing.assert_array_equal(with_signals(bundle, "embedded").network.signalled, site.signalled)
     with pytest.raises(SurrogateError, match="8 slots"):
         applied(bundle, site, [Traffic(quiet.speed[:4], quiet.flow[:4], quiet.emission[:4])])

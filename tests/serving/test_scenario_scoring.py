@@ -22,13 +22,15 @@ from hypothesis.extra import numpy as hnp
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError, ConfigError
 from citybrain_datasets.main import main
+from citybrain_datasets.scenarios.checking import NO_SIGNAL
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
 from citybrain_datasets.scenarios.reading import Scenarios, read_scenarios
 from citybrain_models.surrogate.bundle import SurrogateBundle
+from citybrain_models.surrogate.levers import CHANNELS
 from citybrain_models.surrogate.scorer import Scorer
 from citybrain_serving.scenarios import commands
-from citybrain_serving.scenarios.engine import LocalEngine, Work
+from citybrain_serving.scenarios.engine import LocalEngine, Work, scorer_of
 from citybrain_serving.scenarios.parts import RunError
 from citybrain_serving.scenarios.ranking import check_measured, check_weights, pareto, parse_weights, rank
 from citybrain_serving.scenarios.report import write_report
@@ -146,6 +148,33 @@ def test_a_measure_at_hours_that_are_not_judged_is_no_certain_zero(scorer):
     told = "odd_even acts only outside the hours judged, 07:00–09:00 of a working day"
     assert found.outside == ["", told, told, told]
     assert found.columns["delay_veh_h_change"][1] == 0 > found.columns["delay_veh_h_change"][3]
+
+
+def test_retiming_where_no_signal_stands_changes_nothing_and_is_said(tmp_path, capsys):
+    scorer = scorer_of(surrogate_for("embedded"), "embedded")
+    ring, streets, all_roads = (
+        scenario({"lever": "signal_retiming", "reduction": 0.5, "where": where})
+        for where in ({"road_class": "expressway"}, {"road_class": "arterial"}, "city")
+    )
+    found = scorer([scenario(), ring, streets, all_roads])
+    assert found.outside[1] == NO_SIGNAL
+    assert not any(NO_SIGNAL in why for why in (found.outside[0], *found.outside[2:]))
+    for name in OUTCOMES:
+        assert found.columns[f"{name}_change_low"][1] == found.columns[f"{name}_change_high"][1] == 0
+    assert (found.columns["delay_veh_h_change"][2:] != 0).all()
+    said = scorer.levers([all_roads], scorer.base.flow).levers[0, ..., CHANNELS.index("retiming")]
+    retimed = (said > 0).any(axis=1)
+    assert 0 < retimed.sum() < len(retimed)
+
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(
+        "version: 1\nscenarios:\n  - id: retimed\n    grid: {c: [motorway, local]}\n"
+        "    measures: [{lever: signal_retiming, where: {road_class: $c}}]\n"
+    )
+    with pytest.raises(SystemExit):
+        main(["score", str(sweep), "--out", str(tmp_path / "o.parquet"), "--workers", "1", "--no-report"])
+    told = f"Note: {sweep}, line 5, measures.0.where: {NO_SIGNAL} (sweep retimed, where $c is 'motorway')"
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("Note")] == [told]
 
 
 def test_a_road_the_city_does_not_have_is_named(scorer):

@@ -13,7 +13,7 @@ from rich.table import Table
 from citybrain_datasets.errors import ConfigError
 from citybrain_datasets.scenarios.actions import Window, compile_actions, read_window
 from citybrain_datasets.scenarios.air import read_assumptions
-from citybrain_datasets.scenarios.checking import check_places, check_purposes, check_weather
+from citybrain_datasets.scenarios.checking import check_places, check_purposes, check_weather, without_signals
 from citybrain_datasets.scenarios.dataset import generate
 from citybrain_datasets.scenarios.own_network import open_network
 from citybrain_datasets.scenarios.reading import read_scenarios
@@ -66,6 +66,8 @@ def simulate(
     check_places(asked, site.city)
     check_purposes(asked, site.city, site.purposes)
     check_weather(asked, site.city, window)
+    for problem in without_signals(asked, site.city, site.signalled):
+        typer.echo(f"Note: {problem}", err=True)
     chosen = list(asked)
     for scenario in chosen:
         compile_actions(scenario, site.city, window)  # so that a sweep's wrong place is told before hours of simulation

@@ -20,7 +20,7 @@ from citybrain_datasets.scenarios.actions import STEP_MINUTES, WARM_UP, Window
 from citybrain_datasets.scenarios.places import clock
 from citybrain_datasets.scenarios.trips import endow
 from citybrain_datasets.simulation.demand import Day, draw_trips
-from citybrain_datasets.simulation.network import read_placed, read_segments
+from citybrain_datasets.simulation.network import read_placed, read_segments, read_signalled
 from citybrain_datasets.simulation.plan import Plan
 from citybrain_datasets.store import city_folder, schema_problems
 
@@ -68,6 +68,11 @@ class Site:
     def ends(self) -> np.ndarray:
         """Ends of the segments, metres: ``[segment, 4]``."""
         return self.segments[["x0", "y0", "x1", "y1"]].to_numpy(float)
+
+    @cached_property
+    def signalled(self) -> np.ndarray:
+        """Where a traffic light stands at the end of a segment, bool ``[segment]`` in node order."""
+        return np.isin(self.city.ids("road"), list(read_signalled(self.network)))
 
     def trips(self, replication: int, window: Window) -> pd.DataFrame:
         """Trips with their drivers (:func:`endow`)."""

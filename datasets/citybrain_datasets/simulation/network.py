@@ -7,6 +7,7 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
+from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -94,6 +95,23 @@ def read_segments(network: Path) -> pd.DataFrame:
         raise CityError([Problem(str(network), "has no road; is it a SUMO network (.net.xml)?")])
     columns = ["id", "x0", "y0", "x1", "y1", "length_m", "lanes", "free_speed_kmh", "road_class", "name"]
     return pd.DataFrame(rows, columns=columns).set_index("id").sort_index()
+
+
+def read_signalled(network: Path) -> frozenset[str]:
+    """Ids of the edges of a SUMO network at whose end a traffic light stands: what SUMO's mesoscopic model takes for
+    signals is taken there, and nowhere else. Needs no SUMO. Raises :class:`CityError` where the file cannot be read.
+    """
+    opened = gzip.open if network.suffix == ".gz" else open
+    found = set[str]()
+    try:
+        with opened(network, "rb") as file:
+            for _, element in ElementTree.iterparse(file):
+                if element.tag == "connection" and "tl" in element.attrib:
+                    found.add(element.get("from", ""))
+                element.clear()
+    except (OSError, EOFError, ElementTree.ParseError) as error:
+        raise CityError([Problem(str(network), f"cannot be read: {error}")]) from error
+    return frozenset(found)
 
 
 def read_placed(network: Path) -> tuple[float, float, pd.DataFrame]:

@@ -33,7 +33,7 @@ def applied(bundle: SurrogateBundle, site: Site, mornings: Sequence[Traffic]) ->
     usual = Base.mean([Base.of(traffic, length, seconds) for traffic in mornings])
     trips = pd.concat([site.trips(day, window) for day in range(len(mornings))], ignore_index=True)
     trips["depart"] -= WARM_UP_S
-    network = describe(site.city, trips[trips["depart"] >= 0], usual, days=len(mornings))
+    network = describe(site.city, trips[trips["depart"] >= 0], usual, signalled=site.signalled, days=len(mornings))
     step = air_step(site, USUAL_WEATHER, window, base_emission=usual.emission.T)
     return replace(
         bundle,

@@ -9,7 +9,9 @@ import numpy as np
 
 from citybrain_datasets.city import City
 from citybrain_datasets.scenarios.actions import WARM_UP, Actions, Compiler, Timetable
-from citybrain_datasets.scenarios.language import Scenario, When
+from citybrain_datasets.scenarios.checking import NO_SIGNAL
+from citybrain_datasets.scenarios.language import Scenario, SignalRetiming, When
+from citybrain_datasets.scenarios.resolve import Places
 from citybrain_models.surrogate.network import EMISSION_RATE, RoadNetwork
 from citybrain_models.surrogate.spared import Spared
 
@@ -58,6 +60,7 @@ class Levers:
         self.city, self.network, self.timetable = city, network, timetable
         self._compilers: dict[bool | None, Compiler] = {}
         self._holding: dict[When, bool] = {}
+        self._places = Places(city)
         self._spared = Spared(network)
         self._capacity = network.capacity_veh_h.astype(np.float32)
         self._diversion = (network.diversion / self._capacity).astype(np.float32)
@@ -82,9 +85,17 @@ class Levers:
         )
 
     def idle(self, scenario: Scenario) -> list[str]:
-        """Why the measures of a scenario that hold in no step change nothing, each with its lever's name."""
-        found = (m.lever for m in scenario.measures if not self._holds(m.when))
-        return [f"{lever} acts only outside the hours judged, {self.timetable}" for lever in dict.fromkeys(found)]
+        """Why measures of a scenario change nothing, each with its lever's name: those that hold in no step, and those
+        on signals where none stands."""
+        late = (m.lever for m in scenario.measures if not self._holds(m.when))
+        found = [f"{lever} acts only outside the hours judged, {self.timetable}" for lever in dict.fromkeys(late)]
+        if self.network.signalled is not None and any(
+            not (self._places(m.where) & self.network.signalled).any()
+            for m in scenario.measures
+            if isinstance(m, SignalRetiming)
+        ):
+            found.append(NO_SIGNAL)
+        return found
 
     def _holds(self, when: When) -> bool:
         if when not in self._holding:
@@ -110,8 +121,10 @@ class Levers:
         limit = together.limit_kmh[:, WARM_UP:]
         if len(rows := _acting(limit != network.free_speed_kmh)):
             out.put("limit", rows, np.log(limit[rows] / network.free_speed_kmh))
-        if len(rows := _acting(together.signals != 1)):
-            out.put("retiming", rows, np.broadcast_to(1 - together.signals[rows, None], shut[rows].shape))
+        # Where no signal stands there is none to retime.
+        signals = together.signals if network.signalled is None else np.where(network.signalled, together.signals, 1)
+        if len(rows := _acting(signals != 1)):
+            out.put("retiming", rows, np.broadcast_to(1 - signals[rows, None], shut[rows].shape))
 
     def _turned_away(self, every: Sequence[Actions], flow: np.ndarray, out: _Channels) -> None:
         """Vehicles that may not pass here, where they go instead, and what they burn."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -76,7 +76,8 @@ class RoadNetwork:
     """Arrays ``[segment]`` and more. ``route [zone, zone, segment]`` is the part of the trips from one zone to another
     that use a segment; ``trips [class, zone, zone, slot]`` their number an hour; ``starts`` and ``ends``
     ``[zone, segment]`` how a zone's trips spread over its segments; ``classes`` are (purpose, vehicle type) pairs.
-    ``sharing``, ``diversion`` and ``turning`` are those of :func:`routes.relations`."""
+    ``sharing``, ``diversion`` and ``turning`` are those of :func:`routes.relations`. ``signalled`` tells at which ends
+    a traffic light stands, bool ``[segment]``; None where nobody knows, as of surrogates from before it was kept."""
 
     ids: tuple[str, ...]
     length_m: np.ndarray
@@ -93,6 +94,7 @@ class RoadNetwork:
     sharing: np.ndarray
     diversion: np.ndarray
     turning: np.ndarray
+    signalled: np.ndarray | None = None
 
     @property
     def storage(self) -> np.ndarray:
@@ -117,25 +119,34 @@ class RoadNetwork:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every array by name, floats as float32; ``ids`` and ``classes`` are text."""
-        found = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        found = {n: np.asarray(value) for n, value in given.items()}
         return {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in found.items()}
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> RoadNetwork:
-        found = {f.name: arrays[f.name] for f in fields(RoadNetwork)}
+        needed = (f.name for f in fields(RoadNetwork) if f.name in arrays or f.default is MISSING)
+        found = {name: arrays[name] for name in needed}
         ids = tuple(str(i) for i in found.pop("ids"))
         classes = tuple((str(p), str(v)) for p, v in found.pop("classes"))
         return RoadNetwork(ids=ids, classes=classes, **found)
 
 
 def describe(
-    city: City, trips: pd.DataFrame, base: Base, *, days: int = 1, zones: int = ZONES, draws: int = 3
+    city: City,
+    trips: pd.DataFrame,
+    base: Base,
+    *,
+    signalled: np.ndarray | None = None,
+    days: int = 1,
+    zones: int = ZONES,
+    draws: int = 3,
 ) -> RoadNetwork:
     """What the surrogate reads of ``city``, whose drivers make ``trips`` on ``days`` days when nothing is done.
 
     ``trips`` has ``depart`` (seconds after the begin of the window), ``origin``, ``destination`` (segment ids),
-    ``type`` and ``purpose``; ``base`` is the traffic they make. Takes seconds to minutes, once for a network. Needs
-    SciPy.
+    ``type`` and ``purpose``; ``base`` is the traffic they make; ``signalled`` is as the network keeps it. Takes seconds
+    to minutes, once for a network. Needs SciPy.
     """
     from citybrain_models.surrogate.routes import Streets, grow, load, perceived, relations
 
@@ -183,6 +194,7 @@ def describe(
         sharing=sharing,
         diversion=diversion,
         turning=turning,
+        signalled=signalled,
     )
 
 

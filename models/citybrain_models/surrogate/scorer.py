@@ -36,7 +36,7 @@ class Scores:
     """What a batch of scenarios comes to. ``columns`` are ``NAME``, ``NAME_change``, ``NAME_change_low`` and ``_high``
     of each of :data:`OUTCOMES`, ``[scenario]``; ``labels`` the worst corridor and district; ``grade`` where the change
     comes from; ``outside`` why a scenario lies beyond what was learnt, by its measures or by the hours that are judged,
-    or acts at other hours than these; empty where neither is so."""
+    or acts at other hours than these, or where nothing is to act on; empty where none of it is so."""
 
     columns: Mapping[str, np.ndarray]
     labels: Mapping[str, list[str]]

@@ -39,6 +39,9 @@ SCENARIOS: Mapping[str, str] = {
     "{} acts only outside the hours judged, {} of a working day": "{0} 只在评估时段（工作日 {1}）之外起作用",
     "{} acts only outside the hours judged, {} of a day off": "{0} 只在评估时段（休息日 {1}）之外起作用",
     "{} acts only outside the hours judged, {}": "{0} 只在评估时段（{1}）之外起作用",
+    "signal_retiming changes nothing: no chosen road has a signal at its end": (
+        "signal_retiming 不起作用：所选道路的末端均无信号灯"
+    ),
     "hours beyond those learnt, {}": "超出所学时段 {0}",
     "lanes closed": "封闭车道",
     "roads closed": "封闭道路",

@@ -65,7 +65,8 @@ def score(
     work = Work(read_scenarios(*scenarios), surrogate_for(city, surrogate).absolute(), city)
     check_city(work)
     check_weighed(work, weighed)
-    check_scenarios(work)
+    for problem in check_scenarios(work):
+        typer.echo(f"Note: {problem}", err=True)
     if verify:
         from citybrain_serving.scenarios.verify import check_simulator
 

@@ -68,7 +68,8 @@ def _body(
         yield "<p><strong>The city is synthetic. Nothing here says anything about a real one.</strong></p>"
     yield (
         f"<p>{ranked.num_rows:,} scenarios, ranked by {html.escape(weighed)}; surrogate {bundle.version}. "
-        f"{outside:,} go beyond what the surrogate has learnt or the hours that it judges, and are marked. Judged are "
+        f"{outside:,} are marked: they go beyond what the surrogate has learnt or the hours that it judges, or hold a "
+        "measure that changes nothing where it is taken. Judged are "
         f"{scorer.timetable}; changes are against the same hours without measures, brackets hold 90 %.</p>"
     )
     yield from _cautions(ranked)

@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
 )
 """``levers`` are joined by a plus sign. ``weather`` is that in which a scenario and its base are judged. ``grade`` is
 where the change comes from; ``outside`` why a scenario goes beyond what the surrogate has learnt or the hours that it
-judges, empty where it does not."""
+judges, or which of its measures changes nothing; empty where neither is so."""
 
 
 def rows_of(scenarios: Sequence[Scenario], scores: Scores, first: int = 0) -> pa.Table:

@@ -12,12 +12,14 @@ from tempfile import TemporaryFile
 import pyarrow as pa
 
 from citybrain_datasets.city import City
-from citybrain_datasets.scenarios.checking import check_places, check_purposes, check_weather, variants
+from citybrain_datasets.errors import Problem
+from citybrain_datasets.scenarios.checking import check_places, check_purposes, check_weather, variants, without_signals
 from citybrain_datasets.scenarios.geography import receptors
 from citybrain_datasets.scenarios.reading import Scenarios
 from citybrain_datasets.scenarios.site import open_site
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.scorer import USUAL_WEATHER
+from citybrain_models.surrogate.signalled import with_signals
 from citybrain_serving.scenarios.engine import Engine, Work
 from citybrain_serving.scenarios.parts import Parts, RunError, clear, write_table
 from citybrain_serving.scenarios.ranking import check_measured, rank
@@ -79,14 +81,17 @@ def check_weighed(work: Work, weights: Mapping[str, float]) -> None:
     check_measured(weights, receptors(SurrogateBundle.read(work.surrogate).city).stations)
 
 
-def check_scenarios(work: Work) -> None:
-    """Raises :class:`CityError` with file, line and field of each place or weather that the city does not have."""
-    bundle = SurrogateBundle.read(work.surrogate)
+def check_scenarios(work: Work) -> list[Problem]:
+    """Raises :class:`CityError` with file, line and field of each place or weather that the city does not have; what
+    is allowed but changes nothing is given back."""
+    bundle = with_signals(SurrogateBundle.read(work.surrogate), work.city)
     check_places(work.scenarios, bundle.city)
     check_purposes(work.scenarios, bundle.city, bundle.network.purposes)
     # The bundle holds the usual weather alone.
     if any(scenario.weather != USUAL_WEATHER for _, _, scenario in variants(work.scenarios)):
         check_weather(work.scenarios, open_site(work.city).city, bundle.window)
+    known = bundle.network.signalled
+    return [] if known is None else without_signals(work.scenarios, bundle.city, known)
 
 
 def score_to(

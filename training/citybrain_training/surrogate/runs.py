@@ -90,7 +90,7 @@ def study_of(site: Site, runs: Sequence[Run], apart: int = 0) -> Study:
     working = [traffic for traffic, off in bases.values() if not off] or [traffic for traffic, _ in bases.values()]
     usual = Base.mean([Base.of(t, length, seconds) for t in working])
     trips = [site.trips(r, window) for r in range(DEMAND_DAYS)]
-    network = describe(site.city, _in_window(trips), usual, days=DEMAND_DAYS)
+    network = describe(site.city, _in_window(trips), usual, signalled=site.signalled, days=DEMAND_DAYS)
     levers = Levers(site.city, network, window.timetable())
     read: dict[int, Base] = {r: Base.of(t, length, seconds) for r, (t, _) in bases.items()}
     inputs = {r: base_inputs(network, base) for r, base in read.items()}
