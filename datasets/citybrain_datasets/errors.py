@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 
 def installing(extras: str) -> str:
     """How extras are installed: from the sources, since on the public index the name is another project's."""
     return f"pip install '.[{extras}]' in a checkout of citybrain"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Which of the ``known`` was likely meant by ``name``: the most alike, or one that it is a part of."""
+    by_case = {each.casefold(): each for each in known}
+    given = name.casefold()
+    near = get_close_matches(given, by_case, n=1) or [each for each in by_case if len(given) > 2 and given in each]
+    return by_case[near[0]] if near else None
+
+
+def alike(name: str, known: Iterable[str]) -> str:
+    """What was likely meant, to be put after what is said of ``name``; empty where nothing is near."""
+    meant = nearest(name, known)
+    return "" if meant is None else f"; did you mean {meant}?"
 
 
 class CityBrainError(Exception):

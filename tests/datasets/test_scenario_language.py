@@ -91,7 +91,10 @@ def test_json_lines_say_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("kmh: 60,", "kmh: 600,", "line 6, measures.0.kmh: Input should be less than or equal to 150"),
+        ("kmh: 60,", "kmh: 600,", "line 6, measures.0.kmh: Input should be less than or equal to 150, not 600"),
+        ("kmh: 60,", "kmh: 60 km/h,", "line 6, measures.0.kmh: Input should be a valid number, unable to parse"),
+        ("measures: [", "measure: [", "unknown key; did you mean measures?"),
+        ("segments: [R001", "segment: [R001", "line 7, measures.1.where.segment: unknown key; did you mean segments?"),
         (
             "begin: 07:00, end: 10:00",
             "begin: 7, end: 9",
@@ -103,13 +106,15 @@ def test_json_lines_say_the_same(tmp_path: Path) -> None:
         ("kmh: 60,", "kmh: 60, kmh: 70,", "line 6, scenarios.0.measures.0.kmh: this key stands twice"),
         ("kmh: 60,", f"kmh: {'9' * 5000},", "line 1: is no YAML: Exceeds the limit"),
         ("case: 2025-03-20", "case: 2025-02-30", "line 8, weather.case: Input should be a valid date"),
+        ("case: 2025-03-20", "case: 20.03.2025", ", not '20.03.2025'; write YYYY-MM-DD"),
         ("[R001, R002]", "&a [*a]", "line 7, scenarios.0.measures.1.where.segments.0: contains itself"),
         ("[R001, R002]", "[" * 2000 + "]" * 2000, "line 1: is nested too deep"),
         ("cost: 20", "cost: .inf", "line 6, measures.0.cost: Input should be a finite number"),
-        ("kmh: 60,", "kph: 60,", "line 6, measures.0.kph: unknown key"),
+        ("kmh: 60,", "kph: 60,", "line 6, measures.0.kph: unknown key; did you mean kmh?"),
         ("kmh: 60,", "kmh: 60, factor: 0.5,", "line 6, measures.0: give kmh or factor, and not both"),
         ("begin: 07:00", "begin: 7h", "line 6, measures.0.when.begin: '7h' is no time of day; write HH:MM"),
-        ("lever: closure", "lever: closur", "line 7, measures.1: Input tag 'closur'"),
+        ("lever: closure", "lever: closur", "line 7, measures.1: 'closur' is no lever; did you mean closure?"),
+        ("lever: closure", "levr: closure", "line 7, measures.1: names no lever; known are closure, lane_closure"),
         ("case: 2025-03-20", "cse: 2025-03-20", "line 8, weather.cse: unknown key"),
         ("id: limits", "id: ring-60", "line 9, id: the id 'ring-60' stands already in s.yaml, line 3"),
         ("v: [30, 40]", "w: [30, 40]", "line 9: $v stands for nothing; known are w, where"),
@@ -126,6 +131,41 @@ def test_a_mistake_is_told_with_file_line_and_field(tmp_path: Path, old: str, ne
         read_scenarios(write(tmp_path, GOOD.replace(old, new, 1)))
     assert told in str(raised.value)
     assert str(raised.value).startswith(str(tmp_path / "s.yaml"))
+
+
+def test_a_polygon_of_latitudes_first_is_told_once_for_each_corner(tmp_path: Path) -> None:
+    place = "{polygon: [[39.9, 116.4], [39.8, 116.5], [39.7, 116.3]]}"
+    text = f"version: 1\nscenarios:\n- {{id: a, measures: [{{lever: closure, where: {place}}}]}}\n"
+    with pytest.raises(CityError) as raised:
+        read_scenarios(write(tmp_path, text))
+    told = str(raised.value).splitlines()
+    assert len(told) == 3
+    assert all(line.endswith("; longitude stands before latitude") for line in told)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("s.csv", "id,lever\na,coal\n", "; scenarios are written in YAML or JSON Lines (.yaml, .yml, .jsonl, .ndjson)"),
+        ("s.yaml", "", "s.yaml, line 1: is empty, and must be a mapping with `version` and a list `scenarios`"),
+    ],
+)
+def test_a_file_that_holds_no_scenarios_says_what_would(tmp_path: Path, name: str, text: str, told: str) -> None:
+    with pytest.raises(CityError) as raised:
+        read_scenarios(write(tmp_path, text, name))
+    assert str(raised.value).endswith(told)
+
+
+def test_a_place_that_is_not_there_is_told_with_what_was_likely_meant(city: City) -> None:
+    where = {"district": "Old Town", "road_class": "artrial", "segments": ["r001", "R999"], "owner": "nobody"}
+    with pytest.raises(CityError) as raised:
+        resolve(Where.model_validate(where), city)
+    told = {problem.where + problem.what[:7]: problem.what for problem in raised.value.problems}
+    assert told["where.district'Old To"].endswith(f"is not in city embedded; did you mean {OLD_TOWN}?")
+    assert told["where.road_class'artria"].endswith("; did you mean arterial?")
+    assert told["where.segments'r001' "].endswith("; did you mean R001?")
+    assert told["where.segments'R999' "] == "'R999' is not in city embedded"
+    assert "; known are South Bank West district" in told["where.owner'nobody"]
 
 
 @pytest.mark.parametrize("name", ["s/000001", "s/000002", "s/1", "s/0000001", "other/000001"])

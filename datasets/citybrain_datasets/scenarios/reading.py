@@ -17,15 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from citybrain_datasets.errors import CityError, Problem
+from citybrain_datasets.errors import CityError, Problem, alike
 from citybrain_datasets.scenarios.language import AIR_LEVERS, TRAFFIC_LEVERS, VERSION, Scenario
 from citybrain_datasets.scenarios.sweeps import Sweep
+from citybrain_datasets.scenarios.wording import consequential, said
 
 _TAGS = {*AIR_LEVERS, *TRAFFIC_LEVERS, "Uniform", "Integer", "Choice", "Subset"}
 MOST_PROBLEMS = 200
 """After so many a file is not read on."""
+SUFFIXES = (".yaml", ".yml", ".jsonl", ".ndjson")
+_FORMS = f"scenarios are written in YAML or JSON Lines ({', '.join(SUFFIXES)})"
+_KEYS = ("version", "scenarios")
 _DEEP = "is nested too deep"
 _TWICE = "this key stands twice"
 Lines = dict[tuple[str | int, ...], int]
@@ -91,9 +95,11 @@ def read_scenarios(*paths: Path | str) -> Scenarios:
     for path in map(Path, paths):
         try:
             text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CityError([Problem(str(path), f"cannot be read: {error}")]) from error
-        parse = _json_lines if path.suffix in (".jsonl", ".ndjson") else _yaml
+        except OSError as error:
+            raise CityError([Problem(str(path), f"cannot be read: {error.strerror or error}")]) from error
+        except UnicodeDecodeError as error:
+            raise CityError([Problem(str(path), f"is no text in UTF-8; {_FORMS}")]) from error
+        parse = _json_lines if path.suffix in SUFFIXES[2:] else _yaml
         for document, lines in parse(path, text, problems):
             _take(path, document, lines, sources, problems)
             if len(problems) > MOST_PROBLEMS:
@@ -179,10 +185,14 @@ def _yaml(path: Path, text: str, problems: list[Problem]) -> Iterator[tuple[Any,
         problems.append(_problem(path, 1, f"is no YAML: {error}"))
         return
     if not isinstance(content, dict) or not isinstance(content.get("scenarios"), list):
-        problems.append(_problem(path, 1, "must be a mapping with `version` and a list `scenarios`"))
+        empty = "is empty, and " if content is None else ""
+        what = f"{empty}must be a mapping with `version` and a list `scenarios`"
+        problems.append(_problem(path, 1, what if path.suffix in SUFFIXES else f"{what}; {_FORMS}"))
         return
-    unknown = [key for key in content if key not in ("version", "scenarios")]
-    problems += [_problem(path, lines.get((key,), 1), "unknown key", str(key)) for key in unknown]
+    unknown = [key for key in content if key not in _KEYS]
+    problems += [
+        _problem(path, lines.get((key,), 1), f"unknown key{alike(str(key), _KEYS)}", str(key)) for key in unknown
+    ]
     if content.get("version", VERSION) != VERSION:
         what = f"version {content['version']!r} is not known; this program reads version {VERSION}"
         problems.append(_problem(path, lines[("version",)], what, "version"))
@@ -230,7 +240,7 @@ def _take(path: Path, document: Any, lines: Lines, sources: list[Source], proble
     try:
         entry = kind.model_validate(document)
     except ValidationError as error:
-        problems += _problems(path, error, lines)
+        problems += _problems(path, error, lines, kind)
         return
     except RecursionError:
         problems.append(_problem(path, first, _DEEP))
@@ -252,18 +262,23 @@ def _of_values(path: Path, sweep: Sweep, line: int) -> Iterator[Problem]:
             except ValidationError as error:
                 told.add(what)
                 where = f"where {what}" if what else "in the sweep's first scenario"
-                yield from _problems(path, error, {(): line}, note=f"{where}, ")
+                yield from _problems(path, error, {(): line}, Scenario, note=f"{where}, ")
                 if not what or len(told) > MOST_PROBLEMS:
                     return
     except ValueError as error:
         yield _problem(path, line, str(error))
 
 
-def _problems(path: Path, error: ValidationError, lines: Lines, note: str = "") -> Iterator[Problem]:
-    for found in error.errors(include_url=False):
+def _problems(
+    path: Path, error: ValidationError, lines: Lines, kind: type[BaseModel], note: str = ""
+) -> Iterator[Problem]:
+    every = error.errors(include_url=False)
+    for found in every:
+        if consequential(found, every):
+            continue
         # pydantic names the member of a union it tried, and the check of its own; these are no keys of the file.
         at = tuple(key for key in found["loc"] if key not in _TAGS and not str(key).startswith("function-"))
-        yield _problem(path, _line(lines, at), note + _said(found["msg"]), ".".join(map(str, at)))
+        yield _problem(path, _line(lines, at), note + said(found, kind), ".".join(map(str, at)))
 
 
 def _line(lines: Lines, at: tuple[str | int, ...]) -> int:
@@ -277,12 +292,6 @@ def _problem(path: Path, line: int, what: str, field: str = "") -> Problem:
     return Problem(f"{path}, line {line}{f', {field}' if field else ''}", what)
 
 
-def _said(message: str) -> str:
-    return {"Extra inputs are not permitted": "unknown key", "Field required": "is missing"}.get(
-        message, message.removeprefix("Value error, ")
-    )
-
-
 def _made(source: Source, index: int) -> Scenario:
     if isinstance(source.entry, Scenario):
         return source.entry
@@ -290,4 +299,4 @@ def _made(source: Source, index: int) -> Scenario:
         return source.entry.scenario(index)
     except ValidationError as error:
         note = f"in scenario {index} of the sweep {source.entry.id}, "
-        raise CityError(_problems(source.path, error, {(): source.line}, note)) from error
+        raise CityError(_problems(source.path, error, {(): source.line}, Scenario, note)) from error

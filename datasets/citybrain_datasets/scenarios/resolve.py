@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from citybrain_datasets.city import City
-from citybrain_datasets.errors import CityError, Problem
+from citybrain_datasets.errors import CityError, Problem, nearest
 from citybrain_datasets.scenarios.places import Where
 
 _COLUMNS = {"segments": None, "road_class": "road_class", "cell": "cell", "owner": "owner", "district": "district"}
 _MOST = 10_000
 """Places remembered: a few megabytes."""
+_FEW = 12
+"""So many names are told where one is asked for that the city does not have."""
 
 
 class Places:
@@ -51,7 +54,7 @@ class Places:
                 problems.append(Problem(f"{field}.{selector}", what))
                 continue
             unknown = sorted({n for n in names if n not in rows})
-            problems += [Problem(f"{field}.{selector}", f"{n!r} is not in city {self.city.name}") for n in unknown]
+            problems += [Problem(f"{field}.{selector}", self._not_there(n, rows, column)) for n in unknown]
             named = np.zeros(len(chosen), bool)
             named[[row for n in names for row in rows.get(n, ())]] = True
             chosen &= named
@@ -63,6 +66,18 @@ class Places:
         if problems:
             raise CityError(problems)
         return chosen
+
+    def _not_there(self, name: str, known: Collection[str], column: str | None) -> str:
+        # Of ids one is as like another as any; what is meant may only be written otherwise.
+        ids = column in (None, "cell")
+        meant = next((k for k in known if k.casefold() == name.casefold()), None) if ids else nearest(name, known)
+        if meant is not None:
+            what = f"{name!r} is not in city {self.city.name}; did you mean {meant}?"
+        elif len(known) <= _FEW:
+            what = f"{name!r} is not in city {self.city.name}; known are {', '.join(known)}"
+        else:
+            what = f"{name!r} is not in city {self.city.name}"
+        return what
 
     def _rows(self, selector: str, column: str | None) -> dict[str, list[int]] | None:
         """The rows of each value that a selector may name; None where the city has no such column, or a blank one."""

@@ -26,6 +26,8 @@ SCENARIOS: Mapping[str, str] = {
     "a window is whole hours of one day, from begin to a later end": "时段应为同一天内的整点，end 晚于 begin",
     "city {} knows no {} of its roads": "城市 {0} 的道路没有 {1}",
     "{} is not in city {}": "城市 {1} 中没有 {0}",
+    "{} is not in city {}; did you mean {}?": "城市 {1} 中没有 {0}；是否指 {2}？",
+    "{} is not in city {}; known are {}": "城市 {1} 中没有 {0}；已知的有 {2}",
     "no road of city {} lies there": "城市 {0} 在该处没有道路",
     "weights: {} is no outcome that can be better; known are {}": "weights：{0} 不是有优劣之分的结果；可用的有 {1}",
     "weights: {} is {}; a weight is a number from 0 on": "weights：{0} 为 {1}；权重应为不小于 0 的数",
