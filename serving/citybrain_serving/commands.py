@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from citybrain_datasets.errors import ConfigError
 from citybrain_serving import logs, tracing
 from citybrain_serving.app import create_app
 from citybrain_serving.connections import protocol
@@ -44,6 +45,8 @@ def serve(
     logs.configure(settings.log_format)
     allowed = None if settings.bundle_digests is None else read_allow_list(settings.bundle_digests)
     check_binding(settings)
+    if settings.bundle_root is not None and not settings.bundle_root.is_dir():
+        raise ConfigError(f"setting bundle_root: {settings.bundle_root} is no folder")
     read = [read_bundle(folder, allowed) for folder in bundles]
     service = Service(
         read,

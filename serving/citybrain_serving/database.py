@@ -61,8 +61,8 @@ def open_engine(location: str, *, new: bool = True, reading: bool = False) -> sa
     """An engine for a URL, or for a path that becomes an SQLite file (its folder is made), unless not ``new``: then the
     file must be there. ``reading`` lets nothing be changed.
 
-    Raises :class:`FleetError` for a file that is not there, and a URL that names no database this installation can
-    reach.
+    Raises :class:`FleetError` for a file that is not there or whose folder cannot be made, and a URL that names no
+    database this installation can reach.
     """
     path = None if "://" in location else Path(location).absolute()
     if path is not None:
@@ -81,7 +81,10 @@ def open_engine(location: str, *, new: bool = True, reading: bool = False) -> sa
         if not new and file and not file.startswith((":memory:", "file:")) and not Path(file).is_file():
             raise FleetError(f"store {file}: there is none; `citybrain serve` and `citybrain keys create` make one")
         if new and path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise FleetError(f"store {path}: its folder cannot be made: {error.strerror or error}") from None
         sa.event.listen(engine, "connect", _prepare_sqlite_to_read if reading else _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
     elif engine.dialect.name == "postgresql":
@@ -92,16 +95,22 @@ def open_engine(location: str, *, new: bool = True, reading: bool = False) -> sa
 def migrate(engine: sa.Engine) -> None:
     """Brings the database to the schema of this version, in one transaction.
 
-    Raises :class:`StoreUnavailable` where it cannot be reached, :class:`FleetError` where a newer version wrote it.
+    Raises :class:`StoreUnavailable`, which names it and says why, where it cannot be used, :class:`FleetError` where a
+    newer version wrote it.
     """
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    with transaction(engine, write=True) as connection:
-        config.attributes["connection"] = connection
-        try:
+    try:
+        with transaction(engine, write=True) as connection:
+            config.attributes["connection"] = connection
             command.upgrade(config, "head")
-        except CommandError as error:
-            raise FleetError(f"store: its schema is not one that this version knows ({error})") from None
+    except CommandError as error:
+        raise FleetError(f"store: its schema is not one that this version knows ({error})") from None
+    except StoreUnavailable as error:
+        # Whoever starts a service has to mend it; callers of one that runs are not told what it stands on.
+        cause = error.__cause__.orig if isinstance(error.__cause__, DBAPIError) else error.__cause__
+        named = engine.url.database if engine.dialect.name == "sqlite" else engine.url.render_as_string()
+        raise StoreUnavailable(f"store {named}: cannot be used: {str(cause).strip()}") from error
 
 
 @contextmanager

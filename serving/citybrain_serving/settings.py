@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from citybrain_datasets.errors import ConfigError
+from citybrain_datasets.errors import ConfigError, alike
 from citybrain_models.calibration import RATE
 from citybrain_serving.cases.watch import Hysteresis
 from citybrain_serving.safety.settings import SafetySettings
@@ -128,16 +128,15 @@ def load_settings(given: Mapping[str, Any] | None = None, environment: Mapping[s
     known = {PREFIX + field.upper() for field in Settings.model_fields}
     unknown = sorted(n for n in names if n.upper().startswith(PREFIX) and n.upper() not in known)
     if unknown:
-        raise ConfigError(f"environment: unknown setting {', '.join(unknown)}")
+        raise ConfigError("\n".join(f"environment: unknown setting {name}{alike(name, known)}" for name in unknown))
     values = {n.upper().removeprefix(PREFIX).lower(): v for n, v in names.items() if n.upper() in known}
     try:
         return Settings(**{**values, **{k: v for k, v in (given or {}).items() if v is not None}})
     except ValidationError as error:
-        raise ConfigError("\n".join(_told(e["loc"], e["msg"]) for e in error.errors())) from None
+        raise ConfigError("\n".join(_said(*e["loc"], message=e["msg"]) for e in error.errors())) from None
 
 
-def _told(where: tuple[int | str, ...], what: str) -> str:
-    """One thing that is wrong; of settings that do not go together, without a place of its own."""
-    return (
-        f"setting {'.'.join(map(str, where))}: {what}" if where else f"settings: {what.removeprefix('Value error, ')}"
-    )
+def _said(*place: object, message: str) -> str:
+    """What is wrong with a setting, or with several that do not go together."""
+    named = f"setting {'.'.join(map(str, place))}" if place else "settings"
+    return f"{named}: {message.removeprefix('Value error, ')}"

@@ -76,6 +76,17 @@ def test_a_store_of_a_newer_version_is_refused(engine):
         migrate(engine)
 
 
+def test_a_store_that_cannot_be_opened_is_named_with_the_reason(tmp_path):
+    other = tmp_path / "notes.txt"
+    other.write_text("no database at all, but long enough to be looked at " * 40)
+    with pytest.raises(StoreUnavailable, match=rf"store {other}: cannot be used: file is not a database"):
+        migrate(open_engine(str(other)))
+    with pytest.raises(StoreUnavailable, match=rf"store {tmp_path}: cannot be used: unable to open database file"):
+        migrate(open_engine(str(tmp_path)))
+    with pytest.raises(FleetError, match=rf"store {other}/x/o.sqlite: its folder cannot be made: Not a directory"):
+        open_engine(str(other / "x" / "o.sqlite"))
+
+
 def test_a_failed_transaction_writes_nothing(engine):
     migrate(engine)
     table = metadata.tables["layouts"]

@@ -92,8 +92,12 @@ def test_asked_to_stop_it_says_so_before_it_closes(tmp_path: Path, bundles):
 
 
 def test_settings_name_what_is_unknown():
-    with pytest.raises(ConfigError, match="CITYBRAIN_SERVE_PROT"):
+    with pytest.raises(ConfigError, match=r"SERVE_PROT; did you mean CITYBRAIN_SERVE_PORT\?"):
         load_settings(environment={"CITYBRAIN_SERVE_PROT": "1"})
+    with pytest.raises(ConfigError, match=r"CITYBRAIN_SERVE_WHATEVER$"):
+        load_settings(environment={"CITYBRAIN_SERVE_WHATEVER": "1"})
+    with pytest.raises(ConfigError, match=r"^settings: case_close_at must be below case_open_at"):
+        load_settings(environment={"CITYBRAIN_SERVE_CASE_OPEN_AT": "0.2"})
     with pytest.raises(ConfigError, match="port"):
         load_settings(environment={"CITYBRAIN_SERVE_PORT": "many"})
     settings = load_settings({"port": 9, "host": None}, {"CITYBRAIN_SERVE_PORT": "8", "CITYBRAIN_SERVE_THREADS": "2"})
