@@ -6,9 +6,11 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+from rich.text import Text
 
 from citybrain_datasets.main import build_app, main
 from citybrain_datasets.scenarios.reading import read_scenarios
@@ -55,3 +57,23 @@ def test_a_documented_file_is_read(page: Path, tmp_path: Path) -> None:
             assert len(read_scenarios(path)) == 6
         else:
             assert read_config(path).fit.epochs < 10
+
+
+def test_help_shows_all_that_is_written():
+    """Rich takes words in brackets for markup and leaves them out: defaults that a help text tells were never seen."""
+    names = typer.main.get_command(build_app([])).commands
+    lost = [
+        (name, parameter.name)
+        for name in names
+        for command in _every(typer.main.get_command(build_app([name])).commands[name])
+        for parameter in command.params
+        if (text := getattr(parameter, "help", None)) and Text.from_markup(text).plain != text
+    ]
+    assert len(names) > 20
+    assert not lost
+
+
+def _every(command: Any) -> Iterator[Any]:
+    yield command
+    for below in getattr(command, "commands", {}).values():
+        yield from _every(below)

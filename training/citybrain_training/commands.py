@@ -53,7 +53,7 @@ def train(
     city: CityArgument,
     task: TaskOption,
     config: ConfigOption = None,
-    out: Annotated[Path | None, typer.Option(help="folder of the run [default: runs/CITY-TASK]")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the run", show_default="runs/CITY-TASK")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="overrides the configuration's seed")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="overrides the configuration's epochs")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the run's last checkpoint")] = False,
@@ -134,7 +134,13 @@ def tested(bundle: Path, city: str, config: str | None) -> tuple[Bundle, Prepara
         )
     settings = load_config(config).merged({"task": read.task.model_dump(exclude={"name", "node"})})
     preparation = prepare(loaded, read.task.name, settings)
-    if doubt := _known_before(read, preparation.split.test):
+    test = preparation.split.test
+    console.print(
+        f"{len(test)} test windows, issued {test[0]:%Y-%m-%d %H:%M} to {test[-1]:%Y-%m-%d %H:%M} UTC",
+        soft_wrap=True,
+        highlight=False,
+    )
+    if doubt := _known_before(read, test):
         console.print(f"[yellow]warning[/]  {bundle}: {doubt}", soft_wrap=True, highlight=False)
     return read, preparation
 
@@ -194,7 +200,11 @@ def tell_events(models: dict[str, Forecaster], preparation: Preparation, as_json
         console.print("no event that we score happened in the test windows")
     for event in happened:
         rate = max(scores.tables[event]["base_rate"] for scores in found.values())
-        table = Table(title=f"{event}: happened in {rate:.2%} of the cases")
+        table = Table(
+            title=f"{event}: happened in {rate:.2%} of the cases",
+            caption="POD: share of events foreseen; FAR: of alarms that were false; CSI: hits among hits, misses and "
+            "false alarms; skill: against always telling how often it happens",
+        )
         for column in ("model", "POD", "FAR", "CSI", "Brier", "Brier skill"):
             table.add_column(column, justify="left" if column == "model" else "right")
         for name, scores in found.items():
@@ -219,7 +229,11 @@ def print_scores(task: Task, tables: dict[str, dict[str, dict[str, float]]]) -> 
     unit = KINDS[task.target].unit
     last = task.horizon - 1
     leads = [task.lead_label(i) for i in dict.fromkeys((last // 4, last // 2, last))]
-    table = Table(title=f"{task.name}, test windows: mean absolute error by lead, {unit}")
+    promised = task.quantiles[-1] - task.quantiles[0]
+    table = Table(
+        title=f"{task.name}, test windows: mean absolute error by lead, {unit}",
+        caption=f"covered: outcomes between the outer quantiles, which promise {promised:.0%}; width: between these",
+    )
     for column in ("model", *leads, "mean", "RMSE", "covered", "width"):
         table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
     for model, rows in tables.items():

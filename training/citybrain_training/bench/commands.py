@@ -21,7 +21,7 @@ def bench(
     seeds: Annotated[str, typer.Option(help="numbers, separated by commas")] = "1",
     budget_minutes: Annotated[
         float | None,
-        typer.Option(min=0.01, help="CPU minutes of training for every model alike [default: each in full]"),
+        typer.Option(min=0.01, help="CPU minutes of training for every model alike", show_default="each in full"),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of every model")] = 1,
     device: Annotated[str, typer.Option(help="torch device that networks train on")] = "cpu",

@@ -25,8 +25,10 @@ def retrain(
     city: CityArgument,
     task: TaskOption,
     config: Annotated[str | None, typer.Option(metavar="YAML", help="instead of the champion's own")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of the run [default: runs/CITY-TASK-TIME]")] = None,
-    recent_days: Annotated[int | None, typer.Option(min=1, help="days the gate looks at")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the run", show_default="runs/CITY-TASK-TIME")] = None,
+    recent_days: Annotated[
+        int | None, typer.Option(min=1, help="days the gate looks at", show_default="7, or 5 horizons")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="instead of the configuration's")] = None,
     promote: Annotated[bool, typer.Option(help="promote a challenger that passes the gate")] = True,
     home: Home = Path("runs"),
@@ -63,7 +65,9 @@ def retrain(
 
 def promote(
     name: Model,
-    version: Annotated[str | None, typer.Option(help="[default: the challenger]")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="number of a registered version", show_default="the challenger")
+    ] = None,
     reason: Reason = "by hand",
     anyway: Annotated[bool, typer.Option("--anyway", help="though the champion's gate did not let it pass")] = False,
     home: Home = Path("runs"),

@@ -32,7 +32,7 @@ def train_surrogate(
     runs: RunsArgument,
     city: CityOption = "embedded",
     calibrate: CalibrateOption = None,
-    out: Annotated[Path | None, typer.Option(help="folder of the training [default: runs/surrogate-CITY]")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the training", show_default="runs/surrogate-CITY")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of settings")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="overrides the configuration's")] = None,
     also: OtherOption = None,
@@ -58,7 +58,7 @@ def tune_surrogate(
     runs: RunsArgument,
     city: Annotated[Path, typer.Option(help="folder of the city that was simulated")],
     training: TrainingOption = Path("runs/surrogate-embedded"),
-    out: Annotated[Path | None, typer.Option(help="where it is written [default: CITY/surrogate]")] = None,
+    out: Annotated[Path | None, typer.Option(help="where it is written", show_default="CITY/surrogate")] = None,
 ) -> None:
     """Fine-tune a trained surrogate on another city with few simulated interventions there; about twenty do."""
     from citybrain_training.surrogate.runs import read_study

@@ -16,7 +16,9 @@ from citybrain_datasets.scenarios.outcomes import OUTCOMES
 
 def track_ranking(
     ranking: Annotated[Path, typer.Argument(help="Parquet file that `citybrain score` wrote")],
-    experiment: Annotated[str | None, typer.Option(help="[default: CITY-scenarios]")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="name of the MLflow experiment", show_default="CITY-scenarios")
+    ] = None,
     home: Annotated[Path, typer.Option(help="folder of MLflow's database when MLFLOW_TRACKING_URI is not set")] = Path(
         "runs"
     ),

@@ -20,8 +20,8 @@ def tune(
     task: TaskOption,
     trials: Annotated[int, typer.Option(min=1, help="trials in all, those of an earlier call included")],
     config: ConfigOption = None,
-    out: Annotated[Path | None, typer.Option(help="YAML to write [default: runs/CITY-TASK-tuned.yaml]")] = None,
-    storage: Annotated[str | None, typer.Option(help="address of Optuna's database [default: SQLite]")] = None,
+    out: Annotated[Path | None, typer.Option(help="YAML to write", show_default="runs/CITY-TASK-tuned.yaml")] = None,
+    storage: Annotated[str | None, typer.Option(help="address of Optuna's database", show_default="SQLite")] = None,
     home: Annotated[Path, typer.Option(help="folder of the study and of MLflow's database")] = Path("runs"),
 ) -> None:
     """Search for a configuration with less error on the validation windows. Stop at any time; call again to go on.
