@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import signal
 import subprocess
@@ -26,6 +28,7 @@ from citybrain_datasets.scenarios.checking import NO_SIGNAL
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
 from citybrain_datasets.scenarios.reading import Scenarios, read_scenarios
+from citybrain_datasets.scenarios.telling import in_words, signed
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.levers import CHANNELS
 from citybrain_models.surrogate.scorer import Scorer
@@ -175,6 +178,48 @@ def test_retiming_where_no_signal_stands_changes_nothing_and_is_said(tmp_path, c
         main(["score", str(sweep), "--out", str(tmp_path / "o.parquet"), "--workers", "1", "--no-report"])
     told = f"Note: {sweep}, line 5, measures.0.where: {NO_SIGNAL} (sweep retimed, where $c is 'motorway')"
     assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("Note")] == [told]
+
+
+def test_a_ranking_tells_what_each_scenario_of_a_sweep_is(work, tmp_path):
+    table = score_to(work, tmp_path / "r.parquet", EVEN, LocalEngine(1)).table
+    write_report(work, table, EVEN, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    rows = table.select(["position", "id", "measures"]).to_pylist()
+    for row in rows:
+        again = Scenario.model_validate({"id": row["id"], "measures": json.loads(row["measures"])})
+        assert again.measures == work.scenarios[row["position"]].measures
+    best = work.scenarios[rows[0]["position"]]
+    assert html.escape(in_words(best)) in page
+    assert f"demand (factor {best.measures[0].factor}, cost {best.measures[0].cost:g})" in in_words(best)
+
+
+@pytest.mark.parametrize(
+    ("measure", "words"),
+    [
+        ({"lever": "closure"}, "closure"),
+        (
+            {"lever": "heavy_ban", "vans": True, "when": {"begin": "22:00", "end": "06:00", "days": "working"}},
+            "heavy_ban (vans true, 22:00–06:00 working days)",
+        ),
+        (
+            {"lever": "closure", "where": {"segments": ["R1", "R2", "R3", "R4", "R5"]}, "when": {"days": "off"}},
+            "closure (segments R1, R2, R3 and 2 more, off days)",
+        ),
+        (
+            {"lever": "electric_share", "share": 0.5, "types": ["van", "truck"],
+             "where": {"polygon": [[0, 0], [1, 0], [1, 1]], "district": "Old"}},
+            "electric_share (share 0.5, types van and truck, polygon of 3 corners, district Old)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_measure_is_told_with_all_that_was_given(measure, words):
+    assert in_words(scenario(measure)) == words
+
+
+def test_changes_are_written_without_powers_of_ten():
+    assert [signed(v) for v in (-1214.4, 85696.8, 0.02536, -782.31, 999.6, 0.0)] == [
+        "-1214", "+85697", "+0.0254", "-782", "+1000", "+0",
+    ]  # fmt: skip
 
 
 def test_a_road_the_city_does_not_have_is_named(scorer):
@@ -506,7 +551,7 @@ def test_the_report_says_what_is_unsure(tmp_path):
     write_report(work, table, {"delay_veh_h": 1.0}, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "1 scenarios cannot be told from the best" in page
-    assert "coal; literature; weather of 2025-03-20" in page
+    assert "coal (reduction 0.2); literature; weather of 2025-03-20" in page
     assert "Not all are judged in the same weather" in page
     assert "have no interval" in page
     assert dict(zip(table["id"].to_pylist(), table["weather"].to_pylist(), strict=True))["c"] == "2025-03-20"

@@ -18,6 +18,7 @@ from citybrain_datasets.processes import terminated_as_interrupted
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
 from citybrain_datasets.scenarios.reading import read_scenarios
+from citybrain_datasets.scenarios.telling import in_words, signed
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_serving.scenarios.engine import Engine, LocalEngine, RayEngine, Work
 from citybrain_serving.scenarios.parts import clear, folder_of, write_table
@@ -52,9 +53,9 @@ def score(
     verify: Annotated[int, typer.Option(min=0, help="send so many of the best through SUMO")] = 0,
     engine: Annotated[EngineName, typer.Option(help="processes of this machine, or a Ray cluster")] = EngineName.local,
     address: Annotated[str | None, typer.Option(help="address of the Ray cluster")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="processes [default: one a core]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes", show_default="one a core")] = None,
     cores: Annotated[
-        int | None, typer.Option(min=1, help="cores of each worker [default: a local one's share; on Ray one]")
+        int | None, typer.Option(min=1, help="cores of each worker", show_default="a local one's share; on Ray one")
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="throw away what a broken-off run has scored")] = False,
     report: Annotated[bool, typer.Option(help="write an HTML report beside the ranking")] = True,
@@ -81,7 +82,7 @@ def score(
     try:
         with terminated_as_interrupted():
             done = _scored(work, out, weighed, chosen, restart=restart, keep=bool(verify))
-            _show(done, weighed)
+            _show(work, done, weighed)
             checked = _verified(work, out, done, verify, workers or there) if verify else None
             if checked is not None:
                 _show_verified(checked, weighed)
@@ -126,7 +127,7 @@ def apply_surrogate(
     surrogate: Annotated[
         Path | None, typer.Option(help="folder of the surrogate to apply; the one that ships by default")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="where it is written [default: CITY/surrogate]")] = None,
+    out: Annotated[Path | None, typer.Option(help="where it is written", show_default="CITY/surrogate")] = None,
     days: Annotated[int, typer.Option(min=1, help="working days that usual traffic is the mean of")] = 4,
 ) -> None:
     """Apply a surrogate to a city that it was not trained on; simulates that city's usual mornings."""
@@ -156,30 +157,34 @@ def _show_verified(checked: pa.Table, weights: dict[str, float]) -> None:
     """What the surrogate said of the mornings that were simulated, and what SUMO says of them."""
     shown = Table(title="the best through SUMO; change on the mornings simulated")
     for column in ("rank", "scenario", "outcome", "surrogate, 90 % interval", "SUMO", "held"):
-        shown.add_column(column, justify="right" if column in ("rank", "SUMO") else "left")
+        shown.add_column(column, justify="right" if column in ("rank", "SUMO") else "left", overflow="fold")
     for row in checked.to_pylist():
         if weights.get(row["outcome"], 0) > 0:
-            said = f"{row['surrogate']:+.3g} ({row['surrogate_low']:+.3g} … {row['surrogate_high']:+.3g})"
-            cells = (row["outcome"], said, f"{row['simulated']:+.3g}", "yes" if row["held"] else "no")
+            said = f"{signed(row['surrogate'])} ({signed(row['surrogate_low'])} … {signed(row['surrogate_high'])})"
+            outcome = f"{row['outcome']}, {row['unit']}"
+            cells = (outcome, said, signed(row["simulated"]), "yes" if row["held"] else "no")
             shown.add_row(str(row["rank"]), row["id"], *cells)
     console.print(shown)
 
 
-def _show(done: Outcome, weights: dict[str, float]) -> None:
-    """The ten best, and how many there were."""
+def _show(work: Work, done: Outcome, weights: dict[str, float]) -> None:
+    """The ten best, what the first of them is, and how many there were."""
     named = [name for name, weight in weights.items() if weight > 0 and name in OUTCOMES]
     dear = ["cost"] if done.table["cost"].drop_null().length() else []
     title = f"best of {done.table.num_rows:,} scenarios, {done.hours}; change against the base, 90 % interval"
     shown = Table(title=title)
     for column in ("rank", "scenario", *(f"{n}, {OUTCOMES[n].unit}" for n in named), *dear, "grade", "outside"):
-        shown.add_column(column, justify="left" if column in ("scenario", "grade", "outside") else "right")
+        text = column in ("scenario", "grade", "outside")
+        shown.add_column(column, justify="left" if text else "right", overflow="fold")
     for row in done.table.slice(0, 10).to_pylist():
         cells = [
-            f"{row[f'{n}_change']:+.3g} ({row[f'{n}_change_low']:+.3g} … {row[f'{n}_change_high']:+.3g})" for n in named
+            "{} ({} … {})".format(*(signed(row[f"{n}_change{end}"]) for end in ("", "_low", "_high"))) for n in named
         ]
         cells += ["" if row["cost"] is None else f"{row['cost']:g}" for _ in dear]
         shown.add_row(str(row["rank"]), row["id"], *cells, row["grade"], row["outside"])
     console.print(shown)
+    best = work.scenarios[done.table["position"][0].as_py()]
+    console.print(f"{best.id}: {in_words(best)}", highlight=False, markup=False)
     if (rivals := sum(done.table["maybe_best"].to_pylist()) - 1) > 0:
         console.print(f"{rivals} scenarios cannot be told from the best: the bounds of their scores reach its own")
     if last := unpriced(done.table, weights):

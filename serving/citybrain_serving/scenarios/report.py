@@ -15,6 +15,7 @@ from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
 from citybrain_datasets.scenarios.places import clock
 from citybrain_datasets.scenarios.resolve import districts
+from citybrain_datasets.scenarios.telling import in_words, signed
 from citybrain_models.surrogate.scorer import Scorer
 from citybrain_serving.scenarios.drawing import bars, courses, map_of_change, scatter
 from citybrain_serving.scenarios.engine import Work, scorer_of
@@ -48,7 +49,7 @@ def write_report(
     scorer = scorer_of(work.surrogate, work.city)
     bundle = scorer.bundle
     best = work.scenarios[ranked["position"][0].as_py()]
-    body = "\n".join(_body(scorer, ranked, weights, best, checked))
+    body = "\n".join(_body(work, scorer, ranked, weights, best, checked))
     title = html.escape(f"Scenarios for {bundle.city.title or bundle.city.name}")
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -59,7 +60,12 @@ def write_report(
 
 
 def _body(
-    scorer: Scorer, ranked: pa.Table, weights: Mapping[str, float], best: Scenario, checked: pa.Table | None
+    work: Work,
+    scorer: Scorer,
+    ranked: pa.Table,
+    weights: Mapping[str, float],
+    best: Scenario,
+    checked: pa.Table | None,
 ) -> Iterator[str]:
     bundle = scorer.bundle
     weighed = ", ".join(f"{name} × {weight:g}" for name, weight in weights.items() if weight)
@@ -77,7 +83,7 @@ def _body(
         yield f"<p>{last:,} scenarios have no cost, which is weighed: they are ranked last, off the Pareto front.</p>"
     named = [name for name, weight in weights.items() if weight and name in OUTCOMES]
     shown = list(dict.fromkeys([*named, "delay_veh_h", "emission_kg", "pm25_people"]))
-    yield "<h2>Ranking</h2>" + _table(ranked, shown)
+    yield "<h2>Ranking</h2>" + _table(work, ranked, shown)
     yield "<h2>What can be had together</h2>" + _pareto(ranked, [*named, "delay_veh_h", "pm25_people"][:2], shown)
     yield from _best(scorer, best)
     if checked is not None:
@@ -103,16 +109,15 @@ def _cautions(ranked: pa.Table) -> Iterator[str]:
         )
 
 
-def _table(ranked: pa.Table, shown: list[str]) -> str:
-    head = "".join(_head(f"{html.escape(OUTCOMES[n].title)}<br><small>{OUTCOMES[n].unit}</small>") for n in shown)
+def _table(work: Work, ranked: pa.Table, shown: list[str]) -> str:
+    head = "".join(_head(f"{html.escape(OUTCOMES[n].title)}<br><small>{n}, {OUTCOMES[n].unit}</small>") for n in shown)
     lines = []
     for row in ranked.slice(0, SHOWN).to_pylist():
         cells = "".join(f"<td>{_change(row, n)}</td>" for n in shown)
         mark = f' <small class="outside">{html.escape(row["outside"])}</small>' if row["outside"] else ""
         name = html.escape(row["title"] or row["id"])
-        levers = html.escape(row["levers"].replace("+", ", ") or "no measure")
         told = [
-            levers,
+            html.escape(in_words(work.scenarios[row["position"]])),
             row["grade"],
             *([] if row["weather"] == USUAL else [f"weather of {html.escape(row['weather'])}"]),
         ]
@@ -134,8 +139,8 @@ def _change(row: Mapping[str, Any], name: str) -> str:
     """A change and its interval; without one where it rests on nothing but a factor."""
     change, low, high = (row[f"{name}_change{end}"] for end in ("", "_low", "_high"))
     if low == high:
-        return f"{change:+.3g}"
-    return f"{change:+.3g} <small>[{low:+.3g}, {high:+.3g}]</small>"
+        return signed(change)
+    return f"{signed(change)} <small>[{signed(low)}, {signed(high)}]</small>"
 
 
 def _pareto(ranked: pa.Table, axes: list[str], shown: list[str]) -> str:
@@ -158,7 +163,7 @@ def _best(scorer: Scorer, best: Scenario) -> Iterator[str]:
     slot = bundle.usual.slot_seconds
     time = (after.vehicles[0] - usual.vehicles[0]).sum(axis=1) * slot / 3600
     emitted = scorer.traffic(usual), scorer.traffic(after, said.exhaust)
-    yield f"<h2>Best: {html.escape(best.title or best.id)}</h2>"
+    yield f"<h2>Best: {html.escape(best.title or best.id)}</h2><p>{html.escape(in_words(best))}</p>"
     yield "<h3>Time spent on each street, change in vehicle-hours</h3>"
     yield "<p><small>Green: less; red: more. The larger the dot, the larger the change.</small></p>"
     edges = bundle.city.edges["road-road"]
@@ -182,22 +187,32 @@ def _links(roads, edges) -> list[tuple[int, int]]:  # type: ignore[no-untyped-de
     return list(zip(index.get_indexer(edges["source"]), index.get_indexer(edges["target"]), strict=True))
 
 
+_CHECKED = {
+    "rank": "rank",
+    "id": "scenario",
+    "outcome": "outcome",
+    "unit": "unit",
+    "ranked": "surrogate, usual day",
+    "surrogate": "surrogate, these mornings",
+    "simulated": "SUMO, these mornings",
+    "simulated_half_range": "± half the range of the mornings",
+    "off_by": "surrogate less SUMO",
+    "held": "interval held",
+}
+
+
 def _checked(checked: pa.Table) -> str:
-    names = (
-        "rank",
-        "id",
-        "outcome",
-        "unit",
-        "ranked",
-        "surrogate",
-        "simulated",
-        "simulated_half_range",
-        "off_by",
-        "held",
-    )
-    head = "".join(_head(name.replace("_", " ")) for name in names)
+    head = "".join(map(_head, _CHECKED.values()))
     lines = []
     for row in checked.to_pylist():
-        cells = [f"{v:+.3g}" if isinstance(v, float) else html.escape(str(v)) for v in (row[n] for n in names)]
+        cells = [_cell(name, row[name]) for name in _CHECKED]
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return f"<table><caption>The best as simulated</caption><tr>{head}</tr>{''.join(lines)}</table>"
+    return f"<table><caption>Changes of the best, as simulated</caption><tr>{head}</tr>{''.join(lines)}</table>"
+
+
+def _cell(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return signed(value).lstrip("+") if name == "simulated_half_range" else signed(value)
+    return html.escape(str(value))

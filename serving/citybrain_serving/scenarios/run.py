@@ -23,6 +23,7 @@ from citybrain_models.surrogate.signalled import with_signals
 from citybrain_serving.scenarios.engine import Engine, Work
 from citybrain_serving.scenarios.parts import Parts, RunError, clear, write_table
 from citybrain_serving.scenarios.ranking import check_measured, rank
+from citybrain_serving.scenarios.rows import SCHEMA
 
 SHIPPED = Path(__file__).parent / "surrogates"
 """Trained surrogates that come with the package, a folder for each city."""
@@ -140,6 +141,7 @@ def about(work: Work) -> dict[str, object]:
         "hours": str(bundle.window.timetable()),
         "city": Path(work.city).name,
         "chunk": work.chunk,
+        "columns": len(SCHEMA),
     }
 
 

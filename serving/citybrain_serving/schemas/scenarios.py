@@ -45,8 +45,8 @@ class RankingBody(BaseModel):
     weather: Literal["usual"] = Field(description=_WEATHER)
     scenarios: list[dict[str, Any]] = Field(
         description="rank, score and its bounds, whether these reach the first one's (maybe_best), pareto, id, title,"
-        " levers, weather, cost; each outcome, its change and the bounds of the change (90 %); grade, and why a"
-        " scenario goes beyond what was learnt (outside)"
+        " levers, measures (in the scenario language, as JSON), weather, cost; each outcome, its change and the bounds"
+        " of the change (90 %); grade, and why a scenario goes beyond what was learnt or changes nothing (outside)"
     )
 
 
