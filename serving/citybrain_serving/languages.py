@@ -93,12 +93,12 @@ AIR_ADVICE: tuple[Words, ...] = (
 
 MESSAGES: Mapping[str, Words] = {
     "congestion_ahead": {
-        "en": "Congestion is likely here at {time} ({probability:.0%}).",
-        "zh": "{time} 此处可能拥堵（概率 {probability:.0%}）。",
+        "en": "Congestion is likely here at {time} local time ({probability:.0%}).",
+        "zh": "当地时间 {time} 此处可能拥堵（概率 {probability:.0%}）。",
     },
     "pollution_ahead": {
-        "en": "The air is likely to be polluted at {time} ({probability:.0%}).",
-        "zh": "{time} 空气可能达到污染水平（概率 {probability:.0%}）。",
+        "en": "The air is likely to be polluted at {time} local time ({probability:.0%}).",
+        "zh": "当地时间 {time} 空气可能达到污染水平（概率 {probability:.0%}）。",
     },
     "stale": {
         "en": "Observations are late; this rests on older ones.",
@@ -134,13 +134,13 @@ CAUSES: Mapping[str, Words] = {
 PROBLEMS: Mapping[tuple[str, bool], Words] = {
     ("road", True): {"en": "{name} is congested", "zh": "{name} 拥堵"},
     ("road", False): {
-        "en": "{name} will probably be congested at {time} ({probability:.0%})",
-        "zh": "{name} 预计 {time} 拥堵（概率 {probability:.0%}）",
+        "en": "{name} will probably be congested at {time} local time ({probability:.0%})",
+        "zh": "{name} 预计当地时间 {time} 拥堵（概率 {probability:.0%}）",
     },
     ("air", True): {"en": "The air at {name} is polluted", "zh": "{name} 空气污染"},
     ("air", False): {
-        "en": "The air at {name} will probably be polluted at {time} ({probability:.0%})",
-        "zh": "{name} 预计 {time} 空气污染（概率 {probability:.0%}）",
+        "en": "The air at {name} will probably be polluted at {time} local time ({probability:.0%})",
+        "zh": "{name} 预计当地时间 {time} 空气污染（概率 {probability:.0%}）",
     },
 }
 """A problem in a sentence, by node type and whether it is there already."""

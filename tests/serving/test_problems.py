@@ -104,7 +104,7 @@ def test_polluted_air_with_its_exposure(warm, service):
     service.step()
     (spot,) = warm.get("/v1/problems?task=pm25").json()["problems"]["pm25"]
     assert (spot["id"], spot["now"], spot["limit"], spot["cost_unit"]) == ("a1", True, 115.0, "µg/m³·h")
-    assert spot["standard"] == "HJ 633-2026"
+    assert (spot["standard"], spot["unit"]) == ("HJ 633-2026", "µg/m³")
     assert spot["cost"] > 0
 
 
@@ -192,7 +192,7 @@ def test_what_is_measured_hourly_is_told_with_its_hour_and_only_while_it_is_of_t
 
 def test_a_summary_says_when_and_why():
     said = summary("road", False, ["rain", "usual"], "en", name="Ring", time="03-02 08:00", probability=0.7)
-    assert said == "Ring will probably be congested at 03-02 08:00 (70%): rain; usual at this hour."
+    assert said == "Ring will probably be congested at 03-02 08:00 local time (70%): rain; usual at this hour."
 
 
 @pytest.mark.parametrize(

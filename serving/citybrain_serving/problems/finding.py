@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from citybrain_datasets.signals import KINDS
 from citybrain_datasets.statistics import week_slots
 from citybrain_serving.encoding import local_day, utc
 from citybrain_serving.features import plain
@@ -155,7 +156,8 @@ class Finder:
 def as_document(problem: Problem, board: Board) -> dict[str, Any]:
     """A problem as it is answered and filed."""
     onset = problem.issued if problem.now else problem.onset
-    places = board.places[board.fleet.bundles[problem.task].task.node]
+    task = board.fleet.bundles[problem.task].task
+    places = board.places[task.node]
     lat, lon = (plain(column[problem.row]) for column in places.coordinates)
     return {
         "task": problem.task,
@@ -175,6 +177,7 @@ def as_document(problem: Problem, board: Board) -> dict[str, Any]:
         "observed": None if problem.observed is None else round(problem.observed, 2),
         "observed_at": None if problem.observed_at is None else utc(problem.observed_at),
         "limit": round(problem.limit, 2),
+        "unit": KINDS[task.target].unit,
         "standard": problem.standard.id,
         "cost": None if problem.cost is None else float(f"{problem.cost:.4g}"),
         "cost_unit": problem.unit,

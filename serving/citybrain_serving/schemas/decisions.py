@@ -32,10 +32,14 @@ class Hotspot(BaseModel):
     peak: str = Field(description="the worst step")
     onset: str | None = Field(description="first step at which it is likely")
     until: str | None = Field(description="last step at which it is likely")
-    lead_minutes: int | None
+    lead_minutes: int | None = Field(description="from the issue of the forecast to `onset`; 0 where it is there now")
     observed: float | None
     observed_at: str | None
-    limit: float
+    limit: float = Field(
+        description="what the newest observation is held against: a speed below it is congested, a"
+        " concentration above it polluted"
+    )
+    unit: str = Field(description="of `observed` and `limit`")
     standard: str
     cost: float | None = Field(description="None where it cannot be told, as of a road whose length is unknown")
     cost_unit: str
