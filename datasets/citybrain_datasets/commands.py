@@ -111,14 +111,17 @@ def _print_packaged(console: Console, name: str, title: str, about: dict[str, st
         console.print(f"  {what:8} {told}", markup=False, highlight=False, soft_wrap=True)
 
 
+_SPAN = "first, last, UTC"
+
+
 def _print_report(console: Console, report: CityReport) -> None:
-    table = Table(
-        "signal", "at", "nodes", "step", "first", "last", "missing", "longest gap", "silent", "stuck",
-        "outside", title=report.city, box=None,
-    )  # fmt: skip
+    table = Table(title=report.city, box=None, padding=(0, 1, 0, 0))
+    for column in ("signal", "at", "nodes", "step", _SPAN, "missing", "longest gap", "silent", "stuck", "outside"):
+        # A date that is cut short to fit a narrow window says nothing.
+        table.add_column(column, overflow="fold", no_wrap=column == _SPAN)
     for s in report.signals:
         table.add_row(
-            s.name, s.node, str(s.nodes), s.step, s.first[:16], s.last[:16], f"{s.missing:.1%}",
+            s.name, s.node, str(s.nodes), s.step, f"{s.first[:16]}\n{s.last[:16]}", f"{s.missing:.1%}",
             f"{s.longest_gap_h:g} h", str(s.silent_nodes), str(s.stuck_nodes), str(s.out_of_range),
         )  # fmt: skip
     console.print(table)

@@ -58,6 +58,9 @@ def test_import_then_show_then_check(config: Path, tmp_path: Path, capsys: pytes
     # What the import saw is still known when the saved city is checked.
     assert report["findings"][0]["check"] == "duplicated"
 
+    assert run("data", "check", out) == 0
+    assert "2020-01-01T00:00" in capsys.readouterr().out  # whole, however narrow the window
+
 
 def test_check_ends_with_one_where_there_are_errors(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (config.parent / "speed.csv").write_text("t,x,y\n2020-01-01 00:00,50,600\n")
