@@ -70,6 +70,8 @@ def create_app(service: Service, hosts: Collection[str] | None = None) -> FastAP
             synthetic=", a synthetic city: nothing here was measured" * town.synthetic,
         ),
         lifespan=lifespan,
+        # tracing.py and telemetry.py see to it; FastAPI's own would look for a provider at every request.
+        telemetry=dict.fromkeys(("tracing", "metrics", "logs"), False),
         redoc_url=None,
         static_url="/docs/static",
     )
