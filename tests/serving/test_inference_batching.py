@@ -1,7 +1,7 @@
 """Dynamic batching: who shares a batch, who is refused, and what happens when the model fails."""
 
 import asyncio
-import math
+import itertools
 import threading
 
 import numpy as np
@@ -174,8 +174,10 @@ def test_rows_that_fit_no_cache_together_share_no_batch():
 
 
 def test_a_caller_alone_is_answered_where_it_stands(monkeypatch):
-    """On the event loop once the model is known to be prompt, and until somebody else asks."""
-    monkeypatch.setattr(batching, "PROMPT_S", math.inf)  # however busy the machine is
+    """On the event loop once the model is known to be prompt, however long others had the processor meanwhile, and
+    until somebody else asks."""
+    waited = itertools.count(step=1000.0)
+    monkeypatch.setattr(batching.time, "perf_counter", lambda: next(waited))
     monkeypatch.setattr(batching, "ALONE_S", 1000.0)
 
     async def run() -> list[bool]:

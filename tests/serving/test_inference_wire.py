@@ -165,6 +165,20 @@ def test_raw_tensors_must_fit_their_bytes(shape, size, data, said):
         wire.decode(*raw(shape, size, data))
 
 
+@pytest.mark.parametrize(
+    ("more", "all_raw"),
+    [
+        ({}, False),
+        ({"parameters": {"binary_data_output": True}}, True),
+        ({"outputs": [{"name": "a", "parameters": {"binary_data": True}}]}, True),
+        ({"outputs": [{"name": "a", "parameters": {"binary_data": True}}, {"name": "b"}]}, False),
+        ({"parameters": {"binary_data_output": True}, "outputs": [{"name": "a"}]}, True),
+    ],
+)
+def test_a_request_says_whether_its_answer_holds_tensors_as_json(more, all_raw):
+    assert decoded(entry(), **more).all_raw is all_raw
+
+
 def test_an_output_that_is_not_finite_is_null_in_json():
     body, _ = wire.encode("m", "1", wire.InferRequest({}), {"q": np.array([np.nan, np.inf, 1], np.float32)})
     assert orjson.loads(body)["outputs"][0]["data"] == [None, None, 1.0]

@@ -37,7 +37,11 @@ from citybrain_serving.service import Service
 from citybrain_serving.tracing import span
 
 LARGE = 256 * 1024
-"""Bytes of a body above which decoding leaves the event loop."""
+"""Bytes of JSON above which decoding and encoding leave the event loop."""
+
+LARGE_RAW = 4 * 2**20
+"""Bytes of raw tensors from which on an answer is put together outside it: they are only copied, which takes a
+millisecond. Of a request they are not even that."""
 
 _LENGTH = wire.HEADER.lower().encode()
 
@@ -83,7 +87,8 @@ def router(service: Service) -> APIRouter:
             plain = body if coding == "identity" else wire.inflate(body, coding, settings.max_body_bytes)
             return wire.decode(plain, header)
 
-        asked = decoded() if len(body) <= LARGE and coding == "identity" else await run_in_threadpool(decoded)
+        quick = coding == "identity" and wire.json_length(header, len(body)) <= LARGE
+        asked = decoded() if quick else await run_in_threadpool(decoded)
         rows = network.rows(asked.inputs)
         known = network.outputs
         unknown = [want.name for want in asked.outputs or () if want.name not in known]
@@ -96,8 +101,7 @@ def router(service: Service) -> APIRouter:
         except Overloaded:
             models.metrics.refused.inc()
             raise
-        size = sum(tensor.nbytes for tensor in outputs.values())
-        if size <= LARGE:
+        if sum(tensor.nbytes for tensor in outputs.values()) <= (LARGE_RAW if asked.all_raw else LARGE):
             content, headers = wire.encode(network.name, network.version, asked, outputs)
         else:
             content, headers = await run_in_threadpool(wire.encode, network.name, network.version, asked, outputs)

@@ -38,10 +38,15 @@ class InferRequest:
     outputs: list[Wanted] | None = None
     binary: bool = False
 
+    @property
+    def all_raw(self) -> bool:
+        """Whether the answer holds no tensor as JSON."""
+        return self.binary if self.outputs is None else all(want.binary for want in self.outputs)
+
 
 def decode(body: bytes, header_length: str | None) -> InferRequest:
     """Raises :class:`InferenceError` naming what is wrong and where."""
-    size = _header_length(header_length, len(body))
+    size = json_length(header_length, len(body))
     try:
         document = orjson.loads(memoryview(body)[:size])
     except orjson.JSONDecodeError as error:
@@ -190,7 +195,9 @@ def _keys(document: Any, known: set[str], where: str) -> None:
         raise InferenceError(f"{where} has unknown members: {', '.join(name[:40] for name in unknown[:5])}")
 
 
-def _header_length(given: str | None, length: int) -> int:
+def json_length(given: str | None, length: int) -> int:
+    """Bytes of the JSON that a body of ``length`` bytes begins with, as its header tells. Raises
+    :class:`InferenceError`."""
     if given is None:
         return length
     if not given.isascii() or not given.isdigit() or len(given) > 12 or not 0 < int(given) <= length:
