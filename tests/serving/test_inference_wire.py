@@ -165,6 +165,21 @@ def test_raw_tensors_must_fit_their_bytes(shape, size, data, said):
         wire.decode(*raw(shape, size, data))
 
 
+def test_what_is_asked_in_the_same_words_is_read_from_its_own_bytes():
+    """Beside a tensor in the JSON itself, which nobody may write to."""
+    entries = [entry(name="told", shape=[1], data=[3]), entry(parameters={"binary_data_size": 16})]
+    del entries[1]["data"]
+    head = orjson.dumps({"inputs": entries, "id": "7"})
+    for value in (1.0, 2.0):
+        asked = wire.decode(head + np.full(4, value, "<f4").tobytes(), str(len(head)))
+        assert asked.id == "7"
+        np.testing.assert_array_equal(asked.inputs["x"], np.full((2, 2), value))
+        np.testing.assert_array_equal(asked.inputs["told"], [3])
+        assert not any(tensor.flags.writeable for tensor in asked.inputs.values())
+    with pytest.raises(InferenceError, match="8 bytes are left"):
+        wire.decode(head + bytes(8), str(len(head)))
+
+
 @pytest.mark.parametrize(
     ("more", "all_raw"),
     [

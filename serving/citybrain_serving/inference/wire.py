@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from citybrain_serving.inference.tensors import MOST_DIMENSIONS, describe, from_
 
 HEADER = "Inference-Header-Content-Length"
 """Length of the JSON in front of raw tensors; named by the binary data extension."""
+
+REMEMBERED = 4096
+"""Bytes of JSON in front of raw tensors up to which it is remembered what they say: callers ask in the same words."""
 
 REQUEST_KEYS = {"id", "parameters", "inputs", "outputs"}
 INPUT_KEYS = {"name", "shape", "datatype", "parameters", "data"}
@@ -47,28 +51,13 @@ class InferRequest:
 def decode(body: bytes, header_length: str | None) -> InferRequest:
     """Raises :class:`InferenceError` naming what is wrong and where."""
     size = json_length(header_length, len(body))
-    try:
-        document = orjson.loads(memoryview(body)[:size])
-    except orjson.JSONDecodeError as error:
-        raise InferenceError(f"the request is no JSON: {error}") from None
-    _keys(document, REQUEST_KEYS, "the request")
-    tail = _Tail(memoryview(body)[size:])
-    given = document.get("inputs")
-    if not isinstance(given, list) or not given:
-        raise InferenceError("inputs must be a list with at least one tensor")
-    inputs: dict[str, np.ndarray] = {}
-    for entry in given:
-        name, tensor = _input(entry, tail)
-        if name in inputs:
-            raise InferenceError(f"input {name!r} is given twice")
-        inputs[name] = tensor
+    raw, plain = memoryview(body)[size:], memoryview(body)[:size]
+    asked, given = _remembered(bytes(plain)) if raw and size <= REMEMBERED else _read(plain)
+    tail = _Tail(raw)
+    inputs = {name: tail.take(name, one) if isinstance(one, _Raw) else one for name, one in given.items()}
     if tail.left:
         raise InferenceError(f"{tail.left} bytes follow the last tensor")
-    request_id = document.get("id")
-    if request_id is not None and not (isinstance(request_id, str) and len(request_id) <= 256):
-        raise InferenceError("id must be a string of at most 256 characters")
-    binary = _flag(_parameters(document, "the request"), "binary_data_output", False)
-    return InferRequest(inputs, request_id, _outputs(document.get("outputs"), binary), binary)
+    return replace(asked, inputs=inputs)
 
 
 def encode(
@@ -115,6 +104,15 @@ def inflate(body: bytes, coding: str, most: int) -> bytes:
     return plain
 
 
+@dataclass(frozen=True)
+class _Raw:
+    """A tensor of ``size`` bytes, or of whatever was given for that, behind the JSON."""
+
+    datatype: str
+    shape: tuple[int, ...]
+    size: Any
+
+
 @dataclass
 class _Tail:
     """The bytes behind the JSON, taken tensor by tensor."""
@@ -126,12 +124,42 @@ class _Tail:
     def left(self) -> int:
         return len(self.data) - self.at
 
-    def take(self, size: int) -> memoryview:
-        self.at += size
-        return self.data[self.at - size : self.at]
+    def take(self, name: str, raw: _Raw) -> np.ndarray:
+        if type(raw.size) is not int or not 0 <= raw.size <= self.left:
+            raise InferenceError(
+                f"input {name!r}: binary_data_size {raw.size!r}, {self.left} bytes are left in the body"
+            )
+        self.at += raw.size
+        return from_bytes(name, raw.datatype, raw.shape, self.data[self.at - raw.size : self.at])
 
 
-def _input(entry: Any, tail: _Tail) -> tuple[str, np.ndarray]:
+def _read(plain: bytes | memoryview) -> tuple[InferRequest, dict[str, np.ndarray | _Raw]]:
+    """What the JSON of a request says, and its inputs."""
+    try:
+        document = orjson.loads(plain)
+    except orjson.JSONDecodeError as error:
+        raise InferenceError(f"the request is no JSON: {error}") from None
+    _keys(document, REQUEST_KEYS, "the request")
+    given = document.get("inputs")
+    if not isinstance(given, list) or not given:
+        raise InferenceError("inputs must be a list with at least one tensor")
+    inputs: dict[str, np.ndarray | _Raw] = {}
+    for entry in given:
+        name, tensor = _input(entry)
+        if name in inputs:
+            raise InferenceError(f"input {name!r} is given twice")
+        inputs[name] = tensor
+    request_id = document.get("id")
+    if request_id is not None and not (isinstance(request_id, str) and len(request_id) <= 256):
+        raise InferenceError("id must be a string of at most 256 characters")
+    binary = _flag(_parameters(document, "the request"), "binary_data_output", False)
+    return InferRequest({}, request_id, _outputs(document.get("outputs"), binary), binary), inputs
+
+
+_remembered = lru_cache(maxsize=64)(_read)
+
+
+def _input(entry: Any) -> tuple[str, np.ndarray | _Raw]:
     _keys(entry, INPUT_KEYS, "an input")
     name, shape, datatype = entry.get("name"), entry.get("shape"), entry.get("datatype")
     if not isinstance(name, str) or not isinstance(datatype, str):
@@ -145,12 +173,12 @@ def _input(entry: Any, tail: _Tail) -> tuple[str, np.ndarray]:
     parameters = _parameters(entry, f"input {name!r}")
     size = parameters.get("binary_data_size")
     if size is None:
-        return name, from_json(name, datatype, tuple(shape), entry.get("data"))
+        tensor = from_json(name, datatype, tuple(shape), entry.get("data"))
+        tensor.flags.writeable = False  # as over raw bytes: the same one may be remembered and given again
+        return name, tensor
     if "data" in entry:
         raise InferenceError(f"input {name!r} has both data and binary_data_size")
-    if type(size) is not int or not 0 <= size <= tail.left:
-        raise InferenceError(f"input {name!r}: binary_data_size {size!r}, {tail.left} bytes are left in the body")
-    return name, from_bytes(name, datatype, tuple(shape), tail.take(size))
+    return name, _Raw(datatype, tuple(shape), size)
 
 
 def _outputs(given: Any, binary: bool) -> list[Wanted] | None:
