@@ -48,7 +48,9 @@ def test_it_keeps_its_promises_there(tmp_path: Path) -> None:
     assert there.metrics["trained_on"] == "embedded"
     assert "elsewhere" in there.card
     np.testing.assert_array_equal(scorer.network.signalled, site.signalled)
-    assert with_signals(bundle, tmp_path).network.signalled is None
-    np.testing.assert_array_equal(with_signals(bundle, "embedded").network.signalled, site.signalled)
+    np.testing.assert_array_equal(bundle.network.signalled, site.signalled)
+    older = replace(bundle, network=replace(bundle.network, signalled=None))
+    assert with_signals(older, tmp_path).network.signalled is None
+    np.testing.assert_array_equal(with_signals(older, "embedded").network.signalled, site.signalled)
     with pytest.raises(SurrogateError, match="8 slots"):
         applied(bundle, site, [Traffic(quiet.speed[:4], quiet.flow[:4], quiet.emission[:4])])

@@ -47,6 +47,14 @@ def trained(study, tmp_path_factory) -> Trained:
     return train_surrogate(study, SMALL, tmp_path_factory.mktemp("surrogate"))
 
 
+class Unsignalled(Site):
+    """A site without a network file: nobody simulates it."""
+
+    @property
+    def signalled(self) -> np.ndarray:
+        return np.zeros(len(self.city.ids("road")), bool)
+
+
 def town() -> Site:
     """A ring road of nine segments and nine streets that cut through it."""
     count = 2 * SIDE * SIDE
@@ -84,7 +92,7 @@ def town() -> Site:
             }
         )  # fmt: skip
 
-    return Site(city=city, network=Path("none.net.xml"), segments=segments, draw=draw, key="ring")
+    return Unsignalled(city=city, network=Path("none.net.xml"), segments=segments, draw=draw, key="ring")
 
 
 def runs(site: Site, count: int, first: int = 0, mornings: tuple[int, ...] = ()) -> list[Run]:
