@@ -222,6 +222,7 @@ SERVICE: Mapping[str, str] = {
     "{} listeners are connected; ask /v1/forecasts instead": "已有 {0} 个监听连接；请改为查询 /v1/forecasts",
     "{} streams of yours are open; ask /v1/forecasts instead": "您已打开 {0} 个流；请改为查询 /v1/forecasts",
     "the store cannot be used now{}; nothing was written": "目前无法使用数据库{0}；没有写入任何内容",
+    "store {}: cannot be used: {}": "数据库 {0}：无法使用：{1}",
     "the store does not take this ({}); nothing was written": "数据库不接受此内容（{0}）；没有写入任何内容",
     "a stored frame of observations is damaged": "一帧已存观测数据损坏",
     "another replica computes by now; nothing was written": "现由另一副本计算；没有写入任何内容",

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from citybrain_datasets.errors import ConfigError, alike
+from citybrain_datasets.errors import ConfigError, nearest
 from citybrain_models.calibration import RATE
 from citybrain_serving.cases.watch import Hysteresis
 from citybrain_serving.safety.settings import SafetySettings
@@ -128,12 +128,18 @@ def load_settings(given: Mapping[str, Any] | None = None, environment: Mapping[s
     known = {PREFIX + field.upper() for field in Settings.model_fields}
     unknown = sorted(n for n in names if n.upper().startswith(PREFIX) and n.upper() not in known)
     if unknown:
-        raise ConfigError("\n".join(f"environment: unknown setting {name}{alike(name, known)}" for name in unknown))
+        raise ConfigError("\n".join(f"environment: unknown setting {name}{_meant(name)}" for name in unknown))
     values = {n.upper().removeprefix(PREFIX).lower(): v for n, v in names.items() if n.upper() in known}
     try:
         return Settings(**{**values, **{k: v for k, v in (given or {}).items() if v is not None}})
     except ValidationError as error:
         raise ConfigError("\n".join(_said(*e["loc"], message=e["msg"]) for e in error.errors())) from None
+
+
+def _meant(name: str) -> str:
+    """The prefix left aside, which all have in common and by which all would be alike."""
+    meant = nearest(name[len(PREFIX) :], Settings.model_fields)
+    return "" if meant is None else f"; did you mean {PREFIX}{meant.upper()}?"
 
 
 def _said(*place: object, message: str) -> str:
