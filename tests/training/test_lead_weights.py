@@ -44,6 +44,14 @@ def test_left_out_near_leads_count_more_at_stations_and_not_on_roads(
     assert (lead_weights(prepare(small_city, "congestion", quick)) == 1).all()
 
 
+def test_left_out_distant_leads_that_the_weather_ahead_tells_of_count_more(
+    prepared: Preparation, small_city: City, quick: TrainConfig
+) -> None:
+    foretold = prepare(small_city, "pm25", quick.merged({"task": {"known_future": ("wind_speed",)}}))
+    np.testing.assert_array_equal(lead_weights(foretold), lead_weights(weighed(prepared, 1)))
+    assert lead_weights(foretold)[-1] > lead_weights(prepared)[-1]
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.floats(0.5, 4))
 def test_leads_count_by_how_hard_they_are_to_minus_the_power(prepared: Preparation, power: float) -> None:

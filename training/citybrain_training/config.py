@@ -77,7 +77,7 @@ class FitConfig(_Strict):
     lead_power: float | None = Field(None, ge=0)
     """How much more near leads count in the loss: the difficulty of a lead to minus this power; 0 counts all alike.
     Left out it is 3 at air stations, whose distant leads can hardly be known and are learnt by heart before near ones
-    are learnt, and 0 on roads."""
+    are learnt, 1 where these read the weather ahead, which makes them knowable, and 0 on roads."""
     linear_start: bool = True
     """Begin from the ridge regression of the target on the features; random weights for all of it when false."""
     windows_per_epoch: int | None = Field(None, gt=0)

@@ -10,6 +10,9 @@ from citybrain_training.preparation import Preparation
 USUAL_POWER = {"air": 3.0}
 """By the target's node where the configuration leaves it out; 0 elsewhere."""
 
+FORETOLD_POWER = 1.0
+"""The same at stations that read the weather ahead: with it distant leads can be known, and are to be learnt."""
+
 WINDOWS = 500
 """Windows of the training part that the leads' difficulty is read from."""
 
@@ -25,6 +28,8 @@ def lead_weights(preparation: Preparation) -> np.ndarray:
     power, horizon = preparation.config.fit.lead_power, preparation.task.horizon
     if power is None:
         power = USUAL_POWER.get(preparation.task.node, 0.0)
+        if preparation.task.known_future:
+            power = min(power, FORETOLD_POWER)
     if not power:
         return np.ones(horizon, dtype=np.float32)
     issues = spread(preparation.split.train, WINDOWS)
