@@ -67,13 +67,13 @@ def _without_context(task: Task, city: City) -> dict[str, Any] | None:
 
 def _perfect_weather(task: Task, city: City) -> dict[str, Any] | None:
     """Also where the protocol does without the weather of the past. A stand-in for a perfect forecast does not err, and
-    distant leads are neither held back in learning nor drawn to the profile, as is right where nobody can know them."""
+    distant leads are not held back in learning, as is right where nobody can know them."""
     known = [name for name in default_task(city, task.name).inputs if name in WEATHER]
     perfect = {"weather_error": (0.0, 0.0), "weather_withheld": 0.0}
     if not known:
         return None
     usual = {"lead_power": None}  # that of tasks which read the weather ahead
-    return {"task": {"known_future": known}, "fit": perfect | usual, "network": {"profile_pull": 0.0}}
+    return {"task": {"known_future": known}, "fit": perfect | usual}
 
 
 SUBJECTS: dict[str, Subject] = {
