@@ -14,12 +14,12 @@ from citybrain_serving.cases.watch import Watch
 from citybrain_serving.cycle import FeaturedForecaster
 from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.history import History
+from citybrain_serving.lanes.waiting import WaitingLanes
 from citybrain_serving.problems.finding import Finder, Problem
 from citybrain_serving.quality import Quality
 from citybrain_serving.replicas.relay import Relay
 from citybrain_serving.roster import Shadows
 from citybrain_serving.snapshot import Forecast, Snapshot
-from citybrain_serving.standards.waiting import WaitingLanes
 from citybrain_serving.stream import Stream
 from citybrain_serving.weather.store import WeatherForecasts
 

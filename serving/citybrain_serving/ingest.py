@@ -15,9 +15,9 @@ import pandas as pd
 from citybrain_datasets.units import spelling
 from citybrain_serving.clock import Clock
 from citybrain_serving.fleet import Channel
+from citybrain_serving.lanes.waiting import Gathered, WaitingLanes
 from citybrain_serving.outcome import Doubt, Outcome, Remark
 from citybrain_serving.readings import FAULTS, FINE, HELD, Fault, Readings
-from citybrain_serving.standards.waiting import Gathered, WaitingLanes
 from citybrain_serving.store import CONFLICT, NEW, SAME, Partial
 from citybrain_serving.stuck import PLAUSIBLE, Steadiness
 

@@ -28,6 +28,8 @@ from citybrain_serving.history import History
 from citybrain_serving.indices.catalogue import Index
 from citybrain_serving.indices.current import Current
 from citybrain_serving.ingest import Ingest
+from citybrain_serving.lanes.combining import lane_count
+from citybrain_serving.lanes.waiting import WaitingLanes
 from citybrain_serving.learning import Learning, Teacher
 from citybrain_serving.memory import give_back
 from citybrain_serving.outcome import Outcome
@@ -46,8 +48,6 @@ from citybrain_serving.safety.bundles import read_allow_list, read_below
 from citybrain_serving.settings import Settings
 from citybrain_serving.shortcuts import Shortcuts
 from citybrain_serving.snapshot import Forecast, Snapshot
-from citybrain_serving.standards.lanes import lane_count
-from citybrain_serving.standards.waiting import WaitingLanes
 from citybrain_serving.store import SqlStore
 from citybrain_serving.stream import Stream
 from citybrain_serving.stuck import Steadiness, Trusted

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from citybrain_datasets.city import City
+from citybrain_serving.lanes.combining import lane_count
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
 from citybrain_serving.standards.datex_in import readings_from_datex
-from citybrain_serving.standards.lanes import lane_count
 from citybrain_serving.standards.ngsi_in import readings_from_ngsi
 
 TIME = "2026-03-16T00:05:00Z"

@@ -22,7 +22,7 @@ from defusedxml.ElementTree import fromstring
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.errors import MalformedBody
 from citybrain_serving.fleet import Channel
-from citybrain_serving.standards.lanes import Lane, LaneCount, seconds_of
+from citybrain_serving.lanes.combining import Lane, LaneCount, seconds_of
 from citybrain_serving.standards.translation import Meaning, Rows, Translated, end_of, no_count
 
 TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"

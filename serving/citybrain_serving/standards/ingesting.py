@@ -8,10 +8,10 @@ from typing import Any
 from citybrain_serving import chinese
 from citybrain_serving.errors import NothingAccepted
 from citybrain_serving.fleet import Channel
+from citybrain_serving.lanes.combining import LaneCount, lane_count
 from citybrain_serving.languages import asked_language
 from citybrain_serving.outcome import acknowledged
 from citybrain_serving.service import Service
-from citybrain_serving.standards.lanes import LaneCount, lane_count
 from citybrain_serving.standards.translation import Translated
 
 Reader = Callable[[bytes, Mapping[str, Channel], int, LaneCount], Translated]

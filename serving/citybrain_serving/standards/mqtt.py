@@ -23,11 +23,11 @@ from prometheus_client import Counter, Gauge
 from citybrain_datasets.errors import CityBrainError, ConfigError, installing
 from citybrain_serving.errors import BodyTooLarge, NothingAccepted, ServingError, StoreRefused, StoreUnavailable
 from citybrain_serving.fleet import Channel
+from citybrain_serving.lanes.combining import LaneCount
 from citybrain_serving.readings import READERS
 from citybrain_serving.service import Service
 from citybrain_serving.standards.datex_in import readings_from_datex
 from citybrain_serving.standards.ingesting import Reader, ingested
-from citybrain_serving.standards.lanes import LaneCount
 from citybrain_serving.standards.ngsi_in import readings_from_ngsi
 from citybrain_serving.standards.translation import Translated
 

@@ -19,8 +19,8 @@ import pandas as pd
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.errors import MalformedBody
 from citybrain_serving.fleet import Channel
+from citybrain_serving.lanes.combining import Lane, LaneCount
 from citybrain_serving.readings import document_of
-from citybrain_serving.standards.lanes import Lane, LaneCount
 from citybrain_serving.standards.translation import Rows, Translated, no_count
 
 ATTRIBUTES: dict[str, tuple[NodeType, dict[str, tuple[str, str]]]] = {

@@ -13,8 +13,8 @@ import pandas as pd
 from citybrain_datasets.signals import NodeType
 from citybrain_datasets.units import conversion
 from citybrain_serving.fleet import Channel
+from citybrain_serving.lanes.combining import Key, Lane, LaneCount, Lanes, LaneSet, OfLane, seconds_of
 from citybrain_serving.readings import EXPLAINED, FAULTS, Fault, LaneFlow, OnLane, Readings, assembled, check_count
-from citybrain_serving.standards.lanes import Key, Lane, LaneCount, Lanes, LaneSet, OfLane, seconds_of
 
 Meaning = Literal["begin", "middle", "end"]
 """Which moment of its interval a time names."""

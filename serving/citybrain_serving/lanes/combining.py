@@ -2,7 +2,7 @@
 
 Flows are added up; occupancy is the mean of the lanes; speed is, too, weighted by flow where every lane tells its own.
 A set that lacks a lane is no reading of the road, and which lane came first must not decide what its speed was. What
-one message does not tell may come in others: :mod:`citybrain_serving.standards.waiting`.
+one message does not tell may come in others: :mod:`citybrain_serving.lanes.waiting`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Lanes of a road that come in messages of their own: they wait on disk until all of them are there.
 
-What they become is decided as within one message (:mod:`citybrain_serving.standards.lanes`), from all that is known of
+What they become is decided as within one message (:mod:`citybrain_serving.lanes.combining`), from all that is known of
 a road and a time, whichever message told it: neither the order of lanes matters nor the replica that takes them.
 """
 
@@ -20,8 +20,8 @@ import sqlalchemy as sa
 from citybrain_datasets.signals import Signal
 from citybrain_serving.database import transaction
 from citybrain_serving.fleet import Channel
+from citybrain_serving.lanes.combining import Key, Lane, LaneCount, Lanes
 from citybrain_serving.readings import LaneFlow, OnLane, Readings
-from citybrain_serving.standards.lanes import Key, Lane, LaneCount, Lanes
 from citybrain_serving.tables import lanes
 
 AT_ONCE = 500
