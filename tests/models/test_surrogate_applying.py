@@ -18,7 +18,6 @@ from citybrain_models.surrogate.applying import applied
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.network import SurrogateError
 from citybrain_models.surrogate.scorer import Scorer
-from citybrain_models.surrogate.signalled import with_signals
 
 SHIPPED = Path(__file__).parents[2] / "serving/citybrain_serving/scenarios/surrogates/embedded"
 pytestmark = pytest.mark.skipif(not SHIPPED.is_dir(), reason="no surrogate ships for the embedded city")
@@ -49,8 +48,5 @@ def test_it_keeps_its_promises_there(tmp_path: Path) -> None:
     assert "elsewhere" in there.card
     np.testing.assert_array_equal(scorer.network.signalled, site.signalled)
     np.testing.assert_array_equal(bundle.network.signalled, site.signalled)
-    older = replace(bundle, network=replace(bundle.network, signalled=None))
-    assert with_signals(older, tmp_path).network.signalled is None
-    np.testing.assert_array_equal(with_signals(older, "embedded").network.signalled, site.signalled)
     with pytest.raises(SurrogateError, match="8 slots"):
         applied(bundle, site, [Traffic(quiet.speed[:4], quiet.flow[:4], quiet.emission[:4])])

@@ -23,7 +23,6 @@ from citybrain_datasets.scenarios.reading import Scenarios
 from citybrain_datasets.scenarios.site import open_site
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.scorer import BATCH, Scorer
-from citybrain_models.surrogate.signalled import with_signals
 from citybrain_serving.scenarios.parts import RunError
 from citybrain_serving.scenarios.rows import rows_of
 
@@ -148,7 +147,7 @@ class RayEngine:
 @lru_cache(maxsize=2)
 def scorer_of(surrogate: Path, city: str) -> Scorer:
     """One scorer a process, on one thread: more workers, not more threads, and sums in one order."""
-    bundle = with_signals(SurrogateBundle.read(surrogate), city)
+    bundle = SurrogateBundle.read(surrogate)
 
     def step(weather: Weather) -> AirStep:
         site = open_site(city)

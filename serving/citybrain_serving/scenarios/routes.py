@@ -21,7 +21,6 @@ from citybrain_datasets.scenarios.places import clock
 from citybrain_models.files import BundleError
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.scorer import Scorer
-from citybrain_models.surrogate.signalled import with_signals
 from citybrain_serving.chinese import translated
 from citybrain_serving.database import TEXT
 from citybrain_serving.encoding import ARROW, JSON, utc
@@ -161,7 +160,7 @@ def _mine(jobs: Jobs, request: Request, job: str) -> Job:
 def _bundle(service: Service) -> SurrogateBundle:
     city = service.fleet.city
     try:
-        bundle = with_signals(SurrogateBundle.read(surrogate_for(city.name)), city.name)
+        bundle = SurrogateBundle.read(surrogate_for(city.name))
     except RunError as error:
         raise NoSurrogate(str(error)) from None
     except BundleError as error:  # whoever asks can do nothing about it; whoever runs the service can

@@ -19,7 +19,6 @@ from citybrain_datasets.scenarios.reading import Scenarios
 from citybrain_datasets.scenarios.site import open_site
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.scorer import USUAL_WEATHER
-from citybrain_models.surrogate.signalled import with_signals
 from citybrain_serving.scenarios.engine import Engine, Work
 from citybrain_serving.scenarios.parts import Parts, RunError, clear, write_table
 from citybrain_serving.scenarios.ranking import check_measured, rank
@@ -85,7 +84,7 @@ def check_weighed(work: Work, weights: Mapping[str, float]) -> None:
 def check_scenarios(work: Work) -> list[Problem]:
     """Raises :class:`CityError` with file, line and field of each place or weather that the city does not have; what
     is allowed but changes nothing is given back."""
-    bundle = with_signals(SurrogateBundle.read(work.surrogate), work.city)
+    bundle = SurrogateBundle.read(work.surrogate)
     check_places(work.scenarios, bundle.city)
     check_purposes(work.scenarios, bundle.city, bundle.network.purposes)
     # The bundle holds the usual weather alone.

@@ -20,7 +20,6 @@ from citybrain_datasets.simulation.network import sumo_binary
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.network import Base
 from citybrain_models.surrogate.scorer import USUAL_WEATHER, Scorer
-from citybrain_models.surrogate.signalled import with_signals
 from citybrain_serving.scenarios.engine import Work
 
 REPLICATIONS = 2
@@ -52,7 +51,7 @@ def verify(
     the surrogate was off; and whether its interval held. Means over the mornings. Raises ``SimulationError`` without
     SUMO.
     """
-    bundle, site = with_signals(SurrogateBundle.read(work.surrogate), work.city), open_site(work.city)
+    bundle, site = SurrogateBundle.read(work.surrogate), open_site(work.city)
     simulator = Simulator(site, cache, bundle.window, replications)
     rows = ranked.slice(0, count).to_pylist()
     scenarios = [work.scenarios[row["position"]] for row in rows]
