@@ -41,8 +41,10 @@ _POSTGRESQL = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 2,
+    "client_encoding": "utf8",
 }
-"""Of a connection, unless the URL says otherwise: a network that is cut is an error soon, and not a wait for hours."""
+"""Of a connection, unless the URL says otherwise: a network that is cut is an error soon, and not a wait for hours; and
+text is text, in a database too that was made without an encoding (`SQL_ASCII`), where it would be bytes."""
 
 BUSY = "10s"
 """How long a statement waits for what another holds, as SQLite's ``busy_timeout`` has it."""

@@ -306,13 +306,26 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def database(postgres: str) -> Iterator[str]:
     """The URL of a fresh, empty database of PostgreSQL."""
+    with _database(postgres) as url:
+        yield url
+
+
+@pytest.fixture
+def unencoded(postgres: str) -> Iterator[str]:
+    """The URL of a database that was made where no language was set: the server takes its text for mere bytes."""
+    with _database(postgres, "ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0") as url:
+        yield url
+
+
+@contextmanager
+def _database(postgres: str, options: str = "") -> Iterator[str]:
     server = sa.create_engine(
         postgres.replace("postgresql://", "postgresql+psycopg://"),
         isolation_level="AUTOCOMMIT",
     )
     name = f"t{uuid.uuid4().hex[:12]}"
     with server.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        connection.exec_driver_sql(f"CREATE DATABASE {name} {options}")
     yield server.url.set(database=name, drivername="postgresql").render_as_string(hide_password=False)
     with server.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")

@@ -34,6 +34,17 @@ def test_migrations_make_the_tables_as_they_are_described(engine):
         assert compare_metadata(context, metadata) == []
 
 
+def test_text_is_text_in_a_database_made_without_an_encoding(unencoded):
+    engine = open_engine(unencoded)
+    migrate(engine)
+    row = {"task": "pm25", "bundle": "西站", "source": "model", "day": date(2026, 3, 2), "part": "all"}
+    sums = dict.fromkeys((*SUMS, "lead_minutes"), 1)
+    with transaction(engine, write=True) as connection:
+        connection.execute(scores.insert(), [{**row, **sums}])
+        assert connection.scalars(sa.select(scores.c.bundle)).all() == ["西站"]
+    engine.dispose()
+
+
 def test_migrating_again_changes_nothing(engine):
     migrate(engine)
     migrate(engine)
