@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import socket
 import sys
@@ -45,6 +46,7 @@ def serve(
     logs.configure(settings.log_format)
     allowed = None if settings.bundle_digests is None else read_allow_list(settings.bundle_digests)
     check_binding(settings)
+    _check_free(settings.host, settings.port)
     if settings.bundle_root is not None and not settings.bundle_root.is_dir():
         raise ConfigError(f"setting bundle_root: {settings.bundle_root} is no folder")
     read = [read_bundle(folder, allowed) for folder in bundles]
@@ -75,7 +77,21 @@ def serve(
         server.run()
     tracing.shutdown()
     if not server.started:
-        raise SystemExit(3)  # uvicorn has said why: the port is taken, most often
+        raise SystemExit(3)  # uvicorn has said why: the port was taken meanwhile, most often
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raises :class:`ConfigError` for an address that cannot be bound, before anything is loaded that takes time."""
+    try:
+        for family, kind, protocol_number, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            with socket.socket(family, kind, protocol_number) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        hint = "; --port takes another, 0 a free one" if error.errno == errno.EADDRINUSE else ""
+        raise ConfigError(f"{host} port {port} cannot be bound: {error.strerror or error}{hint}") from None
 
 
 def _keep_answering() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -102,3 +103,13 @@ def test_settings_name_what_is_unknown():
         load_settings(environment={"CITYBRAIN_SERVE_PORT": "many"})
     settings = load_settings({"port": 9, "host": None}, {"CITYBRAIN_SERVE_PORT": "8", "CITYBRAIN_SERVE_THREADS": "2"})
     assert (settings.port, settings.threads, settings.host) == (9, 2, Settings().host)
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_loaded(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"^127\.0\.0\.1 port {port} cannot be bound: .*; --port takes another"):
+            serve([tmp_path / "no-bundle"], port=port, store=str(tmp_path / "s.sqlite"))
+    with pytest.raises(CityBrainError, match="no-bundle"):
+        serve([tmp_path / "no-bundle"], port=port, store=str(tmp_path / "s.sqlite"))
+    assert not (tmp_path / "s.sqlite").exists()

@@ -90,3 +90,17 @@ def test_an_epoch_of_fewer_windows_than_a_batch_makes_a_step(
 ) -> None:
     few = quick.merged({"fit": {"epochs": 1, "windows_per_epoch": 16}})
     assert fit(prepare(small_city, "congestion", few), tmp_path, progress=False).steps == 1
+
+
+def test_what_draws_no_bar_has_a_line_for_each_epoch(
+    small_city: City, quick: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    preparation = prepare(small_city, "congestion", quick.merged({"fit": {"epochs": 2}}))
+    with caplog.at_level("INFO", "citybrain_training.progress"):
+        fitted = fit(preparation, tmp_path, progress=False)
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith("epoch 1 of at most 2: val_mae ")
+    assert first.endswith(", the least so far")
+    assert second.startswith("epoch 2 of at most 2: val_mae ")
+    least = min(float(line.split("val_mae ")[1].split(",")[0]) for line in (first, second))
+    assert least == pytest.approx(fitted.best_validation_mae, rel=1e-3)

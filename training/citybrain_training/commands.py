@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -49,6 +50,15 @@ ConfigOption = Annotated[
 ]
 
 
+def followed(console: Console) -> bool:
+    """Whether a bar on ``console`` shows how far a training is. Where none can, as in a file, each epoch is a line."""
+    log = logging.getLogger("citybrain_training.progress")  # by its name: the module itself imports torch
+    if not console.is_terminal and not log.handlers:
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.INFO)
+    return console.is_terminal
+
+
 def train(
     city: CityArgument,
     task: TaskOption,
@@ -76,7 +86,7 @@ def train(
     if track:
         writable_folder(home, "--home")
     outcome = run(
-        loaded, task.value, settings, folder, home=home if track else None, resume=resume, progress=console.is_terminal
+        loaded, task.value, settings, folder, home=home if track else None, resume=resume, progress=followed(console)
     )
     print_scores(outcome.bundle.task, outcome.tables)
     fitted = outcome.fitted

@@ -26,7 +26,7 @@ from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityBrainError
 from citybrain_datasets.signals import KINDS, NodeType
 from citybrain_models.bundle import Bundle, BundleError
-from citybrain_training.commands import load_config, print_scores
+from citybrain_training.commands import followed, load_config, print_scores
 
 ARROW = "application/vnd.apache.arrow.stream"
 TASKS = ("congestion", "pm25")
@@ -80,7 +80,7 @@ def _trained(city: City, task: str, folder: Path) -> Path:
     from citybrain_training.pipeline import OURS, train
 
     console.print(f"\n[bold]{task}[/bold]: training …")
-    outcome = train(city, task, config, run, home=folder / "mlflow", resume=False, progress=console.is_terminal)
+    outcome = train(city, task, config, run, home=folder / "mlflow", resume=False, progress=followed(console))
     print_scores(outcome.bundle.task, outcome.tables)
     ours, *others = (outcome.tables[name]["mean"]["mae"] for name in (OURS, "persistence", "weekly profile"))
     for name, other in zip(("persistence", "the weekly profile"), others, strict=True):

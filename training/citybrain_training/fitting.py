@@ -15,7 +15,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -28,6 +28,7 @@ from citybrain_training.interruption import told_as_stopped
 from citybrain_training.linear_start import start_linear
 from citybrain_training.module import ForecastModule, build_network
 from citybrain_training.preparation import Preparation
+from citybrain_training.progress import told_by
 from citybrain_training.weights import WeightsError, read_weights, start_from
 
 # Its notes on hardware and products are nothing a person can act on; warnings and errors stay.
@@ -167,9 +168,7 @@ def _callbacks(preparation: Preparation, progress: bool) -> list[Callback]:
         callbacks.append(Deadline(60 * fit_config.minutes, cpu=trainer.get("accelerator", "cpu") == "cpu"))
     if fit_config.average:
         callbacks.append(MovingAverage(fit_config.average))
-    if progress:
-        callbacks.append(RichProgressBar())
-    return callbacks
+    return [*callbacks, told_by(progress, "val_mae")]
 
 
 class NetworkForecaster:

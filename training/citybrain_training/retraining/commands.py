@@ -12,7 +12,7 @@ from rich.console import Console
 
 from citybrain_datasets.city import City
 from citybrain_datasets.outputs import writable_folder
-from citybrain_training.commands import CityArgument, TaskOption, load_config
+from citybrain_training.commands import CityArgument, TaskOption, followed, load_config
 
 console = Console(stderr=True)
 
@@ -51,7 +51,7 @@ def retrain(
         config=None if config is None else load_config(config),
         plan=RetrainPlan(recent_days=recent_days, epochs=epochs, promote=promote),
         by=_who(),
-        progress=console.is_terminal,
+        progress=followed(console),
     )
     console.print(done.verdict.markdown(), markup=False, soft_wrap=True)
     if done.move is not None:

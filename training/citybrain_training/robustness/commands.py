@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from citybrain_datasets.records import Record
-from citybrain_training.commands import CityArgument, ConfigOption, tested
+from citybrain_training.commands import CityArgument, ConfigOption, followed, tested
 from citybrain_training.robustness.table import by_place
 
 console = Console(stderr=True)
@@ -43,7 +43,7 @@ def bench_robustness(
     records = measure(preparation, read, every=every, seed=seed)
     for draw in range(seed, seed + draws):
         with tempfile.TemporaryDirectory() as work:
-            records += measure_unseen(preparation, Path(work), every=every, seed=draw, progress=console.is_terminal)
+            records += measure_unseen(preparation, Path(work), every=every, seed=draw, progress=followed(console))
     name, settings = preparation.city.name, preparation.config
     told = f" --config {Path(config).stem}" if config else ""  # not where files lie on this machine
     told += f" --epochs {epochs}" if epochs else ""

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from citybrain_datasets.errors import ConfigError
+from citybrain_training.commands import followed
 from citybrain_training.surrogate.config import SurrogateConfig
 
 console = Console(stderr=True)
@@ -49,7 +50,7 @@ def train_surrogate(
     study = read_study(runs, city, calibrate or ())
     others = tuple(read_study(folders, place) for folders, place in _pairs(also))
     folder = out or Path("runs") / f"surrogate-{study.site.city.name}"
-    trained = run(study, settings, folder, others=others, home=home if track else None, progress=console.is_terminal)
+    trained = run(study, settings, folder, others=others, home=home if track else None, progress=followed(console))
     print_table(trained.table, f"{trained.parts.counts['test']} test scenarios")
     typer.echo(folder / "bundle")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -24,6 +24,7 @@ from citybrain_datasets.records import write_atomically
 from citybrain_models.nn.surrogate import SurrogateEnsemble
 from citybrain_training.fitting import load_weights
 from citybrain_training.interruption import told_as_stopped
+from citybrain_training.progress import told_by
 from citybrain_training.surrogate.config import SurrogateConfig
 from citybrain_training.surrogate.module import Batch, SurrogateModule, build_network
 from citybrain_training.surrogate.runs import Study
@@ -93,11 +94,9 @@ def fit_surrogate(
     )
     best = ModelCheckpoint(folder, "best", monitor="val_loss", enable_version_counter=False)
     latest = ModelCheckpoint(folder, "last", monitor=None, enable_version_counter=False)  # every epoch, better or not
-    callbacks: list[Callback] = [best, latest]
+    callbacks: list[Callback] = [best, latest, told_by(progress, "val_loss")]
     if config.average:
         callbacks.append(EMAWeightAveraging(decay=config.average))
-    if progress:
-        callbacks.append(RichProgressBar())
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, max_epochs=config.epochs, max_time=timedelta(minutes=config.minutes),
         gradient_clip_val=1.0, num_sanity_val_steps=0, enable_model_summary=False, enable_progress_bar=progress,
