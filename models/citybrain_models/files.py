@@ -28,6 +28,7 @@ LARGEST_FOLDER = 4 * 1024**3
 """Bytes of all files together; more is refused before it is read."""
 
 LARGEST_MANIFEST = 2**20
+CHANGED = "the file was damaged or changed"
 MOST_UNPACKED = 2 * 1024**3
 """Bytes that the arrays of one file may take once they are unpacked."""
 
@@ -90,9 +91,9 @@ def read_folder(folder: Path, expected: Mapping[str, Any]) -> tuple[dict[str, by
     for name, size in sizes.items():
         if Path(name).name != name:
             raise BundleError(f"{folder / MANIFEST}: {name!r} is no plain file name")
-        data = read_plain(folder / name, size)
+        data = read_plain(folder / name, size, f"the manifest says {size}; {CHANGED}")
         if sha(data) != digests[name]:
-            raise BundleError(f"{folder / name}: SHA-256 does not match the manifest; the file was damaged or changed")
+            raise BundleError(f"{folder / name}: SHA-256 does not match the manifest; {CHANGED}")
         files[name] = data
     return files, sha(raw)
 
@@ -105,8 +106,9 @@ def refuse_external_data(model: bytes) -> None:
         raise BundleError(f"model.onnx: {error}") from None
 
 
-def read_plain(path: Path, most: int) -> bytes:
-    """At most ``most`` bytes of a plain file that has no other name, opened without following links.
+def read_plain(path: Path, most: int, larger: str = "") -> bytes:
+    """At most ``most`` bytes of a plain file that has no other name, opened without following links; ``larger`` is
+    what a larger one is told.
 
     A second name (a hard link) would let whoever writes bundles hand over a file that they cannot read themselves.
     Raises :class:`BundleError`.
@@ -123,7 +125,7 @@ def read_plain(path: Path, most: int) -> bytes:
         if status.st_nlink > 1:
             raise BundleError(f"{path}: has {status.st_nlink} names (hard links); copy the bundle")
         if status.st_size > most:
-            raise BundleError(f"{path}: {status.st_size} bytes; at most {most} are read")
+            raise BundleError(f"{path}: {status.st_size} bytes; {larger or f'at most {most} are read'}")
         return source.read(most)
 
 

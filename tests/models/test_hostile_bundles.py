@@ -249,6 +249,15 @@ def test_a_hostile_bundle_is_refused(folder: Path, change: Callable[[Path], None
     assert str(refused.value)
 
 
+def test_a_file_that_grew_is_told_as_changed(folder: Path):
+    size = (folder / "card.md").stat().st_size
+    with (folder / "card.md").open("ab") as card:
+        card.write(b"x")
+    told = rf"card\.md: {size + 1} bytes; the manifest says {size}; the file was damaged or changed$"
+    with pytest.raises(BundleError, match=told):
+        Bundle.read(folder)
+
+
 def test_a_bundle_behind_a_link_is_refused(folder: Path):
     (folder.parent / "other").symlink_to(folder)
     with pytest.raises(BundleError, match="no bundle folder"):
