@@ -20,11 +20,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from citybrain_datasets.errors import CityError, Problem, alike
-from citybrain_datasets.scenarios.language import AIR_LEVERS, TRAFFIC_LEVERS, VERSION, Scenario
+from citybrain_datasets.scenarios.language import VERSION, Scenario
 from citybrain_datasets.scenarios.sweeps import Sweep
-from citybrain_datasets.scenarios.wording import consequential, said
+from citybrain_datasets.scenarios.wording import mistakes
 
-_TAGS = {*AIR_LEVERS, *TRAFFIC_LEVERS, "Uniform", "Integer", "Choice", "Subset"}
 MOST_PROBLEMS = 200
 """After so many a file is not read on."""
 SUFFIXES = (".yaml", ".yml", ".jsonl", ".ndjson")
@@ -272,13 +271,8 @@ def _of_values(path: Path, sweep: Sweep, line: int) -> Iterator[Problem]:
 def _problems(
     path: Path, error: ValidationError, lines: Lines, kind: type[BaseModel], note: str = ""
 ) -> Iterator[Problem]:
-    every = error.errors(include_url=False)
-    for found in every:
-        if consequential(found, every):
-            continue
-        # pydantic names the member of a union it tried, and the check of its own; these are no keys of the file.
-        at = tuple(key for key in found["loc"] if key not in _TAGS and not str(key).startswith("function-"))
-        yield _problem(path, _line(lines, at), note + said(found, kind), ".".join(map(str, at)))
+    for at, what in mistakes(error, kind):
+        yield _problem(path, _line(lines, at), note + what, ".".join(map(str, at)))
 
 
 def _line(lines: Lines, at: tuple[str | int, ...]) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from citybrain_datasets.errors import alike
 from citybrain_datasets.scenarios.language import AIR_LEVERS, TRAFFIC_LEVERS, Measure, Weather
@@ -23,8 +23,21 @@ _SHOWN = ("greater_than", "less_than", "int_", "float_", "finite_", "bool_", "st
 """Kinds of mistakes, as pydantic names them, that are plainer beside what was written."""
 
 
-def said(found: Mapping[str, Any], kind: type[BaseModel]) -> str:
-    """One error of pydantic's ``errors()`` on a document of ``kind``."""
+_TAGS = {*LEVERS, "Uniform", "Integer", "Choice", "Subset"}
+"""How pydantic names the member of a union that it tried."""
+
+
+def mistakes(error: ValidationError, kind: type[BaseModel]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """All that is wrong with a document of ``kind``: the keys that lead there, as they stand in it, and what it is."""
+    every = error.errors(include_url=False)
+    for found in every:
+        if not _consequential(found, every):
+            # Neither a union's member nor a check of pydantic's is a key of the document.
+            at = tuple(key for key in found["loc"] if key not in _TAGS and not str(key).startswith("function-"))
+            yield at, _said(found, kind)
+
+
+def _said(found: Mapping[str, Any], kind: type[BaseModel]) -> str:
     place, message, which = found["loc"], str(found["msg"]).removeprefix("Value error, "), str(found["type"])
     if which == "extra_forbidden":
         return f"unknown key{alike(str(place[-1]), _keys(place, kind))}"
@@ -34,6 +47,8 @@ def said(found: Mapping[str, Any], kind: type[BaseModel]) -> str:
         return _lever(found)
     if which == "tuple_type":
         return f"must be a list{_beside(found['input'])}"
+    if which in ("model_type", "model_attributes_type", "dict_type"):
+        return f"must be a mapping{_beside(found['input'])}"
     if which.startswith(_SHOWN):
         message += _beside(found["input"])
     if which.startswith("date_"):
@@ -43,7 +58,7 @@ def said(found: Mapping[str, Any], kind: type[BaseModel]) -> str:
     return message
 
 
-def consequential(found: Mapping[str, Any], every: Sequence[Mapping[str, Any]]) -> bool:
+def _consequential(found: Mapping[str, Any], every: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a list is only too short because of what is wrong in it, which is told by itself."""
     place = found["loc"]
     return found["type"] == "too_short" and any(

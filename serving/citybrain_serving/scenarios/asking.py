@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,15 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from citybrain_datasets.errors import CityBrainError
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.sweeps import Sweep
+from citybrain_datasets.scenarios.wording import mistakes
 from citybrain_serving.errors import BadScenario
 from citybrain_serving.routes.documentation import schema
 from citybrain_serving.scenarios.ranking import DEFAULT_WEIGHTS, check_weights, weighable
 
 MOST = 100_000
 """Scenarios in one request, sweeps counted out."""
-
-
-_CHECKED = re.compile(r"^function-\w+\[.*, (\w+)\]$")
 
 
 _LANGUAGE: dict[str, Any] = {"items": {"anyOf": [schema(Scenario), schema(Sweep)]}}
@@ -66,7 +62,11 @@ def read_scenarios_of(body: ScenariosBody) -> list[Scenario]:
             else:
                 made = [Scenario.model_validate(document)]
         except ValidationError as error:
-            errors += _told(error, number)
+            kind = Sweep if sweep else Scenario
+            errors += [
+                {"where": ".".join(map(str, ("scenarios", number, *at))), "what": what}
+                for at, what in mistakes(error, kind)
+            ]
         except ValueError as error:
             errors.append({"where": f"scenarios.{number}", "what": str(error)})
         else:
@@ -78,10 +78,3 @@ def read_scenarios_of(body: ScenariosBody) -> list[Scenario]:
     if errors:
         raise BadScenario("; ".join(f"{e['where']}: {e['what']}" for e in errors[:20]), {"errors": errors[:200]})
     return found
-
-
-def _told(error: ValidationError, number: int) -> Iterator[dict[str, str]]:
-    for found in error.errors(include_url=False):
-        # Where one of several kinds is possible, pydantic names a kind that checks itself by that check.
-        place = [_CHECKED.sub(r"\1", str(part)) for part in found["loc"]]
-        yield {"where": ".".join(("scenarios", str(number), *place)), "what": found["msg"]}
