@@ -286,7 +286,7 @@ class Target:
 
 def webhooks(engine, target: Target, clock: list[float]) -> Webhooks:
     transport = httpx.MockTransport(target)
-    return Webhooks(engine, Outbox(["https://desk.example/hook"], lambda: clock[0]), SECRET, transport=transport)
+    return Webhooks(engine, Outbox(["https://desk.example/hook"], lambda _: clock[0]), SECRET, transport=transport)
 
 
 def send(hooks: Webhooks, event: str, data: dict) -> None:
@@ -321,6 +321,25 @@ def test_who_verifies_as_the_runbook_says_believes_ours_alone(engine):
     assert not told["genuine"](SECRET, request.headers, request.content + b" ")
     assert not told["genuine"](SECRET, {**request.headers, "webhook-timestamp": "1773748800"}, request.content)
     hooks.stop()
+
+
+def test_a_message_of_a_replica_whose_clock_is_ahead_goes_out_at_once_and_bears_the_right_time(database, monkeypatch):
+    engine = open_engine(database)
+    migrate(engine)
+    target = Target()
+    hooks = Webhooks(engine, Outbox(["https://desk.example/hook"]), SECRET, transport=httpx.MockTransport(target))
+    right = time.time()
+    monkeypatch.setattr("time.time", lambda: right + 86_400)
+    send(hooks, "case.filed", {"number": 1})
+    monkeypatch.undo()
+    assert hooks.deliver() == 1
+    monkeypatch.setattr("time.time", lambda: right - 86_400)
+    send(hooks, "case.filed", {"number": 2})
+    assert hooks.deliver() == 1
+    for request in target.requests:
+        assert int(request.headers["webhook-timestamp"]) == pytest.approx(right, abs=60)
+    hooks.stop()
+    engine.dispose()
 
 
 def test_a_message_is_retried_until_it_arrives_and_keeps_its_id(engine):
@@ -385,7 +404,7 @@ def test_a_target_that_fails_is_tried_once_a_round_and_what_fails_is_counted(eng
         return httpx.Response(200)
 
     clock, registry = [0.0], CollectorRegistry()
-    outbox = Outbox(TWO, lambda: clock[0])
+    outbox = Outbox(TWO, lambda _: clock[0])
     hooks = Webhooks(engine, outbox, SECRET, transport=httpx.MockTransport(answer), registry=registry)
     for number in range(3):
         send(hooks, "case.filed", {"number": number})

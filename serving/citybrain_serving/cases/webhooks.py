@@ -152,13 +152,14 @@ class Webhooks:
         theirs = deliveries.c.target == target
         if target == self.outbox.targets[0]:
             theirs |= deliveries.c.target.not_in(self.outbox.targets)
-        due = sa.and_(theirs, deliveries.c.due <= int(self.outbox.now()))
         with transaction(self.engine) as connection:
+            due = sa.and_(theirs, deliveries.c.due <= int(self.outbox.now(connection)))
             query = sa.select(deliveries).where(due).order_by(deliveries.c.due).limit(AT_ONCE)
             return list(connection.execute(query).mappings().all())
 
     def _post(self, message: str, target: str, body: bytes) -> bool:
-        stamp = int(self.outbox.now())
+        with transaction(self.engine) as connection:
+            stamp = int(self.outbox.now(connection))
         headers = {
             "content-type": "application/json",
             "webhook-id": message,
@@ -181,7 +182,7 @@ class Webhooks:
             if last:
                 connection.execute(deliveries.delete().where(mine))
             else:
-                due = int(self.outbox.now()) + WAITS_S[attempts - 1]
+                due = int(self.outbox.now(connection)) + WAITS_S[attempts - 1]
                 connection.execute(deliveries.update().where(mine).values(attempts=attempts, due=due))
         host = _host(row["target"])
         self._attempts.labels(host, "arrived" if arrived else "given_up" if last else "failed").inc()
