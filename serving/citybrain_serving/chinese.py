@@ -97,7 +97,9 @@ BODIES: Mapping[str, str] = {
     "the column(s) {} are missing": "缺少列 {0}",
     "the body is no XML: {}": "请求体不是 XML：{0}",
     "the body has a DTD or entities, which are not read": "请求体含有 DTD 或实体，不予读取",
-    "the body holds no MeasuredDataPublication": "请求体中没有 MeasuredDataPublication",
+    "the body holds no MeasuredDataPublication and no MeasurementSiteTablePublication": (
+        "请求体中既没有 MeasuredDataPublication，也没有 MeasurementSiteTablePublication"
+    ),
     "the body must be a Notification with data, an entity or a list of entities": (
         "请求体必须是带 data 的 Notification、一个实体或实体列表"
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from citybrain_serving.indices.catalogue import Index
 from citybrain_serving.indices.current import Current
 from citybrain_serving.ingest import Ingest
 from citybrain_serving.lanes.combining import lane_count
+from citybrain_serving.lanes.sites import SiteTable
 from citybrain_serving.lanes.waiting import WaitingLanes
 from citybrain_serving.learning import Learning, Teacher
 from citybrain_serving.memory import give_back
@@ -138,6 +140,7 @@ class Service:
             pd.Timedelta(minutes=settings.lane_minutes),
             self.telemetry.given_up,
         )
+        self.sites = SiteTable(self.store.engine, chain.from_iterable(map(self.fleet.city.ids, self.fleet.city.nodes)))
         self.followup = Followup(
             self.stream,
             self.relay,

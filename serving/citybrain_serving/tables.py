@@ -183,6 +183,14 @@ lanes = sa.Table(
     sa.Column("lanes", sa.Integer, nullable=False, comment="of the road, as far as the message told"),
     comment="readings of lanes whose road was not told of whole, until the others come",
 )
+sites = sa.Table(
+    "sites",
+    metadata,
+    sa.Column("node", sa.String(200), primary_key=True),
+    sa.Column("version", sa.String(100), nullable=False, comment="of the site, as its publisher counts"),
+    sa.Column("told", sa.Text, nullable=False, comment="JSON: lanes, and by index where and of which vehicles"),
+    comment="measurement sites, as the newest site table has them",
+)
 wanted_models = sa.Table(
     "wanted_models",
     metadata,

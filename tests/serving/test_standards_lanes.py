@@ -8,9 +8,13 @@ import httpx
 import orjson
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from citybrain_datasets.city import City
+from citybrain_serving.database import migrate, open_engine
 from citybrain_serving.lanes.combining import lane_count
+from citybrain_serving.lanes.sites import Entry, Position, Site, SiteTable
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
 from citybrain_serving.standards.datex_in import readings_from_datex
@@ -66,7 +70,7 @@ def on_lane(number: int) -> str:
     )
 
 
-def site_table(entries: dict[int, str], lanes: int | None = None) -> str:
+def site_table(entries: dict[int, str], lanes: int | None = None, *, place: str = "r1", version: int = 1) -> str:
     """Where quantities are measured, as the table of sites says it."""
     known = "" if lanes is None else f"<roa:measurementSiteNumberOfLanes>{lanes}</roa:measurementSiteNumberOfLanes>"
     told = "".join(
@@ -76,7 +80,8 @@ def site_table(entries: dict[int, str], lanes: int | None = None) -> str:
     )
     return (
         '<d2:payload xsi:type="roa:MeasurementSiteTablePublication"><roa:measurementSiteTable id="t" version="1">'
-        f'<roa:measurementSite id="r1" version="1">{known}{told}</roa:measurementSite></roa:measurementSiteTable>'
+        f'<roa:measurementSite id="{place}" version="{version}">{known}{told}</roa:measurementSite>'
+        "</roa:measurementSiteTable>"
         "</d2:payload>"
     )
 
@@ -262,3 +267,91 @@ def test_over_http_the_city_says_how_many_lanes_a_road_has(two_lanes, live):
     assert two_lanes.store.read("speed", at, at).values[0, 1] == 40
     assert 'citybrain_readings_total{outcome="partial"} 2.0' in metrics
     assert 'citybrain_readings_total{outcome="waiting"} 1.0' in metrics
+
+
+def alone(*tables: str) -> bytes:
+    """Tables of sites in a body of their own."""
+    return f"<d2:container {NS}>{''.join(tables)}</d2:container>".encode()
+
+
+FLOWS = [quantity("TrafficFlow", value, index) for index, value in ((1, 480), (2, 660), (3, 50))]
+LORRIES = (
+    "<roa:specificVehicleCharacteristics><com:vehicleType>lorry</com:vehicleType></roa:specificVehicleCharacteristics>"
+)
+MEANT = {1: lane_of(1), 2: lane_of(2), 3: lane_of(1) + LORRIES}
+
+
+@pytest.fixture
+def table(location) -> Iterator[SiteTable]:
+    engine = open_engine(location)
+    migrate(engine)
+    yield SiteTable(engine, ["r1", "r2"])
+    engine.dispose()
+
+
+def read_with(table: SiteTable, channels, body: bytes):
+    return readings_from_datex(body, channels, 100, lambda _place: 2, table.known)
+
+
+def test_a_table_that_came_before_says_what_an_index_is(table, channels, listed):
+    told = read_with(table, channels, alone(site_table(MEANT, lanes=2)))
+    assert (len(told.readings), dict(told.ignored)) == (0, {})
+    assert table.remember(told.sites) == 1
+    values = read_with(SiteTable(table.engine, table.places), channels, site(*FLOWS))
+    assert [(row[1], row[3], row[5]) for row in listed(values)] == [("flow", 1140, None)]
+    assert values.ignored == {"values of single vehicle classes": 1}
+
+
+def test_the_table_of_another_version_explains_nothing(table, channels, listed):
+    table.remember(read_with(table, channels, alone(site_table(MEANT, lanes=2, version=2))).sites)
+    assert [row[5] for row in listed(read_with(table, channels, site(*FLOWS)))] == ["partial"] * 3
+    table.remember(read_with(table, channels, alone(site_table(MEANT, lanes=2))).sites)  # the newest that came counts
+    assert [row[3] for row in listed(read_with(table, channels, site(*FLOWS)))] == [1140]
+
+
+def test_the_table_beside_the_values_goes_before_the_one_that_came_before(table, channels, listed):
+    table.remember(read_with(table, channels, alone(site_table({1: lane_of(1)}, lanes=3))).sites)
+    beside = site(*FLOWS, table=site_table(MEANT, lanes=2))
+    assert [row[3] for row in listed(read_with(table, channels, beside))] == [1140]
+
+
+def test_sites_of_this_city_are_remembered_and_no_others(table, channels):
+    tables = [site_table({7: lane_of(n)}, lanes=n, place=f"r{n}") for n in (1, 2, 3)]
+    assert table.remember(read_with(table, channels, alone(*tables)).sites) == 2
+    known = table.known(["r1", "r2", "r3"])
+    assert known == {f"r{n}": Site("1", n, {"7": Entry(Position((str(n),)))}) for n in (1, 2)}
+
+
+@given(st.dictionaries(st.sampled_from(["r1", "r2"]), st.builds(
+    Site, st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=100), st.none() | st.integers(0, 99),
+    st.dictionaries(st.text(max_size=5), st.builds(
+        Entry, st.builds(Position, st.lists(st.text(max_size=9), max_size=3).map(tuple), st.booleans()), st.booleans(),
+    ), max_size=3),
+)))  # fmt: skip
+def test_what_is_remembered_is_what_was_told(sites):
+    engine = open_engine("sqlite://")
+    migrate(engine)
+    table = SiteTable(engine, ["r1", "r2"])
+    table.remember(sites)
+    table.remember(sites)
+    assert table.known(["r2", "r1"]) == sites
+    engine.dispose()
+
+
+def test_over_http_a_table_is_remembered_through_a_restart(two_lanes, live):
+    def post(base: str, body: bytes) -> httpx.Response:
+        return httpx.post(f"{base}/v1/datex2/measured-data", content=body, headers={"Content-Type": "application/xml"})
+
+    speeds = [quantity("TrafficSpeed", value, index) for index, value in ((4, 30), (5, 50), (6, 20))]
+    meant = {4: lane_of(1), 5: lane_of(2), 6: lane_of(1) + LORRIES}
+    with live(two_lanes, lifespan="off") as base:
+        before = post(base, site(*speeds))
+        table = post(base, alone(site_table(meant, lanes=2), site_table({}, place="elsewhere")))
+    assert before.json()["refused_by_reason"] == {"partial": 3}
+    assert (table.status_code, table.json()["accepted"], table.json()["sites"]) == (200, 0, 1)
+    again = Service([two_lanes.fleet.bundles["congestion"]], two_lanes.settings)
+    with live(again, lifespan="off") as base:
+        after = post(base, site(*speeds)).json()
+    again.close()
+    assert (after["accepted"], after["refused"], after["sites"]) == (1, 0, 0)
+    assert after["ignored"] == {"values of single vehicle classes": 1}

@@ -5,14 +5,16 @@ as faulty, are left out and counted; a publication is read as data and never as 
 nothing fetched.
 
 The ``index`` of a quantity is a number in the site table, which says what is measured there: a lane, a vehicle class,
-another method. It is looked up where the table comes in the same body; the ``pertinentLocation`` of a quantity may name
-its lane, too. Indexes that nothing explains are taken for lanes where the road is known to have as many and they differ
-in nothing else; else a quantity of several such is refused as partial.
+another method. It is looked up in the table that comes in the same body, or that came before
+(:mod:`citybrain_serving.lanes.sites`); the ``pertinentLocation`` of a quantity may name its lane, too. Indexes that
+nothing explains are taken for lanes where the road is known to have as many and they differ in nothing else; else a
+quantity of several such is refused as partial.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError
 
@@ -23,6 +25,8 @@ from citybrain_datasets.signals import NodeType
 from citybrain_serving.errors import MalformedBody
 from citybrain_serving.fleet import Channel
 from citybrain_serving.lanes.combining import Lane, LaneCount, seconds_of
+from citybrain_serving.lanes.sites import Entry, Site
+from citybrain_serving.standards.datex_sites import of_single_class, position_of, sites_of, version_of
 from citybrain_serving.standards.translation import Meaning, Rows, Translated, end_of, no_count
 
 TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
@@ -53,6 +57,8 @@ PATHS: dict[str, tuple[NodeType, tuple[tuple[str, str, str], ...]]] = {
     ),
 }
 """For each kind of basic data: where it is measured, and signal, path and unit of what is read."""
+
+TABLE = "MeasurementSiteTablePublication"
 
 POLLUTANTS = {
     "particulates2_5": "pm25",
@@ -91,14 +97,23 @@ class _Measured(NamedTuple):
     faulty: bool
 
 
-_Table = Mapping[tuple[str, str], Element]
-"""What is measured at a site under an index."""
+Remembered = Callable[[Collection[str]], Mapping[str, Site]]
+"""What came before of the table of sites, for those that are named."""
+
+
+def nothing_came(_places: Collection[str]) -> Mapping[str, Site]:
+    """What is remembered where nothing is."""
+    return {}
 
 
 def readings_from_datex(
-    body: bytes, channels: Mapping[str, Channel], most: int, count: LaneCount = no_count
+    body: bytes,
+    channels: Mapping[str, Channel],
+    most: int,
+    count: LaneCount = no_count,
+    remembered: Remembered = nothing_came,
 ) -> Translated:
-    """Raises :class:`MalformedBody` for what is no such publication."""
+    """Raises :class:`MalformedBody` for what is no such publication, nor a table of sites."""
     try:
         root = fromstring(body, forbid_dtd=True)
     except DefusedXmlException:
@@ -106,43 +121,51 @@ def readings_from_datex(
     except (ParseError, ValueError, LookupError) as error:
         raise MalformedBody(f"the body is no XML: {error}") from None
     publications = [element for element in root.iter() if _kind(element) == "MeasuredDataPublication"]
-    if not publications:
-        raise MalformedBody("the body holds no MeasuredDataPublication")
-    sites = {site.get("id", ""): site for site in root.iterfind(".//{*}measurementSite")}
-    table = {
-        (place, entry.get("index", "")): entry
-        for place, site in sites.items()
-        for entry in site.iterfind("{*}measurementSpecificCharacteristics")
-    }
+    told = sites_of(root)
+    if not publications and not any(_kind(element) == TABLE for element in root.iter()):
+        raise MalformedBody("the body holds no MeasuredDataPublication and no MeasurementSiteTablePublication")
+    measured = [publication.findall("{*}siteMeasurements") for publication in publications]
+    named = {_named(site) for found in measured for site in found}
+    sites = {**_of_version(remembered({place for place, _ in named if place not in told}), named), **told}
     rows = Rows(channels, most, _lane_count(sites, count))
-    for publication in publications:
-        measured = publication.findall("{*}siteMeasurements")
-        for site in measured:
-            _site(site, table, rows)
-        if not measured:
+    for found in measured:
+        for site in found:
+            place, _ = _named(site)
+            _site(site, place, sites[place].entries if place in sites else {}, rows)
+        if not found:
             rows.ignored["publications without a value of a site"] += 1
-    return rows.translated()
+    return replace(rows.translated(), sites=told)
 
 
-def _lane_count(sites: Mapping[str, Element], count: LaneCount) -> LaneCount:
+def _named(site: Element) -> tuple[str, str]:
+    """Id and version of the site that values are of."""
+    reference = site.find("{*}measurementSiteReference")
+    return ("", "") if reference is None else (reference.get("id", ""), version_of(reference))
+
+
+def _of_version(remembered: Mapping[str, Site], named: Collection[tuple[str, str]]) -> dict[str, Site]:
+    """Sites of which no values name another version than the one that came."""
+    other = {place for place, version in named if place in remembered and version != remembered[place].version}
+    return {place: site for place, site in remembered.items() if place not in other}
+
+
+def _lane_count(sites: Mapping[str, Site], count: LaneCount) -> LaneCount:
     """What the city or the site table knows; where both do, the larger number."""
 
     def known(place: str) -> int | None:
-        told = "" if place not in sites else sites[place].findtext("{*}measurementSiteNumberOfLanes", "").strip()
-        return max(count(place) or 0, int(told) if told.isdecimal() and len(told) < 3 else 0) or None
+        told = sites[place].lanes if place in sites else None
+        return max(count(place) or 0, told or 0) or None
 
     return known
 
 
-def _site(site: Element, table: _Table, rows: Rows) -> None:
-    reference = site.find("{*}measurementSiteReference")
-    place = "" if reference is None else reference.get("id", "")
+def _site(site: Element, place: str, entries: Mapping[str, Entry], rows: Rows) -> None:
     usual = site.find("{*}measurementTimeDefault")
     if site.find("{*}physicalQuantity") is None:
         rows.ignored["sites without a value that is read here"] += 1
     unexplained: dict[tuple[str, int | None], list[_Measured]] = {}
     for indexed in site.iterfind("{*}physicalQuantity"):
-        entry = table.get((place, indexed.get("index", "")))
+        entry = entries.get(indexed.get("index", ""))
         if indexed.find("{*}physicalQuantity/{*}basicData") is None:
             rows.ignored["quantities without a value"] += 1
         for quantity in indexed.iterfind("{*}physicalQuantity"):
@@ -157,7 +180,7 @@ def _site(site: Element, table: _Table, rows: Rows) -> None:
 
 
 def _measured(
-    indexed: Element, quantity: Element, entry: Element | None, usual: Element | None, place: str, lane: Lane | None,
+    indexed: Element, quantity: Element, entry: Entry | None, usual: Element | None, place: str, lane: Lane | None,
     rows: Rows,
 ) -> Iterator[_Measured]:  # fmt: skip
     """Values of all vehicles that the city measures; of a lane's flow at least what its speed weighs."""
@@ -165,9 +188,9 @@ def _measured(
     if _true(quantity.find("{*}forecast")):
         rows.ignored["values that are forecasts"] += 1
         return
-    narrowed = _single_class(entry, "measurementSpecificCharacteristics/{*}specificVehicleCharacteristics")
+    narrowed = entry is not None and entry.single_class
     for basic in quantity.iterfind("{*}basicData"):
-        if narrowed or _single_class(basic, "forVehiclesWithCharacteristicsOf"):
+        if narrowed or of_single_class(basic, "forVehiclesWithCharacteristicsOf"):
             rows.ignored["values of single vehicle classes"] += 1
             continue
         own = basic.find("{*}measurementOrCalculationTime")
@@ -211,25 +234,17 @@ def _unexplained(told: list[_Measured], place: str, rows: Rows) -> None:
             rows.partial(one.channel, place, one.time, value, one.source, why)
 
 
-def _lane(quantity: Element, entry: Element | None, count: int | None) -> tuple[bool, Lane | None]:
+def _lane(quantity: Element, entry: Entry | None, count: int | None) -> tuple[bool, Lane | None]:
     """Whether anything says where on the road a quantity is measured, and the lane if it is on one."""
     carriageways = "{*}pertinentLocation//{*}supplementaryPositionalDescription/{*}carriageway/{*}lane"
-    lanes = quantity.findall(carriageways)
-    if not lanes and entry is not None:
-        lanes = entry.findall("{*}measurementSpecificCharacteristics/{*}specificLane")
-    names = [(lane.findtext("{*}laneNumber") or lane.findtext("{*}laneUsage") or "").strip() for lane in lanes]
-    if not names:
+    position = position_of(quantity.findall(carriageways))
+    if not position.lanes and entry is not None:
+        position = entry.position
+    if not position.lanes:
         return entry is not None, None
-    usages = {lane.findtext("{*}laneUsage", "").strip() for lane in lanes}
-    if "allLanesCompleteCarriageway" in usages or (len(names) > 1 and len(names) == count):
+    if position.complete or (len(position.lanes) > 1 and len(position.lanes) == count):
         return True, None
-    return True, Lane.called(", ".join(names))
-
-
-def _single_class(parent: Element | None, path: str) -> bool:
-    """Whether a value is of some of the vehicles: of any characteristic but a vehicle of any type."""
-    vehicles = None if parent is None else parent.find(f"{{*}}{path}")
-    return vehicles is not None and any((part.text or "").strip() != "anyVehicle" for part in vehicles)
+    return True, Lane.called(", ".join(position.lanes))
 
 
 def _method(holder: Element, time: Element | None) -> tuple[str | None, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from citybrain_serving import chinese
@@ -12,10 +13,16 @@ from citybrain_serving.lanes.combining import LaneCount, lane_count
 from citybrain_serving.languages import asked_language
 from citybrain_serving.outcome import acknowledged
 from citybrain_serving.service import Service
+from citybrain_serving.standards.datex_in import readings_from_datex
 from citybrain_serving.standards.translation import Translated
 
 Reader = Callable[[bytes, Mapping[str, Channel], int, LaneCount], Translated]
 """Takes a body, the channels of the city, the most readings a body may hold and how many lanes its roads have."""
+
+
+def datex_reader(service: Service) -> Reader:
+    """Reads DATEX II by what the service remembers of its sites."""
+    return partial(readings_from_datex, remembered=service.sites.known)
 
 
 def ingested(service: Service, body: bytes, reader: Reader) -> dict[str, Any]:
@@ -25,12 +32,13 @@ def ingested(service: Service, body: bytes, reader: Reader) -> dict[str, Any]:
     """
     fleet = service.fleet
     translated = reader(body, fleet.channels, service.settings.max_readings, lane_count(fleet.city))
+    sites = service.sites.remember(translated.sites) if translated.sites else 0
     outcome = service.take(translated.readings)
     service.telemetry.readings.labels("ignored").inc(sum(translated.ignored.values()))
     language = asked_language()
     ignored = {chinese.translated(what, language): count for what, count in translated.ignored.items()}
     try:
-        return {**acknowledged(outcome, translated.sources), "ignored": ignored}
+        return {**acknowledged(outcome, translated.sources), "ignored": ignored, "sites": sites}
     except NothingAccepted as error:
-        error.extra["ignored"] = ignored
+        error.extra |= {"ignored": ignored, "sites": sites}
         raise

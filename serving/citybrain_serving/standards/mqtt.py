@@ -9,7 +9,7 @@ stand in the way.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,7 @@ from citybrain_serving.fleet import Channel
 from citybrain_serving.lanes.combining import LaneCount
 from citybrain_serving.readings import READERS
 from citybrain_serving.service import Service
-from citybrain_serving.standards.datex_in import readings_from_datex
-from citybrain_serving.standards.ingesting import Reader, ingested
+from citybrain_serving.standards.ingesting import Reader, datex_reader, ingested
 from citybrain_serving.standards.ngsi_in import readings_from_ngsi
 from citybrain_serving.standards.translation import Translated
 
@@ -53,11 +52,11 @@ def _plain(media: str) -> Reader:
     return read
 
 
-TOPICS: dict[str, Reader] = {
-    "observations": _plain("application/json"),
-    "arrow": _plain("application/vnd.apache.arrow.stream"),
-    "ngsi-ld": readings_from_ngsi,
-    "datex2": readings_from_datex,
+TOPICS: dict[str, Callable[[Service], Reader]] = {
+    "observations": lambda _: _plain("application/json"),
+    "arrow": lambda _: _plain("application/vnd.apache.arrow.stream"),
+    "ngsi-ld": lambda _: readings_from_ngsi,
+    "datex2": datex_reader,
 }
 """What is subscribed under the topic of the settings, and in which format it comes."""
 
@@ -185,7 +184,7 @@ class Subscription:
         most = self.service.settings.max_body_bytes
         if len(body) > most:
             raise BodyTooLarge(f"the message has {len(body)} bytes; at most {most} are read")
-        document = ingested(self.service, body, TOPICS[topic.rpartition("/")[2]])
+        document = ingested(self.service, body, TOPICS[topic.rpartition("/")[2]](self.service))
         if document["refused"] or document["ignored"]:
             self._tell(topic, document)
 

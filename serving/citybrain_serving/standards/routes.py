@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from citybrain_serving.errors import UnsupportedMedia
@@ -20,8 +20,7 @@ from citybrain_serving.schemas.observations import IngestBody
 from citybrain_serving.service import Service
 from citybrain_serving.snapshot import Forecast
 from citybrain_serving.standards import datex_out, ngsi_out
-from citybrain_serving.standards.datex_in import readings_from_datex
-from citybrain_serving.standards.ingesting import Reader, ingested
+from citybrain_serving.standards.ingesting import Reader, datex_reader, ingested
 from citybrain_serving.standards.ngsi_in import readings_from_ngsi
 
 JSON_LD = "application/ld+json"
@@ -43,6 +42,7 @@ class TranslatedBody(IngestBody):
     """What became of a body; each refusal says where in it the reading stood."""
 
     ignored: dict[str, int]
+    sites: int = Field(description="sites of this city that the body described, and that are remembered")
 
 
 class EntityBody(BaseModel):
@@ -100,9 +100,12 @@ def router(service: Service) -> APIRouter:
     async def measured(request: Request) -> Response:
         """A DATEX II v3 `MeasuredDataPublication`; a site is the node that has its id.
 
+        A `MeasurementSiteTablePublication`, in a body of its own or beside it, says what the indexes of its sites
+        mean, and is remembered.
+
         Lanes become their road; those that come in messages of their own are `waiting` on disk until the others come.
         """
-        return await _take(service, request, XML, readings_from_datex)
+        return await _take(service, request, XML, datex_reader(service))
 
     @routes.get(
         "/ngsi-ld/entities",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from citybrain_datasets.signals import NodeType
 from citybrain_datasets.units import conversion
 from citybrain_serving.fleet import Channel
 from citybrain_serving.lanes.combining import Key, Lane, LaneCount, Lanes, LaneSet, OfLane, seconds_of
+from citybrain_serving.lanes.sites import Site
 from citybrain_serving.readings import EXPLAINED, FAULTS, Fault, LaneFlow, OnLane, Readings, assembled, check_count
 
 Meaning = Literal["begin", "middle", "end"]
@@ -23,11 +24,12 @@ Meaning = Literal["begin", "middle", "end"]
 @dataclass(frozen=True)
 class Translated:
     """``sources[row]`` says where in the document a reading stood; ``ignored`` counts what is not measured here or
-    was marked as faulty by its sender."""
+    was marked as faulty by its sender. ``sites`` are those that the document describes."""
 
     readings: Readings
     sources: list[str]
     ignored: Mapping[str, int]
+    sites: Mapping[str, Site] = field(default_factory=dict)
 
 
 def no_count(_place: str) -> None:
