@@ -92,6 +92,18 @@ def test_plates_keep_every_second_private_car_at_home(site: Site, trips: pd.Data
     assert left["electric_car"] == left["truck"] == left["van"] == 1
 
 
+def test_plates_that_are_barred_twice_are_the_same_plates(site: Site, trips: pd.DataFrame) -> None:
+    """A ban of every second plate in a district and one in the whole city leave half of the cars at home, not three
+    quarters; where one is kept less, the other counts."""
+    everywhere = {"lever": "odd_even", "compliance": 0.8}
+    here = {"lever": "odd_even", "where": OLD_TOWN, "compliance": 0.6}
+    once = under(site, trips, everywhere)
+    pd.testing.assert_frame_equal(under(site, trips, everywhere, here), once)
+    pd.testing.assert_frame_equal(under(site, trips, here, everywhere, everywhere), once)
+    strict = under(site, trips, {**here, "compliance": 1}, everywhere)
+    assert len(strict) < len(once)
+
+
 def test_the_electric_share_is_reached_and_never_lowered(site: Site, trips: pd.DataFrame) -> None:
     def share(table: pd.DataFrame) -> float:
         private = table["type"].isin(["car", "diesel_car", "electric_car"])

@@ -110,7 +110,7 @@ def test_trips_not_made_are_those_of_every_class_by_itself(seed: int) -> None:
     burnt = np.maximum(np.einsum("c,cts->st", dirt, network.demand), 1e-9)
     for row, scenario in enumerate(scenarios):
         actions = compile_actions(scenario, one.bundle.city, one.bundle.window)
-        if actions.electric:
+        if actions.electric or sum(rule.plates for rule in actions.trips) > 1:
             continue
         kept, clean = np.ones(network.trips.shape), np.ones(network.trips.shape)
         for rule in actions.trips:
@@ -254,3 +254,34 @@ def test_no_interval_leaves_what_is_possible() -> None:
         assert (value - change + high <= outcome.highest + 1e-9).all(), name
         assert (low <= change).all()
         assert (change <= high).all()
+
+
+def test_plates_barred_twice_are_the_same_plates() -> None:
+    """Of overlapping bans the strictest counts, place by place and slot by slot; what they exempt is told apart."""
+    city = {"lever": "odd_even", "compliance": 0.8}
+    here = {"lever": "odd_even", "where": OLD_TOWN, "compliance": 0.6}
+    strict, spared = {**here, "compliance": 1}, {**city, "exempt_electric": False}
+    early, late = ({**city, "when": {"begin": b, "end": e}} for b, e in (("07:00", "08:00"), ("08:00", "09:00")))
+    alone = {"lever": "electric_share", "share": 0}  # keeps a scenario off the short cut for single rules
+    asked = [
+        [city],
+        [city, here],
+        [here, city, city],
+        [early, late],
+        [city, strict],
+        [strict],
+        [city, spared],
+        [spared],
+    ]
+    one = scorer()
+    scenarios = [
+        Scenario.model_validate({"id": f"s{n}", "measures": [*measures, alone]}) for n, measures in enumerate(asked)
+    ]
+    said = one.levers(scenarios, one.base.flow).levers
+    same, again, thrice, apart, stricter, inside, wider, widest = said
+    for other in (again, thrice, apart):
+        np.testing.assert_allclose(other, same, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(wider, widest, rtol=1e-5, atol=1e-6)
+    assert (stricter >= np.maximum(same, inside) - 1e-5).all()
+    assert (stricter <= same + inside + 1e-5).all()
+    assert np.abs(stricter - same).max() > 0.01

@@ -114,6 +114,7 @@ class TripRule:
 
     ``origin`` and ``destination`` are bool ``[segment]``; ``end`` says how a trip must touch them: by its origin, its
     destination, ``either``, or ``entering``, from outside to inside. ``steps`` is bool ``[step]``, of the departure.
+    ``plates`` bar the same half of the cars wherever they hold: of several that touch a trip the strictest counts.
     """
 
     place: np.ndarray
@@ -123,6 +124,7 @@ class TripRule:
     types: tuple[str, ...] | None = None
     purposes: tuple[str, ...] | None = None
     electric: float = 0.0
+    plates: bool = False
 
 
 @dataclass
@@ -254,7 +256,7 @@ def _demand(m: lang.Demand, a: Actions, at: Span) -> None:
 
 def _odd_even(m: lang.OddEven, a: Actions, at: Span) -> None:
     types = tuple(t for t in PRIVATE if not (m.exempt_electric and t == "electric_car"))
-    a.trips.append(TripRule(at.place, at.steps, 1 - 0.5 * m.compliance, "either", types))
+    a.trips.append(TripRule(at.place, at.steps, 1 - 0.5 * m.compliance, "either", types, plates=True))
 
 
 def _heavy(m: lang.HeavyBan, a: Actions, at: Span) -> None:

@@ -39,12 +39,15 @@ def apply_to_trips(
     ids = segments.index
     origin, destination = (ids.get_indexer(pd.Index(trips[end])) for end in ("origin", "destination"))
     kind = trips["type"].to_numpy(dtype=object)
-    factor = np.ones(len(trips))
-    kept = np.ones(len(trips))
+    factor, plates, kept = np.ones((3, len(trips)))
     for rule in actions.trips:
         hit = _touched(rule, origin, destination, step, kind, trips["purpose"].to_numpy(dtype=object))
-        factor[hit] *= rule.factor
+        if rule.plates:
+            plates[hit] = np.minimum(plates[hit], rule.factor)
+        else:
+            factor[hit] *= rule.factor
         kept[hit] *= 1 - rule.electric
+    factor *= plates
     for name, asked in actions.electric.items():
         wanted = np.where(kind == name, asked[step, origin], 0.0)
         private = name in ("car", "diesel_car")

@@ -28,7 +28,7 @@ from citybrain_datasets.scenarios.trips import apply_to_trips
 from citybrain_datasets.scenarios.weather import weather_hours
 from citybrain_datasets.simulation.disruptions import rain_factor
 
-MODEL = 1
+MODEL = 2
 """Grows when the same scenario would be simulated otherwise; a part of every cache key."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -129,8 +130,11 @@ class Spared:
 
     def _rules(self, actions: Actions) -> list[Rule]:
         """What acts on trips, as factors."""
-        found: list[Rule] = []
+        plates = [rule for rule in actions.trips if rule.plates]
+        found: list[Rule] = list(self._plates(plates)) if len(plates) > 1 else []
         for rule in actions.trips:
+            if rule.plates and len(plates) > 1:
+                continue
             share = rule.steps[WARM_UP:, None] * self._touched(rule)
             clean = 1 - share * np.float32(rule.electric) if rule.electric else 1.0
             found.append((self._of(rule.types, rule.purposes), 1 - share * np.float32(1 - rule.factor), clean))
@@ -139,6 +143,31 @@ class Spared:
             more = self._from_origins(np.clip((asked[WARM_UP:] - have) / max(1 - have, 1e-9), 0, 1))
             found.append((self._of((kind,)), 1.0, 1 - more))
         return found
+
+    def _plates(self, rules: Sequence[TripRule]) -> Iterator[Rule]:
+        """Rules on plates, which bar the same cars: of those that touch a trip the strictest counts."""
+        about: dict[tuple[int, ...], list[str]] = {}
+        for kind in dict.fromkeys(kind for _, kind in self.network.classes):
+            mine = tuple(i for i, rule in enumerate(rules) if rule.types is None or kind in rule.types)
+            about.setdefault(mine, []).append(kind)
+        for mine, kinds in about.items():
+            if mine:
+                yield self._of(tuple(kinds)), 1 - self._strictest([rules[i] for i in mine]), 1.0
+
+    def _strictest(self, rules: Sequence[TripRule]) -> np.ndarray:
+        """Part of the trips not made by the strictest of ``rules`` that touches each, ``[slot, zone pair]``."""
+        holds = np.array([rule.steps[WARM_UP:] for rule in rules])
+        gone = np.zeros((holds.shape[1], self._zones**2), np.float32)
+        strictly = sorted(range(len(rules)), key=lambda i: rules[i].factor)
+        for together in np.unique(holds[:, holds.any(axis=0)], axis=1).T:
+            place, part = np.zeros_like(rules[0].place), np.zeros(gone.shape[1], np.float32)
+            acting = [i for i in strictly if together[i]]
+            # Of the trips that the strictest so far touch, each adds what it takes away beyond the next.
+            for i, milder in zip(acting, [rules[i].factor for i in acting[1:]] + [1.0], strict=True):
+                place = place | rules[i].place
+                part += np.float32(milder - rules[i].factor) * self._touched(replace(rules[i], place=place))
+            gone[(holds == together[:, None]).all(axis=0)] = part
+        return gone
 
     def _not_made(self, rules: Sequence[Rule]) -> tuple[np.ndarray, np.ndarray]:
         """Trips an hour not made, and exhaust not emitted, ``[slot, zone pair]``."""
