@@ -75,7 +75,9 @@ def graph_arrays(
     arrays: dict[str, np.ndarray] = {}
     types: list[NodeType] = [task.node, *([task.context_node] if task.context_node else [])]
     for node in types:
-        arrays[f"static_{node}"] = static_attributes(city, node, task, statistics)
+        arrays[f"static_{node}"] = static_attributes(
+            city, node, task, statistics, sensed if node == task.node else None
+        )
     for kind in messages_of(task, frozenset(city.edges)):
         index, edge = _padded(city, kind, neighbours)
         arrays[f"{kind.name}_index"], arrays[f"{kind.name}_edge"] = index, edge
@@ -85,12 +87,20 @@ def graph_arrays(
     return arrays
 
 
-def static_attributes(city: City, node: NodeType, task: Task, statistics: Statistics) -> np.ndarray:
+def static_attributes(
+    city: City, node: NodeType, task: Task, statistics: Statistics, sensed: np.ndarray | None = None
+) -> np.ndarray:
     """Float32 ``[node, attribute]``: place, each of :data:`STATIC_SCALES` and whether it is known, and the level and
-    spread of the weekly profile."""
+    spread of the weekly profile.
+
+    Of nodes that are not ``sensed``, bool ``[node]``, the coordinates are left out: what a network knows of a place by
+    them it has learnt by heart, at the places that it was trained on.
+    """
     table = city.nodes[node]
     columns: list[np.ndarray] = []
     placed = table[["lat", "lon"]].notna().all(axis=1).to_numpy()
+    if sensed is not None:
+        placed = placed & sensed
     if placed.any():
         lat, lon = table["lat"].to_numpy(float), table["lon"].to_numpy(float)
         north = (lat - np.nanmedian(lat)) * 111.2 / 10

@@ -10,6 +10,8 @@ from citybrain_models.nn.borrowing import Borrowing
 from citybrain_models.nn.exchange import Form
 
 NODES, WIDTH, HORIZON = 6, 8, 4
+PLACE = torch.linspace(-1, 1, NODES * WIDTH).reshape(NODES, WIDTH)
+"""What of a state tells what the node is."""
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def complete(layer: Borrowing, state: Tensor, anchor: Tensor, seen: Tensor, sens
     edge = torch.rand(NODES, NODES - 1, 3, generator=torch.Generator().manual_seed(1))
     edge[..., 0] = 1
     with torch.inference_mode():
-        return layer.complete(state, anchor, seen, sensed, index, edge, form)
+        return layer.complete(state, state - PLACE, anchor, seen, sensed, index, edge, form)
 
 
 def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -43,7 +45,7 @@ def test_a_node_with_measurements_and_a_sensor_is_left_as_it_is(layer: Borrowing
 def test_where_nobody_lacks_anything_every_parameter_still_has_a_gradient(layer: Borrowing) -> None:
     state, anchor, seen, sensed = inputs()
     index = torch.tensor([[(i + 1) % NODES] for i in range(NODES)])
-    after, completed = layer.complete(state, anchor, seen, sensed, index, torch.ones(NODES, 1, 3), "gather")
+    after, completed = layer.complete(state, state, anchor, seen, sensed, index, torch.ones(NODES, 1, 3), "gather")
     (after.sum() + completed.sum()).backward()
     assert all(p.grad is not None and not p.grad.any() for p in layer.parameters())
 

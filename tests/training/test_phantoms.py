@@ -56,6 +56,9 @@ def test_nothing_learnt_at_a_phantom_is_told(ready: Preparation) -> None:
     assert (told["sensed_road"] == (~phantom).float()).all()
     torch.testing.assert_close(told["static_road"][~phantom], plain["static_road"][~phantom])
     assert (told["static_road"][phantom] != plain["static_road"][phantom]).any()
+    placed = told["static_road"][:, :3]
+    assert not placed[phantom].any(), "by its coordinates a network knows a place that it was trained on"
+    assert placed[~phantom].any()
 
 
 def test_a_road_that_was_never_measured_borrows_and_has_no_embedding(small_city: City, quick: TrainConfig) -> None:
@@ -89,6 +92,23 @@ def test_only_a_silent_road_hears_its_neighbours_where_they_exchange_nothing(
     assert moved[0]
     assert moved[3], "without a sensor it hears of the other"
     assert moved[[1, 2, 4, 5]].any() == exchange
+
+
+def test_a_road_without_a_sensor_hears_what_its_neighbours_measure_and_not_what_they_are(
+    small_city: City, quick: TrainConfig
+) -> None:
+    config = quick.merged({"network": {"exchange": False, "hubs": 0}})
+    ready = prepare(silent(small_city, "road", np.arange(6) == 3), "congestion", config)
+    module = ForecastModule(build_network(ready), ready).eval()
+    arrays, _ = Collate(ready, ready.split.train, training=False)([0])
+    arrays["seen_road"] = torch.from_numpy(ready.sensed).float().unsqueeze(0)
+    for layer in (p for n, p in module.named_parameters() if n.endswith(("taken.weight", "head.weight"))):
+        torch.nn.init.normal_(layer)
+    with torch.inference_mode():
+        before = module(arrays)
+        module.embeddings["road"] += 1
+        moved = (module(arrays) != before).flatten(2).any(dim=2)[0]
+    assert moved.tolist() == [True, True, True, False, True, True]
 
 
 def test_free_speed_comes_from_the_training_part_alone_and_can_be_taken_back(small_city: City) -> None:

@@ -88,7 +88,7 @@ def prepare(city: City, name: str, config: TrainConfig) -> Preparation:
     if not config.network.graph:
         graph = {k: v for k, v in graph.items() if k.startswith(("static_", "sensed_"))}
     everyone = fitted.lent(task.target, near, np.ones_like(sensed), sensed)
-    strange = static_attributes(without_measured_speed(city), task.node, task, everyone)
+    strange = static_attributes(without_measured_speed(city), task.node, task, everyone, np.zeros_like(sensed))
     return Preparation(city, task, config, statistics, features, source, graph, split, near, sensed, strange)
 
 

@@ -14,6 +14,9 @@ class Borrowing(Exchange):
     Of nodes near ``i``, weighted by a network of what lies between: ``Σ_j w_ij c_j a_j / Σ_j w_ij c_j``, with ``c`` 1
     or a share where ``j`` has what is asked for: measurements in its history for the state and the last and mean
     value, a sensor in training for the weekly profile. A node with both is left as it is.
+
+    A neighbour tells what it measures and not what it is: by who its neighbours are a network would know a place that
+    it was trained on, and what is usual there by heart, which helps at no place that is new.
     """
 
     def __init__(self, width: int, edge_channels: int):
@@ -23,16 +26,25 @@ class Borrowing(Exchange):
         self.stranger = nn.Parameter(torch.zeros(width))
 
     def complete(
-        self, state: Tensor, anchor: Tensor, seen: Tensor, sensed: Tensor, index: Tensor, edge: Tensor, form: Form
+        self,
+        state: Tensor,
+        measured: Tensor,
+        anchor: Tensor,
+        seen: Tensor,
+        sensed: Tensor,
+        index: Tensor,
+        edge: Tensor,
+        form: Form,
     ) -> tuple[Tensor, Tensor]:
-        """``state [batch, node, width]`` and ``anchor [batch, node, 2 + horizon]``, completed. ``seen [batch, node]``
-        is the measured share of the history, ``sensed [node]`` 0 for a place without a sensor; ``index`` and ``edge``
-        are as in :meth:`Exchange.forward`."""
+        """``state [batch, node, width]`` and ``anchor [batch, node, 2 + horizon]``, completed. ``measured``, shaped as
+        ``state``, is what of it tells of the window and the time alone; ``seen [batch, node]`` is the measured share of
+        the history, ``sensed [node]`` 0 for a place without a sensor; ``index`` and ``edge`` are as in
+        :meth:`Exchange.forward`."""
         if not bool((seen < 1).any() | (sensed < 1).any()):
             # Nobody lacks anything, and nothing would change. DDP expects to see every parameter in every step.
             return state + 0 * torch.stack([p.sum() for p in self.parameters()]).sum(), anchor
         trust, known = seen.unsqueeze(-1), sensed.unsqueeze(-1)
-        message = nn.functional.silu(self.value(self.norm(state)))
+        message = nn.functional.silu(self.value(self.norm(measured)))
         have = known.expand_as(trust)
         payload = torch.cat([message * trust, anchor[..., :2] * trust, trust, anchor[..., 2:] * have, have], dim=-1)
         total = self.total(payload, self.weights(edge, None), index, form)

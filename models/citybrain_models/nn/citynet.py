@@ -112,14 +112,16 @@ class CityNet(nn.Module):
         ``<message>_index`` and ``<message>_edge`` →
         ``[batch, node, horizon, quantile]`` in the target's unit, rising along the quantiles."""
         clock = self.clock(inputs["time"]).unsqueeze(1)
-        state = {}
+        measured, state = {}, {}
         for node, window in self.window.items():
             place = self.place[node](torch.cat([inputs[f"static_{node}"], inputs[f"embedding_{node}"]], dim=-1))
-            state[node] = window(inputs[f"x_{node}"]) + place.unsqueeze(0) + clock
+            measured[node] = window(inputs[f"x_{node}"]) + clock
+            state[node] = measured[node] + place.unsqueeze(0)
         anchor = inputs["anchor"]
         if self.borrowing is not None:
             state[self.target], anchor = self.borrowing.complete(
                 state[self.target],
+                measured[self.target],
                 anchor,
                 inputs[f"seen_{self.target}"],
                 inputs[f"sensed_{self.target}"],

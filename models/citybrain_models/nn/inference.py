@@ -61,10 +61,15 @@ class _Member(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         net, shape = self.net, inputs["anchor"].shape[:2]
-        state = {node: _begin(net, node, inputs) for node in net.window}
+        place = {node: _place(net, node, inputs) for node in net.window}
+        state = {node: _begin(net, node, place[node], inputs) for node in net.window}
         anchor = inputs["anchor"].flatten(0, 1)
         if net.borrowing is not None:
-            state[net.target], anchor = _complete(net.borrowing, state[net.target], anchor, net.target, inputs)
+            there = state[net.target].unflatten(0, shape)
+            measured = (there - place[net.target].unsqueeze(0)).flatten(0, 1)
+            state[net.target], anchor = _complete(
+                net.borrowing, state[net.target], measured, anchor, net.target, inputs
+            )
         for block in net.blocks:
             assert isinstance(block, Block)
             state = _exchange(block, state, inputs)
@@ -92,12 +97,17 @@ class _Member(nn.Module):
         return torch.addmm(middle, torch.log(1 + steps).reshape(-1, outer), self.steps)
 
 
-def _begin(net: CityNet, node: str, inputs: Mapping[str, Tensor]) -> Tensor:
+def _place(net: CityNet, node: str, inputs: Mapping[str, Tensor]) -> Tensor:
+    """What the places are, ``[node, width]``: of the graph alone, and computed once."""
+    found: Tensor = net.place[node](torch.cat([inputs[f"static_{node}"], inputs[f"embedding_{node}"]], dim=-1))
+    return found
+
+
+def _begin(net: CityNet, node: str, place: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
     """State ``[batch · node, width]`` from window, place and time."""
-    window, place, clock = net.window[node], net.place[node], net.clock(inputs["time"])
+    window, clock = net.window[node], net.clock(inputs["time"])
     assert isinstance(window, nn.Linear)
-    here = place(torch.cat([inputs[f"static_{node}"], inputs[f"embedding_{node}"]], dim=-1)) + window.bias
-    context = (here.unsqueeze(0) + clock.unsqueeze(1)).flatten(0, 1)
+    context = ((place + window.bias).unsqueeze(0) + clock.unsqueeze(1)).flatten(0, 1)
     return torch.addmm(context, inputs[f"x_{node}"].flatten(0, 1), window.weight.t())
 
 
@@ -156,10 +166,10 @@ def _hear(weight: Tensor, sender: Tensor, confidence: Tensor, index: Tensor) -> 
 
 
 def _complete(
-    borrowing: Borrowing, state: Tensor, anchor: Tensor, target: str, inputs: Mapping[str, Tensor]
+    borrowing: Borrowing, state: Tensor, measured: Tensor, anchor: Tensor, target: str, inputs: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """:meth:`Borrowing.complete` on ``state [batch · node, width]`` and ``anchor [batch · node, 2 + horizon]``, at the
-    places alone that lack measurements or a sensor."""
+    """:meth:`Borrowing.complete` on ``state`` and ``measured [batch · node, width]`` and
+    ``anchor [batch · node, 2 + horizon]``, at the places alone that lack measurements or a sensor."""
     seen, sensed, index = inputs[f"seen_{target}"], inputs[f"sensed_{target}"], inputs["nearby_index"]
     width, usual_width = state.shape[1], anchor.shape[1] - 2
     lacking = (seen < 1) | (sensed < 1)
@@ -174,12 +184,12 @@ def _complete(
     sensing = weight * sensed.index_select(0, index.flatten()).unflatten(0, index.shape)
     sensing = sensing / (sensing.sum(dim=1, keepdim=True) + UNHEARD)  # of the graph alone, and computed once
     share = torch.stack([heard / trusted, embedding(place, sensing)], dim=1)
-    message = silu(borrowing.value(borrowing.norm(state)))
+    message = silu(borrowing.value(borrowing.norm(measured)))
     total = (share @ embedding(sender, torch.cat([message, anchor], dim=1))).flatten(1)
     told, last, _, usual = total.split((width, 2, width + anchor.shape[1], usual_width), dim=1)
     near = torch.cat([last + UNHEARD * usual[:, :1] / trusted, usual], dim=1)
-    measured = torch.maximum((trust > 0).to(trust.dtype), known)
-    kept = torch.cat([measured, measured, known.expand(-1, usual_width)], dim=1)
+    own = torch.maximum((trust > 0).to(trust.dtype), known)
+    kept = torch.cat([own, own, known.expand(-1, usual_width)], dim=1)
     completed = embedding(row, state) + (1 - trust) * borrowing.taken(told) + (1 - known) * borrowing.stranger
     anchored = near + kept * (embedding(row, anchor) - near)
     # Every row is read from where it is now: among its like, or behind them among the completed.
