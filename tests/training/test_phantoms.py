@@ -74,17 +74,25 @@ def test_a_road_that_was_never_measured_borrows_and_has_no_embedding(small_city:
     assert inputs["sensed_road"].tolist() == [1, 1, 1, 0, 1, 1]
 
 
-@pytest.mark.parametrize("exchange", [True, False])
-def test_only_a_silent_road_hears_its_neighbours_where_they_exchange_nothing(
-    small_city: City, quick: TrainConfig, exchange: bool
-) -> None:
-    config = quick.merged({"network": {"exchange": exchange, "hubs": 0}})
-    ready = prepare(silent(small_city, "road", np.arange(6) == 3), "congestion", config)
+def without_a_sensor_at_3(
+    city: City, config: TrainConfig, *, exchange: bool
+) -> tuple[ForecastModule, dict[str, torch.Tensor]]:
+    """A network that hears of others by borrowing, and by ``exchange``, alone; and a window in which all measure."""
+    config = config.merged({"network": {"exchange": exchange, "hubs": 0}})
+    ready = prepare(silent(city, "road", np.arange(6) == 3), "congestion", config)
     module = ForecastModule(build_network(ready), ready).eval()
     arrays, _ = Collate(ready, ready.split.train, training=False)([0])
     arrays["seen_road"] = torch.from_numpy(ready.sensed).float().unsqueeze(0)
     for layer in (p for n, p in module.named_parameters() if n.endswith(("taken.weight", "head.weight"))):
         torch.nn.init.normal_(layer)
+    return module, arrays
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_only_a_silent_road_hears_its_neighbours_where_they_exchange_nothing(
+    small_city: City, quick: TrainConfig, exchange: bool
+) -> None:
+    module, arrays = without_a_sensor_at_3(small_city, quick, exchange=exchange)
     with torch.inference_mode():
         before = module(arrays)
         arrays["x_road"][:, 0] += 1
@@ -97,13 +105,7 @@ def test_only_a_silent_road_hears_its_neighbours_where_they_exchange_nothing(
 def test_a_road_without_a_sensor_hears_what_its_neighbours_measure_and_not_what_they_are(
     small_city: City, quick: TrainConfig
 ) -> None:
-    config = quick.merged({"network": {"exchange": False, "hubs": 0}})
-    ready = prepare(silent(small_city, "road", np.arange(6) == 3), "congestion", config)
-    module = ForecastModule(build_network(ready), ready).eval()
-    arrays, _ = Collate(ready, ready.split.train, training=False)([0])
-    arrays["seen_road"] = torch.from_numpy(ready.sensed).float().unsqueeze(0)
-    for layer in (p for n, p in module.named_parameters() if n.endswith(("taken.weight", "head.weight"))):
-        torch.nn.init.normal_(layer)
+    module, arrays = without_a_sensor_at_3(small_city, quick, exchange=False)
     with torch.inference_mode():
         before = module(arrays)
         module.embeddings["road"] += 1
