@@ -26,6 +26,9 @@ NODE_COLUMNS = ("lat", "lon", "name", "name_zh", "owner", "cell")
 """Columns every node table has. ``lat`` and ``lon`` are WGS 84 degrees, NaN where the place is not published;
 ``cell`` is the H3 cell (resolution 8) of the place, the grid of 网格化管理; the others may be empty strings."""
 
+ID_LENGTH = 200
+"""Characters of a node's id; a store keeps no more."""
+
 EDGE_COLUMNS = ("source", "target", "distance_m", "bearing_deg")
 """``bearing_deg`` is clockwise from north, from source to target; NaN where places are unknown."""
 
@@ -168,6 +171,10 @@ def _node_problems(node: str, table: pd.DataFrame) -> Iterable[Problem]:
         return
     for duplicate in table.index[table.index.duplicated()].unique():
         yield Problem(where, "id stands twice", str(duplicate))
+    for name in map(str, table.index):
+        if name in ("", ".", "..") or len(name) > ID_LENGTH or not name.isprintable():
+            what = f"an id is 1 to {ID_LENGTH} printable characters, and not '.' or '..', which no address can hold"
+            yield Problem(where, what, repr(name[:80]))
     for column, limit in (("lat", 90.0), ("lon", 180.0)):
         for row in table.index[table[column].abs() > limit]:
             yield Problem(where, f"{table.at[row, column]!s} is no {column} (±{limit:g}°)", str(row), column)

@@ -230,6 +230,22 @@ def test_a_missing_column_is_named(saved: Path) -> None:
         City.load(saved)
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a\0", "line\nbreak", "x" * 201])
+def test_an_id_that_cannot_be_asked_for_or_kept_is_refused(tmp_path: Path, name: str) -> None:
+    made = city(np.ones((4, 3), np.float32))
+    renamed = {"n1": name}
+    table = made.nodes["road"].rename(index=renamed)
+    links = made.edges["road-road"].replace({"source": renamed, "target": renamed})
+    with pytest.raises(CityError, match="an id is 1 to 200 printable characters"):
+        save_city(made.replace(nodes={"road": table}, edges={"road-road": links}), tmp_path / "c")
+    fine = {"n1": "西站/1 …"}
+    links = made.edges["road-road"].replace({"source": fine, "target": fine})
+    save_city(
+        made.replace(nodes={"road": made.nodes["road"].rename(index=fine)}, edges={"road-road": links}), tmp_path / "c"
+    )
+    assert City.load(tmp_path / "c").ids("road")[1] == "西站/1 …"
+
+
 def test_no_city_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(CityError, match=r"no city\.yaml"):
         City.load(tmp_path)
