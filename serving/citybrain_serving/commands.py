@@ -81,17 +81,21 @@ def serve(
 
 
 def _check_free(host: str, port: int) -> None:
-    """Raises :class:`ConfigError` for an address that cannot be bound, before anything is loaded that takes time."""
+    """Raises :class:`ConfigError` for a port that somebody has or we may not have, before anything is loaded that takes
+    time. Whatever else is wrong with an address the server tells itself."""
     try:
-        for family, kind, protocol_number, _, address in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ConfigError(f"setting host: {host}: {error.strerror or error}") from None
+    for family, kind, protocol_number, _, address in found:
+        try:
             with socket.socket(family, kind, protocol_number) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
-    except OSError as error:
-        hint = "; --port takes another, 0 a free one" if error.errno == errno.EADDRINUSE else ""
-        raise ConfigError(f"{host} port {port} cannot be bound: {error.strerror or error}{hint}") from None
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                hint = "; --port takes another, 0 a free one"
+                raise ConfigError(f"{host} port {port} cannot be bound: {error.strerror}{hint}") from None
 
 
 def _keep_answering() -> None:
