@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -29,6 +30,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from citybrain_serving.errors import FleetError, StoreRefused, StoreUnavailable
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+Value = TypeVar("Value")
 VERSIONS = "citybrain_schema"
 """Table in which the database notes its version."""
 
@@ -48,6 +50,9 @@ text is text, in a database too that was made without an encoding (`SQL_ASCII`),
 
 BUSY = "10s"
 """How long a statement waits for what another holds, as SQLite's ``busy_timeout`` has it."""
+
+PARAMETERS = 500
+"""Parameters that a statement is given at most for one ``IN``."""
 
 HUNG = "30s"
 """How long a transaction may stand still. A replica that hangs in the middle of one would keep every other from writing
@@ -139,6 +144,11 @@ def transaction(engine: sa.Engine, *, write: bool = False, still: bool = False) 
         cause = error.orig if isinstance(error, DBAPIError) else error
         told = "" if isinstance(error, OperationalError) else f" ({type(cause).__name__})"
         raise StoreUnavailable(f"the store cannot be used now{told}; nothing was written") from error
+
+
+def in_parts(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    """``values`` for an ``IN``, so many at a time: databases bound the number of parameters of a statement."""
+    return (values[first : first + PARAMETERS] for first in range(0, len(values), PARAMETERS))
 
 
 def room(engine: sa.Engine) -> float:

@@ -16,7 +16,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from citybrain_datasets.signals import Signal, Ticks
-from citybrain_serving.database import migrate, open_engine, transaction
+from citybrain_serving.database import in_parts, migrate, open_engine, transaction
 from citybrain_serving.fleet import Channel
 from citybrain_serving.layouts import Layouts
 from citybrain_serving.packing import pack
@@ -185,10 +185,9 @@ def _held(
         times.setdefault(partial.signal, set()).add(partial.time)
     held = {}
     for signal, wanted in times.items():
-        ordered = sorted(wanted)
-        for first in range(0, len(ordered), 1_000):  # databases bound the number of parameters
+        for part in in_parts(sorted(wanted)):
             query = sa.select(table.c.time, table.c.layout, table.c["values"]).where(
-                table.c.signal == signal, table.c.time.in_(ordered[first : first + 1_000]), *mine
+                table.c.signal == signal, table.c.time.in_(part), *mine
             )
             for time, layout, data in connection.execute(query):
                 held[signal, time] = layouts[signal].decode(connection, layout, data)[:, 0]

@@ -29,6 +29,7 @@ from citybrain_datasets.task import Task
 from citybrain_models.bundle import Bundle
 from citybrain_models.calibration import Calibration
 from citybrain_serving.app import create_app
+from citybrain_serving.database import migrate, open_engine
 from citybrain_serving.fleet import Channel
 from citybrain_serving.readings import FAULTS, FINE
 from citybrain_serving.service import Service
@@ -301,6 +302,15 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return str(tmp_path / "store.sqlite")
     return str(request.getfixturevalue("database"))
+
+
+@pytest.fixture
+def engine(location: str) -> Iterator[sa.Engine]:
+    """An empty store of each kind of database."""
+    made = open_engine(location)
+    migrate(made)
+    yield made
+    made.dispose()
 
 
 @pytest.fixture

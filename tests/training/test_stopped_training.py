@@ -104,3 +104,11 @@ def test_what_draws_no_bar_has_a_line_for_each_epoch(
     assert second.startswith("epoch 2 of at most 2: val_mae ")
     least = min(float(line.split("val_mae ")[1].split(",")[0]) for line in (first, second))
     assert least == pytest.approx(fitted.best_validation_mae, rel=1e-3)
+    caplog.clear()
+    longer = prepare(small_city, "congestion", quick.merged({"fit": {"epochs": 3}}))
+    with caplog.at_level("INFO", "citybrain_training.progress"):
+        fit(longer, tmp_path, resume=True, progress=False)
+    (third,) = (record.getMessage() for record in caplog.records)
+    assert third.startswith("epoch 3 of at most 3: val_mae ")
+    better = float(third.split("val_mae ")[1].split(",")[0]) < least
+    assert third.endswith(", the least so far") == better, "a training that is resumed knows its least error"

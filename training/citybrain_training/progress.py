@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, RichProgressBar
@@ -17,11 +18,17 @@ def told_by(progress: bool, monitor: str) -> Callback:
 
 
 class EpochLog(Callback):
-    """A line in the log for every epoch that was validated."""
+    """A line in the log for every epoch that was validated. A training that is resumed knows its least error."""
 
     def __init__(self, monitor: str):
         self.monitor = monitor
         self._least = float("inf")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"least": self._least}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._least = state_dict["least"]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         found = trainer.callback_metrics.get(self.monitor)

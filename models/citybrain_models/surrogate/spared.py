@@ -130,10 +130,9 @@ class Spared:
 
     def _rules(self, actions: Actions) -> list[Rule]:
         """What acts on trips, as factors."""
-        plates = [rule for rule in actions.trips if rule.plates]
-        found: list[Rule] = list(self._plates(plates)) if len(plates) > 1 else []
+        found: list[Rule] = list(self._plates([rule for rule in actions.trips if rule.plates]))
         for rule in actions.trips:
-            if rule.plates and len(plates) > 1:
+            if rule.plates:
                 continue
             share = rule.steps[WARM_UP:, None] * self._touched(rule)
             clean = 1 - share * np.float32(rule.electric) if rule.electric else 1.0

@@ -7,17 +7,14 @@ number means may change with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import orjson
 import sqlalchemy as sa
 
-from citybrain_serving.database import transaction
+from citybrain_serving.database import in_parts, transaction
 from citybrain_serving.tables import sites
-
-AT_ONCE = 500
-"""Places in one statement: databases bound the number of parameters."""
 
 
 class Position(NamedTuple):
@@ -61,7 +58,7 @@ class SiteTable:
         if changed:
             rows = [{"node": place, "version": ours[place].version, "told": _packed(ours[place])} for place in changed]
             with transaction(self.engine, write=True) as connection:
-                for chunk in _chunks(changed):
+                for chunk in in_parts(changed):
                     connection.execute(sites.delete().where(sites.c.node.in_(chunk)))
                 connection.execute(sites.insert(), rows)
         return len(ours)
@@ -70,14 +67,10 @@ class SiteTable:
         """What is remembered of the sites of ``places``."""
         found = {}
         with transaction(self.engine) as connection:
-            for chunk in _chunks(sorted(self.places.intersection(places))):
+            for chunk in in_parts(sorted(self.places.intersection(places))):
                 for row in connection.execute(sa.select(sites).where(sites.c.node.in_(chunk))):
                     found[row.node] = _unpacked(row.version, row.told)
         return found
-
-
-def _chunks(places: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (places[first : first + AT_ONCE] for first in range(0, len(places), AT_ONCE))
 
 
 def _packed(site: Site) -> str:

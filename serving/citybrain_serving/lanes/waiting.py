@@ -18,14 +18,11 @@ import pandas as pd
 import sqlalchemy as sa
 
 from citybrain_datasets.signals import Signal
-from citybrain_serving.database import transaction
+from citybrain_serving.database import in_parts, transaction
 from citybrain_serving.fleet import Channel
 from citybrain_serving.lanes.combining import Key, Lane, LaneCount, Lanes
 from citybrain_serving.readings import LaneFlow, OnLane, Readings
 from citybrain_serving.tables import lanes
-
-AT_ONCE = 500
-"""Places in one statement: databases bound the number of parameters."""
 
 
 class Whole(NamedTuple):
@@ -218,9 +215,8 @@ def _known(connection: sa.Connection, wanted: set[tuple[str, int]]) -> dict[tupl
     found: dict[tuple[str, int], _Road] = {}
     for time in sorted({time for _, time in wanted}):
         places = sorted(place for place, at in wanted if at == time)
-        for first in range(0, len(places), AT_ONCE):
-            chunk = lanes.c.node.in_(places[first : first + AT_ONCE])
-            for row in connection.execute(sa.select(lanes).where(lanes.c.time == time, chunk)):
+        for part in in_parts(places):
+            for row in connection.execute(sa.select(lanes).where(lanes.c.time == time, lanes.c.node.in_(part))):
                 road = found.setdefault((row.node, row.time), {})
                 road[row.signal, Lane(row.lane, row.direction)] = _Told(row.value, row.lanes)
     return found
