@@ -7,6 +7,7 @@ proves it. The arrangement differs, and with it the cost:
 - windows and nodes are one dimension, so that a matrix, its bias and what is added are one operator;
 - what a place hears of its own, from neighbours of each kind, lies side by side and is mixed by one product, the gate
   and what passes it apart: no sum is written in between, nothing is split;
+- neighbours of all kinds that are of one type are read at once, and summed by one product;
 - what neighbours count is divided out before their rows are summed: on a number an edge, not on a row a node;
 - only places that lack something borrow;
 - shares of the three bases and steps between quantiles come from one exponential, and the steps of a lead are summed by
@@ -16,10 +17,11 @@ proves it. The arrangement differs, and with it the cost:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, linear, silu
+from torch.nn.functional import embedding, linear, pad, silu
 
 from citybrain_models.nn.borrowing import Borrowing
 from citybrain_models.nn.citynet import Block, CityNet
@@ -127,14 +129,19 @@ def _exchange(block: Block, state: Mapping[str, Tensor], inputs: Mapping[str, Te
             assert isinstance(hub, Hubs)
             told = _collect(hub, wide[node], inputs[f"seen_{node}"], others.pop(0), mix.bias)
             asked = torch.softmax(hub.consult(normed[node]), dim=-1).unflatten(0, inputs[f"seen_{node}"].shape)
+        mixed = {kind.name: others.pop(0) for kind in block.kinds if kind.receiver == node}
         heard, matrices = [normed[node]], [own.t()]
-        for kind in (kind for kind in block.kinds if kind.receiver == node):
-            exchange = block.exchange[kind.name]
-            assert isinstance(exchange, Exchange)
-            weight = exchange.weights(inputs[f"{kind.name}_edge"], inputs["wind"] if kind.windy else None)
-            rows = _hear(weight, wide[kind.sender], inputs[f"seen_{kind.sender}"], inputs[f"{kind.name}_index"])
+        for sender in dict.fromkeys(kind.sender for kind in block.kinds if kind.receiver == node):
+            kinds = [kind for kind in block.kinds if (kind.receiver, kind.sender) == (node, sender)]
+            weights = []
+            for kind in kinds:
+                exchange = block.exchange[kind.name]
+                assert isinstance(exchange, Exchange)
+                weights.append(exchange.weights(inputs[f"{kind.name}_edge"], inputs["wind"] if kind.windy else None))
+                matrices.append((mixed[kind.name] @ exchange.value.weight).t())
+            index = torch.cat([inputs[f"{kind.name}_index"] for kind in kinds], dim=1)
+            rows = _hear(_stacked(weights), wide[sender], inputs[f"seen_{sender}"], index)
             heard.append(rows.flatten(0, 1))
-            matrices.append((others.pop(0) @ exchange.value.weight).t())
         side_by_side, matrix = torch.cat(heard, dim=-1), torch.cat(matrices)
         halves = slice(None, width), slice(width, None)
         told_apart = [mix.bias[half] if told is None else (asked @ told[..., half]).flatten(0, 1) for half in halves]
@@ -157,12 +164,22 @@ def _collect(hub: Hubs, nodes: Tensor, confidence: Tensor, mix: Tensor, bias: Te
     return tokens @ (mix @ hub.value.weight).t() + bias
 
 
+def _stacked(weights: list[Tensor]) -> Tensor:
+    """``[batch or 1, receiver, neighbour]`` of each kind → ``[batch or 1, receiver, kind, neighbour]``, the neighbours
+    of all kinds behind each other, where each kind has none but its own."""
+    ends = list(accumulate(weight.shape[-1] for weight in weights))
+    padded = [pad(w, (end - w.shape[-1], ends[-1] - end)) for w, end in zip(weights, ends, strict=True)]
+    return torch.stack(torch.broadcast_tensors(*padded), dim=2)
+
+
 def _hear(weight: Tensor, sender: Tensor, confidence: Tensor, index: Tensor) -> Tensor:
-    """Confidence-weighted mean ``[batch, receiver, width]`` of the rows of ``sender [batch, sender, width]``."""
-    weight = weight * confidence.index_select(1, index.flatten()).unflatten(1, index.shape)
+    """Confidence-weighted means of the rows of ``sender [batch, sender, width]``, one for each kind of
+    ``weight [batch or 1, receiver, kind, neighbour]``, side by side: ``[batch, receiver, kind · width]``."""
+    trusted = confidence.index_select(1, index.flatten()).unflatten(1, index.shape)
+    weight = weight * trusted.unsqueeze(2)
     share = weight / (weight.sum(dim=-1, keepdim=True) + UNHEARD)
     sent = sender.index_select(1, index.flatten()).unflatten(1, index.shape)
-    return (share.unsqueeze(-2) @ sent).squeeze(-2)
+    return (share @ sent).flatten(2)
 
 
 def _complete(
