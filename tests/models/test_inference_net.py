@@ -11,6 +11,8 @@ from citybrain_models.nn.ensemble import Ensemble
 from citybrain_models.nn.inference import InferenceNet
 
 KINDS = (MessageKind("between", "air", "air", windy=True), MessageKind("carried", "road", "air", windy=True))
+CALM = MessageKind("calm", "air", "air")
+"""Told by the same places as ``between``, by fewer of them and whatever the wind."""
 NODES = {"road": 5, "air": 4}
 WINDOWS, HORIZON, EMBEDDING, EDGE, NEARBY = 3, 6, 2, 5, 4
 
@@ -41,15 +43,26 @@ def inputs(seen: float = 1.0, sensed: float = 1.0) -> dict[str, Tensor]:
         found["seen_air"] = found["seen_air"] * torch.rand(WINDOWS, NODES["air"])
     found["anchor"] = torch.randn(WINDOWS, NODES["air"], 2 + HORIZON)
     found["sensed_air"] = (torch.rand(NODES["air"]) < sensed).float()
-    for name, sender, channels in (("between", "air", EDGE), ("carried", "road", EDGE), ("nearby", "air", NEARBY)):
-        found[f"{name}_index"] = torch.randint(NODES[sender], (NODES["air"], 3))
-        edge = torch.rand(NODES["air"], 3, channels)
+    for name, sender, neighbours, channels in (
+        ("between", "air", 3, EDGE), ("carried", "road", 3, EDGE), ("nearby", "air", 3, NEARBY), ("calm", "air", 2, EDGE)
+    ):  # fmt: skip
+        found[f"{name}_index"] = torch.randint(NODES[sender], (NODES["air"], neighbours))
+        edge = torch.rand(NODES["air"], neighbours, channels)
         edge[..., 0] = (edge[..., 0] < 0.7).float()
         found[f"{name}_edge"] = edge
     return found
 
 
-@pytest.mark.parametrize("options", [{}, {"hubs": 0, "pull": [0.3] * HORIZON}, {"nearby_channels": 0, "messages": ()}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"hubs": 0, "pull": [0.3] * HORIZON},
+        {"nearby_channels": 0, "messages": ()},
+        {"messages": (*KINDS, CALM)},
+        {"messages": (CALM, *KINDS), "hubs": 0},
+    ],
+)
 @pytest.mark.parametrize(("seen", "sensed"), [(1.0, 1.0), (0.6, 0.5), (0.0, 0.0)])
 def test_the_arrangement_changes_the_cost_and_not_the_answer(options: dict, seen: float, sensed: float) -> None:
     given, net = inputs(seen, sensed), network(1, **options)
