@@ -40,6 +40,7 @@ SUMMARIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "bench": ("Compare our models with others'.", ("torch", "lightning", "mlflow")),
     "bench-robustness": ("Score a model when sensors fail.", ("torch", "lightning", "mlflow")),
     "bench-intervals": ("Measure how well intervals hold.", ("torch", "lightning", "mlflow")),
+    "bench-precision": ("Measure what eight-bit integers cost and bring.", ("torch", "lightning", "onnx")),
     "bench-speed": ("Time the network against its size.", ("torch", "lightning", "onnx")),
     "tune": ("Search for a better configuration.", ("torch", "lightning", "mlflow", "optuna")),
     "retrain": ("Train a challenger on new data and hold it against the champion.", ("torch", "lightning", "mlflow")),

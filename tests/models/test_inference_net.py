@@ -43,9 +43,9 @@ def inputs(seen: float = 1.0, sensed: float = 1.0) -> dict[str, Tensor]:
         found["seen_air"] = found["seen_air"] * torch.rand(WINDOWS, NODES["air"])
     found["anchor"] = torch.randn(WINDOWS, NODES["air"], 2 + HORIZON)
     found["sensed_air"] = (torch.rand(NODES["air"]) < sensed).float()
-    for name, sender, neighbours, channels in (
-        ("between", "air", 3, EDGE), ("carried", "road", 3, EDGE), ("nearby", "air", 3, NEARBY), ("calm", "air", 2, EDGE)
-    ):  # fmt: skip
+    edges = {"between": ("air", 3), "carried": ("road", 3), "nearby": ("air", 3), "calm": ("air", 2)}
+    for name, (sender, neighbours) in edges.items():
+        channels = NEARBY if name == "nearby" else EDGE
         found[f"{name}_index"] = torch.randint(NODES[sender], (NODES["air"], neighbours))
         edge = torch.rand(NODES["air"], neighbours, channels)
         edge[..., 0] = (edge[..., 0] < 0.7).float()

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from citybrain_datasets.signals import KINDS
+from citybrain_training.config import ExportConfig
 from citybrain_training.fitting import Fitted
 from citybrain_training.preparation import Preparation
 from citybrain_training.traffic_ahead import TrafficAhead
 
 
 def model_card(
-    preparation: Preparation, fitted: Fitted, tables: Mapping[str, Mapping[str, Mapping[str, float]]]
+    preparation: Preparation,
+    fitted: Fitted,
+    tables: Mapping[str, Mapping[str, Mapping[str, float]]],
+    precision: Mapping[str, Any] | None = None,
 ) -> str:
-    """Markdown. ``tables`` are the test scores by model, this one's first."""
+    """Markdown. ``tables`` are the test scores by model, this one's first; ``precision`` is what was found of another
+    precision than float32, where one was asked for."""
     task, city, split = preparation.task, preparation.city, preparation.split
     unit = KINDS[task.target].unit
     ahead = (*task.known_future, *(task.context_ahead or ())[:1])
@@ -40,6 +46,7 @@ def model_card(
         "## Model",
         f"CityNet, {fitted.parameters:,} parameters, {fitted.epochs} epochs, {fitted.cpu_seconds / 60:.1f} CPU "
         f"minutes, seed {preparation.config.seed}.",
+        *([_precision(precision, preparation.config.export)] if precision else []),
         "",
         f"## Scores on the test windows ({unit})",
         "| model | " + " | ".join(f"MAE {lead}" for lead in leads) + " | MAE mean | coverage | width |",
@@ -62,6 +69,11 @@ def model_card(
         "- Conformal calibration holds for months like the validation months; the service adapts it online.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _precision(found: Mapping[str, Any], asked: ExportConfig) -> str:
+    cost = f"on validation windows {asked.precision} costs {100 * found['cost']:+.2f} % of error or pinball loss"
+    return f"Served in {found['served']}: {cost}, of which {100 * asked.most_cost:.2g} % are allowed."
 
 
 def _foresight(preparation: Preparation) -> str:

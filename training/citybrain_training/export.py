@@ -11,12 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from citybrain_datasets.errors import CityBrainError
 from citybrain_datasets.signals import Ticks
 from citybrain_models.bundle import LEARNT_FROM, Bundle
 from citybrain_models.calibration import Calibration, parts_of_day
@@ -29,19 +27,12 @@ from citybrain_training.fitting import NetworkForecaster
 from citybrain_training.foresight import Foretold
 from citybrain_training.module import ForecastModule
 from citybrain_training.online import learnt_in_order
+from citybrain_training.onnx_file import OPSET, TOLERANCE, ParityError, serialized
+from citybrain_training.precision import in_precision
 from citybrain_training.preparation import Preparation
-
-TOLERANCE = 1e-4
-"""Largest difference between torch and ONNX Runtime, relative to the forecast or, near zero, to its usual size."""
-
-OPSET = 20
 
 PER_NODE = ("static_", "embedding_", "sensed_")
 """Beginnings of the names of inputs ``[node, …]`` that belong to the places."""
-
-
-class ParityError(CityBrainError):
-    """The exported network does not compute what the trained one does. Nothing is written."""
 
 
 class _Positional(nn.Module):
@@ -85,15 +76,6 @@ def export_onnx(network: CityNet | Ensemble, inputs: Mapping[str, Tensor]) -> by
     model = serialized(program.model_proto)
     check_parity(network, model, {name: inputs[name] for name in names})
     return model
-
-
-def serialized(model: onnx.ModelProto) -> bytes:
-    """The model without what the exporter notes about where it ran: source paths are nobody else's business."""
-    graph = model.graph
-    parts: list[Any] = [model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]
-    for part in parts:
-        del part.metadata_props[:]
-    return model.SerializeToString()
 
 
 def check_parity(network: CityNet | Ensemble, model: bytes, inputs: Mapping[str, Tensor]) -> float:
@@ -180,14 +162,15 @@ def _spans(preparation: Preparation) -> dict[str, list[str]]:
 def make_bundle(
     module: ForecastModule, preparation: Preparation, *, metrics: Mapping[str, Any] | None = None, card: str = ""
 ) -> Bundle:
-    """Everything serving needs, in memory; :meth:`Bundle.write` puts it on disk."""
+    """Everything serving needs, in memory; :meth:`Bundle.write` puts it on disk. In the precision that the
+    configuration asks for, where that is as good."""
     inputs = example_inputs(module, preparation)
     model = export_onnx(module.network, inputs)
     read = {i.name for i in open_session(model).get_inputs()}
     fixed = {n: t.numpy() for n, t in inputs.items() if n.startswith("embedding_") or n in preparation.graph}
     calibration, learnt = calibrate(module, preparation)
     read_signals = dict.fromkeys((*preparation.features.signals, *preparation.task.known_future))
-    return Bundle(
+    bundle = Bundle(
         task=preparation.task,
         city=preparation.city.replace(signals={}),
         placing={name: preparation.features.placing[name] for name in read_signals},
@@ -202,3 +185,4 @@ def make_bundle(
         metrics={LEARNT_FROM: _spans(preparation), **(metrics or {})},
         card=card,
     )
+    return in_precision(bundle, preparation)

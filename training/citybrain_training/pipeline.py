@@ -19,6 +19,7 @@ from citybrain_training.config import TrainConfig
 from citybrain_training.evaluation import evaluate
 from citybrain_training.export import make_bundle
 from citybrain_training.fitting import Fitted, fit
+from citybrain_training.precision import PRECISION
 from citybrain_training.preparation import Preparation, prepare
 from citybrain_training.tracking import Tracking
 
@@ -115,7 +116,9 @@ def finish(preparation: Preparation, fitted: Fitted, folder: Path) -> tuple[Bund
     draft = make_bundle(fitted.module, preparation)
     tables = score(preparation, {OURS: OnnxForecaster(draft, preparation.config.threads)})
     metrics = {**draft.metrics, "test": tables}
-    bundle = dataclasses.replace(draft, metrics=metrics, card=model_card(preparation, fitted, tables))
+    bundle = dataclasses.replace(
+        draft, metrics=metrics, card=model_card(preparation, fitted, tables, metrics.get(PRECISION))
+    )
     return bundle.write(folder), tables
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from citybrain_datasets.chapter import SCORING, SERVING
 from citybrain_datasets.records import Record, read_records, write_chapter
-from citybrain_training.bench import intervals, table
+from citybrain_training.bench import intervals, precision, table
 from citybrain_training.robustness import table as robustness
 from citybrain_training.speed import table as speed
 from citybrain_training.surrogate import chapter as surrogate
@@ -18,6 +18,7 @@ ACCURACY = "accuracy"
 CHAPTERS: dict[str, tuple[str, str, Callable[[Sequence[Record]], str]]] = {
     "intervals": ("intervals", "citybrain bench-intervals", intervals.markdown),
     "robustness": ("robustness", "citybrain bench-robustness", robustness.markdown),
+    "precision": ("precision", "citybrain bench-precision", precision.markdown),
     "speed": ("speed", "citybrain bench-speed", speed.markdown),
     "scenarios": ("what-if", "citybrain bench-scenarios", surrogate.markdown),
 }

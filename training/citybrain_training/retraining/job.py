@@ -23,6 +23,7 @@ from citybrain_training.config import TrainConfig
 from citybrain_training.export import make_bundle
 from citybrain_training.fitting import Fitted, fit
 from citybrain_training.pipeline import OURS, Outcome, log_outcome, score
+from citybrain_training.precision import PRECISION
 from citybrain_training.preparation import Preparation, prepare
 from citybrain_training.retraining.comparison import block_days, compare, local_days
 from citybrain_training.retraining.gate import GateRule, Verdict, enough, judge
@@ -174,7 +175,7 @@ def _through_the_gate(
     challenger, old = OnnxForecaster(draft, threads), OnnxForecaster(champion, threads)
     tables = score(preparation, {OURS: challenger})
     verdict = judge(compare(challenger, old, preparation.city, preparation.split.test), rule)
-    card = model_card(preparation, fitted, tables)
+    card = model_card(preparation, fitted, tables, draft.metrics.get(PRECISION))
     card += f"\nRetrained from version {found.version}, bundle {champion.version}, and held against it.\n\n"
     bundle = dataclasses.replace(
         draft,

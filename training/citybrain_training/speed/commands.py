@@ -35,15 +35,16 @@ def bench_speed(
     from citybrain_training.speed.table import exponent, markdown
 
     grown, compared = _numbers("--sizes", sizes), _numbers("--beside", beside)
-    model, weights, operators = exported()
+    model, rounded, weights, operators = exported()
     rows: list[tuple[str, str, float, str]] = [("exported graph", "operators", float(sum(operators.values())), "1")]
     rows.append(
         ("exported graph", "scatter_operators", float(sum(n for o, n in operators.items() if "Scatter" in o)), "1")
     )
     for nodes in compared:
-        found = _apart(beside_torch, nodes, _repeats(nodes, seconds), model, weights)
-        rows += [(f"{nodes} segments", name, value, "ms") for name, value in found.items()]
-        rows.append((f"{nodes} segments", "torch_over_runtime", found["torch_ms"] / found["runtime_ms"], "1"))
+        found = _apart(beside_torch, nodes, _repeats(nodes, seconds), model, rounded, weights)
+        rows += [
+            (f"{nodes} segments", name, value, "ms" if name.endswith("_ms") else "1") for name, value in found.items()
+        ]
         console.print(f"{nodes} segments: {found}")
     cost: dict[str, dict[int, float]] = {"inference": {}, "training step": {}}
     for nodes in grown:

@@ -43,10 +43,10 @@ def infer(nodes: int, repeats: int, model: bytes, embedding: np.ndarray) -> dict
     return {"features_ms": feature_ms, "network_ms": network_ms, "memory_mib": peak_mib()}
 
 
-def beside_torch(nodes: int, repeats: int, model: bytes, weights: dict[str, Any]) -> dict[str, float]:
-    """ONNX Runtime and eager torch on the same inputs of ``nodes`` segments in turns, milliseconds of CPU time on one
-    thread: of the network as it is trained, the faster way of passing messages, and of the arrangement that is
-    exported, which torch gains from too."""
+def beside_torch(nodes: int, repeats: int, model: bytes, rounded: bytes, weights: dict[str, Any]) -> dict[str, float]:
+    """ONNX Runtime, in floats and ``rounded`` to eight-bit integers, and eager torch on the same inputs of ``nodes``
+    segments in turns, milliseconds of CPU time on one thread: of the network as it is trained, the faster way of
+    passing messages, and of the arrangement that is exported, which torch gains from too."""
     import torch
 
     from citybrain_models.nn.inference import InferenceNet
@@ -62,7 +62,8 @@ def beside_torch(nodes: int, repeats: int, model: bytes, weights: dict[str, Any]
     arrays = enlarged_features(preparation, nodes)(window)
     graph = enlarged_graph({**preparation.graph, "embedding_road": weights["embedding"]}, nodes)
     read = {node.name for node in open_session(model).get_inputs()}
-    session = open_session(with_constants(model, {n: a for n, a in graph.items() if n in read}))
+    fixed = {n: a for n, a in graph.items() if n in read}
+    session, integer = (open_session(with_constants(m, fixed)) for m in (model, rounded))
     feed = {node.name: arrays[node.name] for node in session.get_inputs()}
     tensors = {name: torch.from_numpy(array) for name, array in {**arrays, **graph}.items()}
 
@@ -81,9 +82,13 @@ def beside_torch(nodes: int, repeats: int, model: bytes, weights: dict[str, Any]
             arranged(tensors)
 
     forms = ("gather", "dense") if nodes <= DENSE_UP_TO else ("gather",)
-    runs = [lambda: session.run(None, feed), as_exported, *map(eager, forms)]
-    runtime, alike, *torches = interleaved(runs, repeats)
-    return {"runtime_ms": runtime, "torch_ms": min(torches), "torch_as_exported_ms": alike}
+    runs = [lambda: session.run(None, feed), lambda: integer.run(None, feed), as_exported, *map(eager, forms)]
+    runtime, small, alike, *torches = interleaved(runs, repeats)
+    torch_ms = min(torches)
+    return {
+        "runtime_ms": runtime, "torch_ms": torch_ms, "torch_over_runtime": torch_ms / runtime,
+        "runtime_int8_ms": small, "torch_over_runtime_int8": torch_ms / small, "torch_as_exported_ms": alike,
+    }  # fmt: skip
 
 
 def train_step(nodes: int, repeats: int) -> dict[str, float]:

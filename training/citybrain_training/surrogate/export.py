@@ -15,7 +15,7 @@ from torch.export import Dim
 
 from citybrain_models.nn.surrogate import SurrogateEnsemble
 from citybrain_models.onnx_forecaster import open_session
-from citybrain_training.export import OPSET, TOLERANCE, ParityError, serialized
+from citybrain_training.onnx_file import OPSET, TOLERANCE, ParityError, serialized
 
 INPUTS = (
     "levers", "closed", "context", "base", "unit", "relation",
