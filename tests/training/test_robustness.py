@@ -23,6 +23,7 @@ from citybrain_training.robustness.bench import measure_unseen
 from citybrain_training.robustness.commands import bench_robustness
 from citybrain_training.robustness.corruptions import BrokenSource, corridor, dead, late, share_of, stuck
 from citybrain_training.robustness.spatial import inverse_distance, kriging, nearest_mean
+from citybrain_training.robustness.table import markdown
 from citybrain_training.robustness.unseen import silent, stretched, without
 
 
@@ -121,6 +122,17 @@ def test_sensors_never_seen_are_forecast_from_place_and_neighbours(ready: Prepar
     names = {"citynet", "nearest sensors", "nearest sensors' weekly profile", "inverse distance", "kriging"}
     assert set(mae) == names
     assert all(np.isfinite(value) and value > 0 for value in mae.values())
+
+
+def test_a_network_that_practised_more_is_held_beside_the_other(ready: Preparation, tmp_path: Path) -> None:
+    records = measure_unseen(ready, tmp_path, share=0.2, every=40, practice=1.0)
+    both = {"citynet", "citynet, 100 % of batches disturbed"}
+    mae = {(r["part"], r["subject"]): r["value"] for r in records if r["metric"] == "mae"}
+    assert {subject for part, subject in mae if part == "others"} == both
+    assert len({mae["hit", subject] for subject in both}) == 2
+    page = markdown([{**record, "note": "", "commit": "0"} for record in records])
+    assert "| citynet, 100 % of batches disturbed against it |" in page
+    assert "At the sensors that were trained on: citynet " in page
 
 
 def test_what_is_held_out_leaves_no_trace(small_city: City) -> None:

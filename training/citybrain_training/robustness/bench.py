@@ -21,7 +21,7 @@ from citybrain_training.fitting import fit
 from citybrain_training.preparation import Preparation, prepare
 from citybrain_training.robustness.corruptions import Broken, BrokenSource, corridor, dead, late, share_of, stuck
 from citybrain_training.robustness.spatial import inverse_distance, kriging, nearest_mean
-from citybrain_training.robustness.table import NEAREST, OURS, UNSEEN
+from citybrain_training.robustness.table import NEAREST, OURS, UNSEEN, practised
 from citybrain_training.robustness.unseen import silent, stretched, without
 
 MONTH = pd.Timedelta(days=30)
@@ -62,21 +62,36 @@ def measure(preparation: Preparation, bundle: Bundle, *, every: int = 1, seed: i
 
 
 def measure_unseen(
-    preparation: Preparation, folder: Path, *, share: float = 0.1, every: int = 1, seed: int = 0, progress: bool = False
+    preparation: Preparation,
+    folder: Path,
+    *,
+    share: float = 0.1,
+    every: int = 1,
+    seed: int = 0,
+    practice: float | None = None,
+    progress: bool = False,
 ) -> list[Record]:
-    """Trains without a random ``share`` of the sensors and forecasts them from place and neighbours alone.
+    """Trains without a random ``share`` of the sensors and forecasts them from place and neighbours alone; the others
+    too, to tell what they pay for it.
 
-    The network of ``folder`` has never seen them, nor has their past any part in a window.
+    The network of ``folder`` has never seen them, nor has their past any part in a window. ``practice`` trains a
+    second one beside it, with that share of disturbed batches in place of the configuration's.
     """
     task, city, config = preparation.task, preparation.city, preparation.config
     hit = share_of(len(city.ids(task.node)), share, seed)
-    known = prepare(without(city, task.node, hit), task.name, config)
-    fitted = fit(known, folder, progress=progress)
     unmeasured = silent(city, task.node, hit)
-    ours = OnnxForecaster(stretched(make_bundle(fitted.module, known), unmeasured), config.threads)
+    configs = {OURS: config}
+    if practice is not None:
+        configs[practised(practice)] = config.merged({"fit": {"disturbed": practice}})
+    networks = {}
+    for name, each in configs.items():
+        known = prepare(without(city, task.node, hit), task.name, each)
+        fitted = fit(known, folder / name, progress=progress)
+        networks[name] = OnnxForecaster(stretched(make_bundle(fitted.module, known), unmeasured), config.threads)
+    ours = networks[OURS]
     source = WindowSource.of_city(ours.features, unmeasured)
     still, profile = Persistence(ours.features), WeeklyProfile(ours.features)
-    models: dict[str, Forecaster] = {OURS: ours, f"{NEAREST}' {profile.name}": profile}
+    models: dict[str, Forecaster] = {**networks, f"{NEAREST}' {profile.name}": profile}
     beside = {
         NEAREST: nearest_mean(still, city, hit),
         "inverse distance": inverse_distance(still, city, hit),
@@ -85,6 +100,7 @@ def measure_unseen(
     models |= {name: found for name, found in beside.items() if found is not None}
     test = thinned(preparation.split.test, every)
     scored = _score(UNSEEN, models, source, test, {"hit": hit}, preparation.source)
+    scored += _score(UNSEEN, networks, source, test, {"others": ~hit}, preparation.source)
     return [_record(preparation, row, seed) for row in scored]
 
 
@@ -131,7 +147,7 @@ def _score(
     found = []
     for (model, part), collected in scores.items():
         mean = collected.table()["mean"]
-        for metric in ("mae", "coverage") if model == OURS else ("mae",):
+        for metric in ("mae", "coverage") if model.startswith(OURS) else ("mae",):
             if metric in mean:
                 row = {"scenario": scenario, "subject": model, "part": part, "metric": metric, "value": mean[metric]}
                 found.append({**row, "windows": len(issues)})

@@ -27,6 +27,10 @@ def bench_robustness(
         int, typer.Option(min=0, help="trainings without a tenth of the sensors, another tenth each, to forecast those")
     ] = 1,
     epochs: Annotated[int | None, typer.Option(min=1, help="of each draw's training, instead of the config's")] = None,
+    practice: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="share of disturbed batches of a second training beside each draw's"),
+    ] = None,
     every: Annotated[int, typer.Option(min=1, help="score one of every n test windows")] = 1,
     seed: Annotated[int, typer.Option(help="which sensors break; the draws are this one and those that follow")] = 0,
     out: Annotated[Path, typer.Option(help="file of records")] = Path("benchmarks/robustness.json"),
@@ -43,10 +47,13 @@ def bench_robustness(
     records = measure(preparation, read, every=every, seed=seed)
     for draw in range(seed, seed + draws):
         with tempfile.TemporaryDirectory() as work:
-            records += measure_unseen(preparation, Path(work), every=every, seed=draw, progress=followed(console))
+            records += measure_unseen(
+                preparation, Path(work), every=every, seed=draw, practice=practice, progress=followed(console)
+            )
     name, settings = preparation.city.name, preparation.config
     told = f" --config {Path(config).stem}" if config else ""  # not where files lie on this machine
     told += f" --epochs {epochs}" if epochs else ""
+    told += f" --practice {practice:g}" if practice is not None else ""
     command = f"citybrain bench-robustness BUNDLE {name}{told} --draws {draws} --every {every} --seed {seed}"
     note = f"bundle {read.version}, each draw trained for at most {settings.fit.epochs} epochs"
     about = {"note": note, "threads": settings.threads, "command": command, **circumstances()}

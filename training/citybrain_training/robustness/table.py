@@ -13,6 +13,12 @@ OURS, NEAREST = "citynet", "nearest sensors"
 UNSEEN = "sensors never seen"
 WHOLE = ": had nothing broken"
 
+
+def practised(share: float) -> str:
+    """What our network is called where that share of its batches was disturbed."""
+    return f"{OURS}, {100 * share:.0f} % of batches disturbed"
+
+
 Row = dict[str, float]
 """Mean absolute error by subject."""
 
@@ -63,24 +69,30 @@ def _case(case: str, records: Sequence[Record]) -> list[str]:
 
 
 def _unseen(records: Sequence[Record]) -> list[str]:
-    """Sensors never seen, a line for each subject and a column for each draw."""
+    """Sensors never seen, a line for each subject and a column for each draw; then the other sensors, where more than
+    one network of ours was trained."""
     seeds = sorted({record["seed"] for record in records})
-    values: dict[str, dict[int, float]] = defaultdict(dict)
+    values: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for record in records:
-        values[record["subject"]][record["seed"]] = record["value"]
-    ours = float(np.mean(list(values[OURS].values())))
+        values[record["part"]][record["subject"]][record["seed"]] = record["value"]
+    mean = {part: {name: float(np.mean(list(row.values()))) for name, row in of.items()} for part, of in values.items()}
+    networks = [name for name in values["hit"] if name.startswith(OURS)]
     lines = [
         f"A tenth of the sensors held out of training, {len(seeds)} draw(s) of them. Of those, their place and links "
         "are known:",
         "",
-        _row(["forecast of them", *(f"draw {seed}" for seed in seeds), "mean", "ours against it"]),
-        _row(["---", *["---:"] * (len(seeds) + 2)]),
+        _row(["forecast of them", *(f"draw {seed}" for seed in seeds), "mean", *(f"{n} against it" for n in networks)]),
+        _row(["---", *["---:"] * (len(seeds) + 1 + len(networks))]),
     ]
-    for name, row in values.items():
-        mean = float(np.mean(list(row.values())))
-        against = "" if name == OURS else f"{100 * (ours / mean - 1):+.1f} %"
-        cells = [*(f"{row[seed]:.3f}" for seed in seeds), f"{mean:.3f}", against]
+    for name, row in values["hit"].items():
+        of = mean["hit"]
+        against = ["" if name in networks else f"{100 * (of[n] / of[name] - 1):+.1f} %" for n in networks]
+        cells = [*(f"{row[seed]:.3f}" if seed in row else "" for seed in seeds), f"{of[name]:.3f}", *against]
         lines.append(_row([f"**{name}**" if name == OURS else name, *cells]))
+    others = mean.get("others", {})
+    if len(others) > 1:
+        told = (f"{name} {others[name]:.3f} ({100 * (others[name] / others[OURS] - 1):+.1f} %)" for name in others)
+        lines += ["", f"At the sensors that were trained on: {'; '.join(told)}."]
     return lines
 
 
