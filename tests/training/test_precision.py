@@ -114,11 +114,14 @@ def test_a_network_that_loses_too_much_is_kept_in_floats_and_says_so(
     assert "int8 costs 0.61 % of accuracy on validation windows, of which 0.50 % are allowed" in caplog.text
 
 
-def test_a_network_too_small_to_be_rounded_stays_as_it_is(small_city: City, quick: TrainConfig) -> None:
+def test_a_network_too_small_to_be_rounded_stays_as_it_is_and_says_so(
+    small_city: City, quick: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
     small = prepare(small_city, "congestion", quick.merged({"network": {"width": 8}}))
     torch.manual_seed(1)
     plain = make_bundle(ForecastModule(build_network(small), small), small)
-    assert in_int8(plain, small).model == plain.model
+    assert in_precision(plain, asking(small, precision="int8")) is plain
+    assert "no product of this network is large enough for int8 to pay: kept as float32" in caplog.text
 
 
 def test_a_precision_that_there_is_not_is_refused(preparation: Preparation) -> None:

@@ -41,6 +41,9 @@ def in_precision(bundle: Bundle, preparation: Preparation) -> Bundle:
     if asked.precision == "float32":
         return bundle
     rounded = in_int8(bundle, preparation)
+    if rounded.model == bundle.model:
+        log.warning("no product of this network is large enough for %s to pay: kept as float32", asked.precision)
+        return bundle
     issues = spread(preparation.split.validate, COMPARED)
     before, after = compare(bundle, rounded, preparation, issues)
     cost = rise(before, after)
