@@ -113,6 +113,44 @@ def test_the_electric_share_is_reached_and_never_lowered(site: Site, trips: pd.D
     assert share(under(site, trips, {"lever": "electric_share", "share": 0.01})) == share(trips)
 
 
+@pytest.mark.parametrize(
+    "ban",
+    [
+        {"lever": "odd_even", "exempt_electric": True},
+        {"lever": "charge_zone", "where": OLD_TOWN, "reduction": 0.5, "exempt_electric": True},
+        {"lever": "low_emission_zone", "where": OLD_TOWN, "barred": ["diesel_car", "van", "truck"]},
+    ],
+)
+def test_who_is_electric_by_one_measure_is_exempt_from_another(
+    site: Site, trips: pd.DataFrame, ban: dict[str, Any]
+) -> None:
+    everybody = {"lever": "electric_share", "share": 1, "types": ["car", "diesel_car", "van", "truck"]}
+    electric = under(site, trips, everybody)
+    for both in ((everybody, ban), (ban, everybody)):
+        pd.testing.assert_frame_equal(under(site, trips, *both), electric)
+    half = under(site, trips, {**everybody, "share": 0.5}, ban)
+    assert len(under(site, trips, ban)) < len(half) < len(trips)
+
+
+@given(reduction=st.floats(0, 1), again=st.floats(0, 1))
+@unhurried
+def test_parts_of_a_town_add_up_and_what_is_reduced_twice_multiplies(reduction: float, again: float) -> None:
+    city = open_site("embedded").city
+    districts = sorted(set(city.nodes["road"]["owner"]))
+
+    def left(*measures: dict[str, Any]) -> np.ndarray:
+        scenario = Scenario.model_validate({"id": "a", "measures": measures})
+        return compile_actions(scenario, city, WINDOW).sectors["coal"]
+
+    everywhere = {"lever": "coal", "reduction": reduction}
+    each = [{**everywhere, "where": {"district": name}} for name in districts]
+    np.testing.assert_allclose(left(*each), 1 - reduction, atol=1e-12)
+    twice = left(everywhere, {**everywhere, "reduction": again})
+    np.testing.assert_allclose(twice, (1 - reduction) * (1 - again), atol=1e-12)
+    one = left(each[0])
+    np.testing.assert_allclose(1 - left(*each[:2]), (1 - one) + (1 - left(each[1])), atol=1e-12)
+
+
 def test_a_zone_turns_some_trips_electric_and_gives_permits_to_the_rest(site: Site, trips: pd.DataFrame) -> None:
     zone = {"lever": "low_emission_zone", "where": OLD_TOWN, "barred": ["truck"], "replaced": 0.5, "compliance": 0.8}
     found = under(site, trips, zone)

@@ -22,7 +22,7 @@ from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.levers import CHANNELS, summary
 from citybrain_models.surrogate.network import EMISSION_RATE, Base
 from citybrain_models.surrogate.scorer import BATCH, USUAL_WEATHER, Scorer
-from citybrain_models.surrogate.spared import EXHAUST
+from citybrain_models.surrogate.spared import EXHAUST, Spared
 
 SHIPPED = Path(__file__).parents[2] / "serving/citybrain_serving/scenarios/surrogates/embedded"
 pytestmark = pytest.mark.skipif(not SHIPPED.is_dir(), reason="no surrogate ships for the embedded city")
@@ -254,6 +254,54 @@ def test_no_interval_leaves_what_is_possible() -> None:
         assert (value - change + high <= outcome.highest + 1e-9).all(), name
         assert (low <= change).all()
         assert (change <= high).all()
+
+
+EVERYBODY = {"lever": "electric_share", "share": 1, "types": ["car", "diesel_car", "van", "truck"]}
+
+
+@pytest.mark.parametrize(
+    "ban",
+    [
+        {"lever": "odd_even", "exempt_electric": True},
+        {"lever": "charge_zone", "where": OLD_TOWN, "reduction": 0.5, "exempt_electric": True},
+        {"lever": "low_emission_zone", "where": OLD_TOWN, "barred": ["diesel_car", "van", "truck"]},
+    ],
+)
+def test_who_is_electric_by_one_measure_is_exempt_from_another(ban: dict[str, object]) -> None:
+    """All of them: nobody is left to be barred. Half of them: half of what the ban takes."""
+    asked = [[EVERYBODY], [EVERYBODY, ban], [{**EVERYBODY, "share": 0.5}], [{**EVERYBODY, "share": 0.5}, ban], [ban]]
+    one = scorer()
+    scenarios = [Scenario.model_validate({"id": f"s{n}", "measures": measures}) for n, measures in enumerate(asked)]
+    found = one.score(scenarios).columns["travelled_veh_km_change"]
+    assert found[1] == found[0]
+    said = one.levers(scenarios, one.base.flow).levers
+    np.testing.assert_allclose(said[1], said[0], atol=1e-6)
+    assert found[4] < found[3] < found[2]
+
+
+def test_electric_vehicles_count_class_by_class() -> None:
+    """What two rules leave of trips that go electric in part, beside the sum over those that do and those that do
+    not."""
+    half = {"lever": "electric_share", "share": 0.5, "types": ["diesel_car"]}
+    rules = [{"lever": "odd_even", "compliance": 0.8, "exempt_electric": True}, {"lever": "demand", "factor": 0.7}]
+    one, network = scorer(), scorer().network
+    scenario = Scenario.model_validate({"id": "x", "measures": [half, *rules]})
+    actions = compile_actions(scenario, one.bundle.city, one.bundle.window)
+    gone = {channel: values[0] for channel, _, values in Spared(network).on_roads([actions])}["cancelled_share"]
+    made = {kind: 0.6 * 0.7 for kind in ("car", "diesel_car")}
+    private = [kind for _, kind in network.classes if kind in ("car", "diesel_car", "electric_car")]
+    assert private
+    trips = {
+        kind: sum(network.trips[i].sum() for i, (_, k) in enumerate(network.classes) if k == kind) for kind in private
+    }
+    already = trips["electric_car"] / sum(trips.values())
+    electric = max(0.5 - already, 0) / (1 - already)
+    kept = [
+        electric * 0.7 + (1 - electric) * made[kind] if kind == "diesel_car" else made.get(kind, 0.7)
+        for _, kind in network.classes
+    ]
+    expected = 1 - np.einsum("c,cts->ts", kept, network.demand) / np.maximum(network.demand.sum(axis=0), 1e-6)
+    np.testing.assert_allclose(gone, expected, atol=1e-5)
 
 
 def test_plates_barred_twice_are_the_same_plates() -> None:

@@ -138,6 +138,25 @@ def test_stations_are_found_by_their_ids(city, surrogate):
     assert pm25_now(surrogate, forecast(AIR, 1, EIGHT, values[:1]), ["elsewhere"], EIGHT) is None
 
 
+@pytest.mark.parametrize(
+    ("minutes", "leads"),
+    [
+        (5, [1, 4, 7, 10, 13, 16, 19, 22]),  # the mean of three: 1, 2 and 3 stand around 2
+        (15, range(8)),
+        (30, [0, 0, 1, 1, 2, 2, 3, 3]),
+        (60, [0] * 4 + [1] * 4),
+        (120, [0] * 8),
+    ],
+)
+def test_each_slot_has_the_speed_of_the_lead_that_covers_it(city, surrogate, minutes, leads):
+    task = Task.model_validate({**TRAFFIC.model_dump(), "step_minutes": minutes, "horizon": 24, "seasonal_days": ()})
+    speeds = 20.0 + np.arange(24)
+    values = np.broadcast_to(speeds[None, :, None], (len(city.ids("road")), 24, 3))
+    base = base_now(surrogate, forecast(task, len(values), EIGHT, values), np.full(len(values), np.nan))
+    pace = base.flow * surrogate.network.length_m[:, None] / 1000 / base.vehicles
+    assert pace == pytest.approx(np.broadcast_to(speeds[list(leads)], pace.shape), rel=1e-4)
+
+
 def test_a_road_without_a_forecast_is_driven_as_usual(city, surrogate):
     values = np.full((len(city.ids("road")), TRAFFIC.horizon, 3), 30.0)
     values[:5] = np.nan

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -166,12 +165,11 @@ class Actions:
 @dataclass(frozen=True)
 class Span:
     """Where and when a measure holds: ``place`` bool ``[segment]``, ``steps`` bool ``[step]``, ``block`` both as an
-    index of ``[step, segment]``; ``share`` is the part of the town that lies in the place."""
+    index of ``[step, segment]``."""
 
     place: np.ndarray
     steps: np.ndarray
     block: tuple[np.ndarray, ...]
-    share: float
 
 
 class Compiler:
@@ -187,7 +185,9 @@ class Compiler:
         self._timetable = timetable
         self._free = roads["free_speed_kmh"].to_numpy(float)
         # A sector's emission lies where the town is; motorways between towns have none of it.
-        self._town = np.where(roads.get("road_class", "") == "motorway", 0.0, roads["length_m"].to_numpy(float))
+        length = roads["length_m"].to_numpy(float)
+        town = np.where(roads.get("road_class", "") == "motorway", 0.0, length)
+        self._town = town if town.any() else length
 
     def __call__(self, scenario: lang.Scenario) -> Actions:
         """Raises :class:`CityError` with the place in the scenario of whatever the city does not have."""
@@ -209,11 +209,24 @@ class Compiler:
         )
         every = [together.row(number) for number in range(len(scenarios))]
         for scenario, actions in zip(scenarios, every, strict=True):
+            reduced: dict[str, list[tuple[Span, float]]] = {}
             for number, measure in enumerate(scenario.measures):
                 span = self._span(scenario, number)
-                if measure.kept:
+                if isinstance(measure, lang.SectorMeasure):
+                    reduced.setdefault(measure.lever, []).append((span, measure.reduction))
+                elif measure.kept:
                     _MEANING[measure.lever](measure, actions, span)
+            for sector, reductions in reduced.items():
+                actions.sectors[sector][:] = self._left(reductions)
         return together, every
+
+    def _left(self, reductions: Sequence[tuple[Span, float]]) -> np.ndarray:
+        """What reductions leave of a sector, ``[step]``: on each street one after another, and a street counts by its
+        part of the town."""
+        gone = np.zeros((len(self._timetable.minutes), len(self._free)))
+        for span, reduction in reductions:
+            gone[span.block] += reduction * (1 - gone[span.block])
+        return np.clip(1 - (gone * self._town).sum(axis=1) / self._town.sum(), 0, 1)
 
     def _span(self, scenario: lang.Scenario, number: int) -> Span:
         measure = scenario.measures[number]
@@ -224,8 +237,7 @@ class Compiler:
                 self._spans.clear()
             place = self._places(measure.where, f"scenario {scenario.id}, measures.{number}.where")
             steps = self._timetable.covered(measure.when)
-            share = float(self._town[place].sum() / self._town.sum()) if self._town.sum() > 0 else 1.0
-            found = self._spans[key] = Span(place, steps, np.ix_(steps, place), share)
+            found = self._spans[key] = Span(place, steps, np.ix_(steps, place))
         return found
 
 
@@ -296,10 +308,6 @@ def _exhaust(m: lang.Vehicles, a: Actions, at: Span) -> None:
     a.exhaust[at.block] *= 1 - m.reduction
 
 
-def _sector(sector: str, m: lang.Coal | lang.Industry | lang.Dust | lang.Regional, a: Actions, at: Span) -> None:
-    a.sectors[sector] *= np.where(at.steps, 1 - m.reduction * at.share, 1.0)
-
-
 def _bar(a: Actions, types: tuple[str, ...], at: Span) -> None:
     for name in types:
         a.barred.setdefault(name, np.zeros(a.informed.shape, bool))[at.block] = True
@@ -318,5 +326,4 @@ _MEANING: dict[str, Callable[..., None]] = {
     "signal_retiming": _retime,
     "rerouting_advice": _advise,
     "vehicles": _exhaust,
-    **{sector: partial(_sector, sector) for sector in SECTORS},
 }

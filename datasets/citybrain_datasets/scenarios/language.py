@@ -201,6 +201,9 @@ class Regional(Lever):
         return self
 
 
+SectorMeasure = Coal | Industry | Dust | Regional
+"""Those that reduce what other sources than traffic emit."""
+
 Measure = Annotated[
     Closure | LaneClosure | SpeedLimit | Demand | OddEven | HeavyBan | LowEmissionZone | ChargeZone | ElectricShare
     | SignalRetiming | ReroutingAdvice | Coal | Vehicles | Industry | Dust | Regional,

@@ -38,24 +38,20 @@ def apply_to_trips(
     step = np.clip((trips["depart"].to_numpy() // (60 * STEP_MINUTES)).astype(int), 0, steps - 1)
     ids = segments.index
     origin, destination = (ids.get_indexer(pd.Index(trips[end])) for end in ("origin", "destination"))
-    kind = trips["type"].to_numpy(dtype=object)
-    factor, plates, kept = np.ones((3, len(trips)))
+    kind, draw = trips["type"].to_numpy(dtype=object), trips["engine"].to_numpy()
+    factor, plates = np.ones((2, len(trips)))
+    # Whom a rule is about depends on what they drive once the electric share is reached.
+    kept = _not_electric(kind, actions, step, origin)
+    driven = _driven(kind, draw >= kept)
     for rule in actions.trips:
-        hit = _touched(rule, origin, destination, step, kind, trips["purpose"].to_numpy(dtype=object))
+        hit = _touched(rule, origin, destination, step, driven, trips["purpose"].to_numpy(dtype=object))
         if rule.plates:
             plates[hit] = np.minimum(plates[hit], rule.factor)
         else:
             factor[hit] *= rule.factor
         kept[hit] *= 1 - rule.electric
     factor *= plates
-    for name, asked in actions.electric.items():
-        wanted = np.where(kind == name, asked[step, origin], 0.0)
-        private = name in ("car", "diesel_car")
-        mine = np.isin(kind, ("car", "diesel_car", "electric_car")) if private else kind == name
-        have = float((kind[mine] == "electric_car").mean()) if private and mine.any() else 0.0
-        kept *= 1 - np.clip((wanted - have) / max(1 - have, 1e-9), 0, 1)
-    engine = trips["engine"].to_numpy() >= kept
-    kind = np.array([ELECTRIC.get(k, k) if e else k for k, e in zip(kind, engine, strict=True)], dtype=object)
+    kind = _driven(kind, draw >= kept)
 
     permit = np.zeros(len(trips), bool)
     for name, where in actions.barred.items():
@@ -69,6 +65,23 @@ def apply_to_trips(
         informed=informed,
     )  # fmt: skip
     return _repeat(changed, np.floor(factor + trips["keep"].to_numpy()).astype(int), origin == destination)
+
+
+def _not_electric(kind: np.ndarray, actions: Actions, step: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """Part of each trip's like that does not change to an electric vehicle for the share that is asked for."""
+    kept = np.ones(len(kind))
+    for name, asked in actions.electric.items():
+        wanted = np.where(kind == name, asked[step, origin], 0.0)
+        private = name in ("car", "diesel_car")
+        mine = np.isin(kind, ("car", "diesel_car", "electric_car")) if private else kind == name
+        have = float((kind[mine] == "electric_car").mean()) if private and mine.any() else 0.0
+        kept *= 1 - np.clip((wanted - have) / max(1 - have, 1e-9), 0, 1)
+    return kept
+
+
+def _driven(kind: np.ndarray, electric: np.ndarray) -> np.ndarray:
+    """Vehicle types once those ``electric`` have changed."""
+    return np.array([ELECTRIC.get(k, k) if e else k for k, e in zip(kind, electric, strict=True)], dtype=object)
 
 
 def _touched(

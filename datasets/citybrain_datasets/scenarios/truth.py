@@ -28,7 +28,7 @@ from citybrain_datasets.scenarios.trips import apply_to_trips
 from citybrain_datasets.scenarios.weather import weather_hours
 from citybrain_datasets.simulation.disruptions import rain_factor
 
-MODEL = 2
+MODEL = 3
 """Grows when the same scenario would be simulated otherwise; a part of every cache key."""
 
 

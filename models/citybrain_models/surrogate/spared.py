@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from citybrain_datasets.scenarios.actions import WARM_UP, Actions, TripRule
+from citybrain_datasets.scenarios.actions import ELECTRIC, WARM_UP, Actions, TripRule
 from citybrain_models.surrogate.network import RoadNetwork, SurrogateError
 
 EXHAUST = {"car": 0.002, "diesel_car": 0.0, "van": 0.0, "truck": 0.04}
@@ -19,8 +19,12 @@ USUALLY_INFORMED = 0.7
 _PRIVATE = ("car", "diesel_car", "electric_car")
 _MOST, _MOST_IMAGES = 4096, 1024
 
-Rule = tuple[np.ndarray, np.ndarray | float, np.ndarray | float]
-"""The classes it is about, bool ``[class]``; parts of their trips still made, and of those not electric by it, float32
+Rule = tuple[np.ndarray, np.ndarray, np.ndarray | float, np.ndarray | float]
+"""The classes it is about as they are, and those that it is about once they are electric, bool ``[class]``; parts of
+their trips still made, and of those not electric by it, float32 ``[slot, zone pair]``."""
+
+Shares = dict[str, np.ndarray]
+"""By type of vehicle, the part of its trips that goes electric for a share that is asked for, float32
 ``[slot, zone pair]``."""
 
 
@@ -50,6 +54,7 @@ class Spared:
         once more, each vehicle counted once however many barred segments lie on its way. Who starts or ends in such a
         place has a permit or is told by a rule on trips.
         """
+        electric = self._going_electric(actions) if actions.barred else {}
         together: dict[bytes, list[str]] = {}
         for kind, where in actions.barred.items():
             together.setdefault(where[WARM_UP:].tobytes(), []).append(kind)
@@ -60,7 +65,7 @@ class Spared:
                 if found is None:
                     found = np.zeros((4, *self._flow.shape), np.float32)
                 at = (where == place).all(axis=1)
-                found[:, at] += self._through(place, tuple(kinds))[:, at]
+                found[:, at] += self._through(place, tuple(kinds), electric)[:, at]
         return found
 
     @property
@@ -78,9 +83,9 @@ class Spared:
             share *= strength[:, None, :, None]
             yield "cancelled_share", np.array(list(alone)), share[:, 0]
             yield "cleaner", np.array(list(alone)), share[:, 1]
-        rules = {row: found for row, a in enumerate(every) if row not in alone and (found := self._rules(a))}
+        rules = {row: a for row, a in enumerate(every) if row not in alone and (a.trips or a.electric)}
         told = {row: more for row, a in enumerate(every) if (more := self._informed(a)) is not None}
-        spared = [self._not_made(found) for found in rules.values()]
+        spared = [self._not_made(self._rules(a), self._going_electric(a)) for a in rules.values()]
         parts = [*(gone for gone, _ in spared), *(dirt for _, dirt in spared), *told.values()]
         if not parts:
             return
@@ -96,21 +101,29 @@ class Spared:
         """``[row, slot, zone pair]`` on usual routes, ``[row, slot, segment]``."""
         return (trips.reshape(-1, trips.shape[-1]) @ self._route).reshape(*trips.shape[:2], -1)
 
-    def _through(self, place: np.ndarray, types: tuple[str, ...]) -> np.ndarray:
-        """:meth:`turned_away` where ``place``, bool ``[segment]``, is barred for ``types`` all the time."""
+    def _through(self, place: np.ndarray, types: tuple[str, ...], electric: Shares) -> np.ndarray:
+        """:meth:`turned_away` where ``place``, bool ``[segment]``, is barred for ``types`` all the time. Of those that
+        go ``electric`` nobody is turned away where their electric like may pass."""
+        let_in = {kind: part for kind, part in electric.items() if kind in types and ELECTRIC[kind] not in types}
         key = ("through", place.tobytes(), types)
-        if key not in self._images:
-            self._make_room()
-            chosen = self._of(types)
+        if let_in or key not in self._images:
             starts, ends = (_inside(spread, place) for spread in (self.network.starts, self.network.ends))
             stays_out = np.outer(1 - starts, 1 - ends).reshape(-1)
             met = self._route[:, place]
             # A trip that meets several of the segments is turned away before the first.
             once = met.max(axis=1) / np.maximum(met.sum(axis=1), 1e-9)
-            both = np.stack([self._trips[chosen].sum(axis=0), self._dirt[chosen].sum(axis=0)])
+            barred = self._of(types)
+            both = np.stack([self._trips[barred].sum(axis=0), self._dirt[barred].sum(axis=0)])
+            for kind, part in let_in.items():
+                mine = self._of((kind,))
+                both -= part * np.stack([self._trips[mine].sum(axis=0), self._dirt[mine].sum(axis=0)])
             both *= stays_out.astype(np.float32)
             here = self._loaded(np.concatenate([both, both * once])) * place
-            self._images[key] = (here / self._flow).astype(np.float32)
+            image = (here / self._flow).astype(np.float32)
+            if let_in:
+                return image
+            self._make_room()
+            self._images[key] = image
         return self._images[key]
 
     def _make_room(self) -> None:
@@ -136,22 +149,29 @@ class Spared:
                 continue
             share = rule.steps[WARM_UP:, None] * self._touched(rule)
             clean = 1 - share * np.float32(rule.electric) if rule.electric else 1.0
-            found.append((self._of(rule.types, rule.purposes), 1 - share * np.float32(1 - rule.factor), clean))
+            about = self._of(rule.types, rule.purposes), self._of_electric(rule.types, rule.purposes)
+            found.append((*about, 1 - share * np.float32(1 - rule.factor), clean))
+        return found
+
+    def _going_electric(self, actions: Actions) -> Shares:
+        """What goes electric for the shares that are asked for."""
+        found = {}
         for kind, asked in actions.electric.items():
             have = self._electric_already.get(kind, 0.0)
-            more = self._from_origins(np.clip((asked[WARM_UP:] - have) / max(1 - have, 1e-9), 0, 1))
-            found.append((self._of((kind,)), 1.0, 1 - more))
+            found[kind] = self._from_origins(np.clip((asked[WARM_UP:] - have) / max(1 - have, 1e-9), 0, 1))
         return found
 
     def _plates(self, rules: Sequence[TripRule]) -> Iterator[Rule]:
         """Rules on plates, which bar the same cars: of those that touch a trip the strictest counts."""
         about: dict[tuple[int, ...], list[str]] = {}
-        for kind in dict.fromkeys(kind for _, kind in self.network.classes):
+        kinds_here = dict.fromkeys(kind for _, kind in self.network.classes)
+        for kind in dict.fromkeys([*kinds_here, *(ELECTRIC[kind] for kind in kinds_here if kind in ELECTRIC)]):
             mine = tuple(i for i, rule in enumerate(rules) if rule.types is None or kind in rule.types)
             about.setdefault(mine, []).append(kind)
         for mine, kinds in about.items():
             if mine:
-                yield self._of(tuple(kinds)), 1 - self._strictest([rules[i] for i in mine]), 1.0
+                both = self._of(tuple(kinds)), self._of_electric(tuple(kinds))
+                yield *both, 1 - self._strictest([rules[i] for i in mine]), 1.0
 
     def _strictest(self, rules: Sequence[TripRule]) -> np.ndarray:
         """Part of the trips not made by the strictest of ``rules`` that touches each, ``[slot, zone pair]``."""
@@ -168,17 +188,28 @@ class Spared:
             gone[(holds == together[:, None]).all(axis=0)] = part
         return gone
 
-    def _not_made(self, rules: Sequence[Rule]) -> tuple[np.ndarray, np.ndarray]:
+    def _not_made(self, rules: Sequence[Rule], electric: Shares) -> tuple[np.ndarray, np.ndarray]:
         """Trips an hour not made, and exhaust not emitted, ``[slot, zone pair]``."""
         gone, dirt = np.zeros((2, *self._trips.shape[1:]), np.float32)
-        # Classes that the same rules are about need not be told apart.
-        for touching, trips, exhaust in self._grouped(np.stack([chosen for chosen, _, _ in rules])):
+        shares, count = list(electric.values()), len(rules)
+        as_they_are = [about for about, *_ in rules]
+        once_electric = [about if electric else np.zeros_like(about) for _, about, *_ in rules]
+        # Classes that the same rules and shares are about need not be told apart.
+        told = np.stack([*as_they_are, *once_electric, *(self._of((kind,)) for kind in electric)])
+        for touching, trips, exhaust in self._grouped(told):
             kept: np.ndarray | float = 1.0
+            kept_electric: np.ndarray | float = 1.0
             clean: np.ndarray | float = 1.0
+            part: np.ndarray | float = 0.0
             for number in touching:
-                kept, clean = kept * rules[number][1], clean * rules[number][2]
-            gone += trips * (1 - kept)
-            dirt += exhaust * (1 - kept * clean)
+                if number < count:
+                    kept, clean = kept * rules[number][2], clean * rules[number][3]
+                elif number < 2 * count:
+                    kept_electric = kept_electric * rules[number - count][2]
+                else:
+                    part = shares[number - 2 * count]
+            gone += trips * (1 - kept - part * (kept_electric - kept))
+            dirt += exhaust * (1 - (1 - part) * kept * clean)
         return gone, dirt
 
     def _grouped(self, chosen: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -232,6 +263,12 @@ class Spared:
         made = self._trips.sum(axis=(1, 2))
         private = made[self._of(_PRIVATE)].sum()
         return float(made[self._of(("electric_car",))].sum() / private) if private else 0.0
+
+    def _of_electric(self, types: Sequence[str] | None, purposes: Sequence[str] | None = None) -> np.ndarray:
+        """Which classes are of one of the types once they have gone electric; see :meth:`_of`."""
+        if types is None:
+            return self._of(None, purposes)
+        return self._of(tuple(kind for kind, electric in ELECTRIC.items() if electric in types), purposes)
 
     def _of(self, types: Sequence[str] | None = None, purposes: Sequence[str] | None = None) -> np.ndarray:
         """Which classes have one of the types and one of the purposes; None takes all."""

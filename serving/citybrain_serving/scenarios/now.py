@@ -38,19 +38,19 @@ class Ground:
 def base_now(bundle: SurrogateBundle, forecast: Forecast, flow: np.ndarray) -> Base:
     """Traffic of the hours after the issue time, in the surrogate's slots and by the city's clock.
 
-    Speeds are the forecast's medians, held at the last lead where the forecast ends; ``flow`` veh/h ``[segment]`` is
-    what was measured last and is held too, with the usual flow where it is NaN. Each vehicle emits what is usual for
-    it there.
+    Speeds are the forecast's medians: of the leads that end in a slot, or else of the one that goes on through it,
+    held at the last lead where the forecast ends; ``flow`` veh/h ``[segment]`` is what was measured last and is held
+    too, with the usual flow where it is NaN. Each vehicle emits what is usual for it there.
     """
     usual, task = bundle.usual, forecast.task
     slot = pd.Timedelta(seconds=usual.slot_seconds)
     middle = task.quantiles.index(0.5)
     leads = np.arange(1, task.horizon + 1) * task.step
     speed = np.empty(usual.flow.shape, np.float32)
-    last = forecast.values[:, -1, middle]
     for number in range(usual.slots):
-        inside = (leads > number * slot) & (leads <= (number + 1) * slot)
-        speed[:, number] = forecast.values[:, inside, middle].mean(axis=1) if inside.any() else last
+        inside = np.flatnonzero((leads > number * slot) & (leads <= (number + 1) * slot))
+        through = min(int((leads < (number + 1) * slot).sum()), task.horizon - 1)
+        speed[:, number] = forecast.values[:, inside if len(inside) else [through], middle].mean(axis=1)
     held = np.where(np.isfinite(flow)[:, None], flow[:, None], usual.flow).astype(np.float32)
     length = bundle.network.length_m[:, None] / 1000
     # A road that was never measured has no forecast; it is driven as usual.
