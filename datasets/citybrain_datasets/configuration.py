@@ -239,12 +239,17 @@ class Table(FileTable):
                 raise ValueError(f"unknown signal {name!r}; known are {', '.join(KINDS)}")
         if self.layout == "tidy" and not (self.variable and self.value):
             raise ValueError("a tidy table needs variable and value")
-        if self.layout in ("long", "tidy"):
-            for name, source in self.signals.items():
-                if source.column is None and source.components is None:
-                    raise ValueError(f"signal {name!r} of a {self.layout} table needs a column")
-        elif any(isinstance(source.unit, UnitBy) for source in self.signals.values()):
-            raise ValueError("only a long table can have a unit by column")
+        rows = self.layout in ("long", "tidy")
+        for name, source in self.signals.items():
+            if rows and source.column is None and source.components is None:
+                raise ValueError(f"signal {name!r} of a {self.layout} table needs a column")
+            if not rows and isinstance(source.unit, UnitBy):
+                raise ValueError("only a long table can have a unit by column")
+            if source.components is not None and self.layout not in ("long", "array"):
+                raise ValueError(
+                    f"signal {name!r}: components are two columns of a long table or two features of an array; "
+                    f"a {self.layout} table has neither"
+                )
         if self.layout == "array" and self.time.start is None:
             raise ValueError("an array needs time.start")
         return self

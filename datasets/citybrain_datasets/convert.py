@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -28,18 +30,23 @@ def stored(
         if unknown.any():
             _fail(where, name, unknown, f"{raw[unknown].flat[0]!r} is no compass word", first_row)
     else:
-        values = _numbers(raw, where, name)
-        for mark in [*source.missing, *([0.0] if source.zero_is_missing else [])]:
-            values[values == mark] = np.nan
+        values = _measured(raw, where, name, source)
+        if source.zero_is_missing:
+            values[values == 0] = np.nan
         values = values * linear[0] + linear[1]
     return within_range(values, name, source, where, first_row)
 
 
-def wind(east: np.ndarray, north: np.ndarray, name: str) -> np.ndarray:
-    """Speed, or the direction the wind blows from, of its eastward and northward components in m/s."""
-    if name == "wind_speed":
-        return np.hypot(east, north)
-    return np.rad2deg(np.arctan2(-east, -north)) % 360
+def wind(raw: Sequence[np.ndarray], name: str, source: SignalSource, where: str) -> np.ndarray:
+    """Speed, or the direction the wind blows from, float32, of the raw eastward and northward components in m/s.
+
+    Missing where one of both is; where zeros are, where both are zero.
+    """
+    east, north = (_measured(part, where, name, source) for part in raw)
+    if source.zero_is_missing:
+        east[(east == 0) & (north == 0)] = np.nan
+    values = np.hypot(east, north) if name == "wind_speed" else np.rad2deg(np.arctan2(-east, -north)) % 360
+    return within_range(values, name, source, where)
 
 
 def within_range(values: np.ndarray, name: str, source: SignalSource, where: str, first_row: int = 0) -> np.ndarray:
@@ -72,6 +79,13 @@ def _linear(name: str, unit: str, step: pd.Timedelta, where: str) -> tuple[float
         return conversion(name, unit, step)
     except ValueError as error:
         raise CityError([Problem(f"{where}, signals.{name}.unit", str(error))]) from error
+
+
+def _measured(raw: np.ndarray, where: str, name: str, source: SignalSource) -> np.ndarray:
+    """float64, NaN at the marks of what is missing."""
+    values = _numbers(raw, where, name)
+    values[np.isin(values, source.missing)] = np.nan
+    return values
 
 
 def _numbers(raw: np.ndarray, where: str, name: str) -> np.ndarray:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from citybrain_datasets.clock import on_clock, to_utc
 from citybrain_datasets.configuration import SignalSource, Table, UnitBy
-from citybrain_datasets.convert import stored, units_by_row, wind, within_range
+from citybrain_datasets.convert import stored, units_by_row, wind
 from citybrain_datasets.errors import CityError, Problem
 from citybrain_datasets.readers.arrays import read_array
 from citybrain_datasets.readers.files import rename_ids
@@ -126,8 +126,7 @@ def _wind(raw: list[np.ndarray], table: Table, name: str, source: SignalSource) 
         raise CityError([Problem(f"{table.file}, signals.{name}", "only wind has components")])
     if source.unit != "m/s":
         raise CityError([Problem(f"{table.file}, signals.{name}.unit", "components of the wind must be in m/s")])
-    east, north = (np.asarray(part, dtype=np.float64) for part in raw)
-    return within_range(wind(east, north, name), name, source, table.file)
+    return wind(raw, name, source, table.file)
 
 
 def _columns(ids: list[str], source: SignalSource, where: str) -> tuple[np.ndarray, list[str]]:

@@ -240,6 +240,37 @@ def test_tidy_table_and_a_signal_of_the_whole_city(bring: Import) -> None:
     np.testing.assert_allclose(city.signals["wind_direction"].values, [[0], [90]], atol=1e-4)
 
 
+def windy(layout: str, **source: object) -> dict[str, Any]:
+    signal = {"node": "city", "unit": "m/s", "components": ["u", "v"], **source}
+    table = {"file": "weather*.csv", "layout": layout, "time": {"column": "at", "step": "1h", "marks": "end"}}
+    table |= {"variable": "what", "value": "value", "station": "what"} if layout == "tidy" else {}
+    table["time"]["zone"] = "UTC"
+    return wide(tables=[{**table, "signals": {name: signal for name in ("wind_speed", "wind_direction")}}])
+
+
+def test_a_wind_of_which_a_component_is_missing_is_missing(bring: Import) -> None:
+    text = "at,u,v\n2020-01-01T00:00Z,0,-3\n2020-01-01T01:00Z,-9999,-3\n2020-01-01T02:00Z,,1\n2020-01-01T03:00Z,0,0\n"
+    city, _ = bring(windy("long", missing=[-9999], zero_is_missing=True), weather=text)
+    np.testing.assert_allclose(city.signals["wind_speed"].values[:4, 0], [3, np.nan, np.nan, np.nan])
+    np.testing.assert_allclose(city.signals["wind_direction"].values[:4, 0], [0, np.nan, np.nan, np.nan])
+
+
+def test_a_component_that_is_no_number_is_named(bring: Import) -> None:
+    with pytest.raises(CityError, match=r"weather.*csv, row 2, column wind_\w+: 'n/a\?' is no number"):
+        bring(windy("long"), weather="at,u,v\n2020-01-01T00:00Z,0,-3\n2020-01-01T01:00Z,n/a?,1\n")
+
+
+@pytest.mark.parametrize("layout", ["wide", "tidy"])
+def test_components_that_no_column_of_their_own_holds_are_refused(bring: Import, layout: str) -> None:
+    with pytest.raises(ConfigError, match=f"a {layout} table has neither"):
+        bring(windy(layout), weather="at,u,v\n2020-01-01T00:00Z,0,-3\n")
+
+
+def test_files_of_one_table_that_do_not_agree_on_the_zone_are_named(bring: Import) -> None:
+    with pytest.raises(CityError, match=r"weather2.csv: has no UTC offset in its times, unlike weather1.csv"):
+        bring(windy("long"), weather1="at,u,v\n2020-01-01T00:00Z,0,-3\n", weather2="at,u,v\n2020-01-01T01:00,1,1\n")
+
+
 SPEED = "time,a,b\n2017-01-02 08:00,60,61\n2017-01-02 08:30,62,63\n"
 
 

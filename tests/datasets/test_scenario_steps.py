@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from citybrain_datasets.errors import CityError
 from citybrain_datasets.scenarios.actions import WARM_UP, Window, compile_actions
 from citybrain_datasets.scenarios.air import AirAssumptions, AirStep, air_step, read_assumptions
 from citybrain_datasets.scenarios.geography import place_of
+from citybrain_datasets.scenarios.idle import Idle
 from citybrain_datasets.scenarios.language import Scenario, Weather
 from citybrain_datasets.scenarios.outcomes import Traffic, air_outcomes, traffic_outcomes
 from citybrain_datasets.scenarios.results import summarise
 from citybrain_datasets.scenarios.site import Site, open_site
-from citybrain_datasets.scenarios.trips import apply_to_trips
+from citybrain_datasets.scenarios.trips import apply_to_trips, electric_already
 from citybrain_datasets.scenarios.truth import Truth
 from citybrain_datasets.scenarios.weather import weather_hours
 
@@ -149,6 +151,46 @@ def test_parts_of_a_town_add_up_and_what_is_reduced_twice_multiplies(reduction: 
     np.testing.assert_allclose(twice, (1 - reduction) * (1 - again), atol=1e-12)
     one = left(each[0])
     np.testing.assert_allclose(1 - left(*each[:2]), (1 - one) + (1 - left(each[1])), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("measure", "field", "why"),
+    [
+        ({"lever": "closure", "when": {"begin": "17:00", "end": "19:00"}}, "when", "outside the hours judged"),
+        ({"lever": "charge_zone", "reduction": 0.5}, "where", "every road, and nobody enters it"),
+        ({"lever": "rerouting_advice", "share": 0.5}, "share", "a share of 0.7 knows the travel times without it"),
+        ({"lever": "electric_share", "share": 0.1}, "share", "as many are electric without it"),
+        ({"lever": "coal", "reduction": 1, "where": {"road_class": "motorway"}}, "where", "no town lies there"),
+        ({"lever": "charge_zone", "reduction": 0.5, "where": OLD_TOWN}, "", ""),
+        ({"lever": "rerouting_advice", "share": 0.8}, "", ""),
+        ({"lever": "electric_share", "share": 0.1, "types": ["truck"]}, "", ""),
+        ({"lever": "coal", "reduction": 1, "where": OLD_TOWN}, "", ""),
+    ],
+)
+def test_what_changes_nothing_says_why(
+    site: Site, trips: pd.DataFrame, measure: dict[str, Any], field: str, why: str
+) -> None:
+    have = electric_already(trips["type"].to_numpy(dtype=object))
+    idle = Idle(site.city, WINDOW.timetable(), signalled=site.signalled, informed=0.7, electric=have)
+    scenario = Scenario.model_validate({"id": "a", "measures": [measure]})
+    (asked,) = scenario.measures
+    found = idle(asked)
+    assert (found is None) == (not why)
+    if found is not None:
+        assert found.field == field
+        assert why in found.why
+        actions, nothing = (compile_actions(s, site.city, WINDOW) for s in (scenario, Scenario(id="b")))
+        pd.testing.assert_frame_equal(apply_to_trips(trips, actions, site.segments), under(site, trips))
+        for name, left in actions.sectors.items():
+            np.testing.assert_array_equal(left, nothing.sectors[name])
+
+
+def test_a_number_is_left_out_of_a_simulated_citys_streets_alone(site: Site) -> None:
+    roads = site.city.nodes["road"]
+    assert place_of(site.city).corridors == tuple(sorted({re.sub(r" \d+(?=,|$)", "", n) for n in roads["name"]}))
+    names = np.where(np.arange(len(roads)) % 2, "Calle 13", "Calle 26")
+    own = site.city.replace(nodes={**site.city.nodes, "road": roads.assign(name=names)}, synthetic=False)
+    assert place_of(own).corridors == ("Calle 13", "Calle 26")
 
 
 def test_a_zone_turns_some_trips_electric_and_gives_permits_to_the_rest(site: Site, trips: pd.DataFrame) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 pytest.importorskip("sumo", reason="simulating needs the extra 'scenarios'")
 pytest.importorskip("sumolib", reason="simulating needs the extra 'scenarios'")
 
 from citybrain_datasets.city import City
+from citybrain_datasets.errors import CityError, Problem
 from citybrain_datasets.main import main
 from citybrain_datasets.simulation.network import SimulationError, build_network, read_segments
 from citybrain_datasets.simulation.plan import Plan
@@ -97,6 +99,28 @@ def test_an_unknown_parameter_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         main([*VILLAGE, "--out", str(tmp_path / "x"), "--plan", str(plan)])
     assert not (tmp_path / "x").exists()
+
+
+def test_a_plan_is_gone_by_but_for_what_is_given_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Plan, str]] = []
+
+    def instead(parameters: Plan, work: Path, *, name: str, **others: object) -> None:
+        asked.append((parameters, name))
+        raise CityError([Problem("asked", "is enough")])
+
+    monkeypatch.setattr("citybrain_datasets.simulation.command.simulate_city", instead)
+    saved = {"seed": 31, "segments": 400, "days": 3, "stations": 5, "trips_per_segment": 900}
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(yaml.safe_dump(saved), encoding="utf-8")
+    for more in ([], ["--days", "2", "--name", "named"]):
+        with pytest.raises(SystemExit):
+            main(["data", "simulate", "--out", str(tmp_path / "mine"), "--plan", str(plan), *more])
+    (whole, called), (fewer, named) = asked
+    assert whole == Plan.model_validate(saved)
+    assert fewer == Plan.model_validate({**saved, "days": 2})
+    assert (called, named) == ("mine", "named")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:

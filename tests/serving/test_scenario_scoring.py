@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,12 @@ from hypothesis.extra import numpy as hnp
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError, ConfigError
 from citybrain_datasets.main import main
-from citybrain_datasets.scenarios.checking import NO_SIGNAL
+from citybrain_datasets.scenarios.idle import NO_SIGNAL
 from citybrain_datasets.scenarios.language import Scenario
 from citybrain_datasets.scenarios.outcomes import OUTCOMES
 from citybrain_datasets.scenarios.reading import Scenarios, read_scenarios
 from citybrain_datasets.scenarios.telling import in_words, signed
+from citybrain_datasets.store import save_city
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_models.surrogate.levers import CHANNELS
 from citybrain_models.surrogate.scorer import Scorer
@@ -38,7 +40,7 @@ from citybrain_serving.scenarios.parts import RunError
 from citybrain_serving.scenarios.ranking import check_measured, check_weights, pareto, parse_weights, rank
 from citybrain_serving.scenarios.report import write_report
 from citybrain_serving.scenarios.rows import rows_of
-from citybrain_serving.scenarios.run import check_target, score_to, surrogate_for
+from citybrain_serving.scenarios.run import check_city, check_target, score_to, surrogate_for
 
 SWEEP = """
 version: 1
@@ -88,6 +90,20 @@ def work(file: Path) -> Work:
 
 def scenario(*measures: dict, **more: object) -> Scenario:
     return Scenario.model_validate({"id": "s", "measures": measures, **more})
+
+
+def test_a_city_of_the_same_name_and_ids_but_other_roads_is_refused(tmp_path: Path) -> None:
+    city = City.load("embedded")
+    roads = city.nodes["road"]
+    other = city.replace(nodes={**city.nodes, "road": roads.assign(length_m=3 * roads["length_m"])})
+    save_city(other, tmp_path / "embedded")
+    asked = tmp_path / "s.yaml"
+    asked.write_text(SWEEP, encoding="utf-8")
+    bundle = surrogate_for("embedded")
+    for folder, refused in ((tmp_path / "embedded", True), ("embedded", False)):
+        work = Work(read_scenarios(asked), bundle, str(folder))
+        with pytest.raises(RunError, match="whose roads are not those of") if refused else nullcontext():
+            check_city(work)
 
 
 def test_no_measure_changes_nothing_exactly(scorer):

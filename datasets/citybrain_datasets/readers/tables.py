@@ -19,8 +19,8 @@ ALONE = "city"
 
 def read_wide(table: Table, root: Path) -> WideRows:
     """A row a time, a column a place."""
-    frames, times = [], []
-    for path in open_files(root, table.file):
+    frames, times, paths = [], [], open_files(root, table.file)
+    for path in paths:
         frame = read_frame(table, path)
         times.append(stamps(frame, table.time, path))
         used = [table.time.column] if table.time.column in frame.columns else (table.time.columns or [])
@@ -30,13 +30,13 @@ def read_wide(table: Table, root: Path) -> WideRows:
     values = pd.concat(frames, ignore_index=True)
     ids = as_ids(values.columns)
     cells = values.to_numpy()
-    return WideRows(_join(times), ids, lambda _, first, last: cells[first:last])
+    return WideRows(_join(times, paths), ids, lambda _, first, last: cells[first:last])
 
 
 def read_long(table: Table, root: Path) -> LongRows:
     """A row a time and place, a column a signal; or, tidy, a row a value."""
-    frames, times, names = [], [], []
-    for path in open_files(root, table.file):
+    frames, times, names, paths = [], [], [], open_files(root, table.file)
+    for path in paths:
         frame = read_frame(table, path, text=(table.station,) if table.station else ())
         times.append(stamps(frame, table.time, path))
         names.append(_stations(table, frame, path))
@@ -53,7 +53,7 @@ def read_long(table: Table, root: Path) -> LongRows:
             return column(values, table.value, where).where(wanted).to_numpy()
         return column(values, str(name), where).to_numpy()
 
-    return LongRows(_join(times), [str(i) for i in ids], places, raw, _series(table, values, places))
+    return LongRows(_join(times, paths), [str(i) for i in ids], places, raw, _series(table, values, places))
 
 
 def _series(table: Table, values: pd.DataFrame, places: np.ndarray) -> np.ndarray:
@@ -75,5 +75,11 @@ def _stations(table: Table, frame: pd.DataFrame, path: Path) -> np.ndarray:
     return np.full(len(frame), found[1], dtype=object)
 
 
-def _join(times: list[pd.DatetimeIndex]) -> pd.DatetimeIndex:
+def _join(times: list[pd.DatetimeIndex], paths: list[Path]) -> pd.DatetimeIndex:
+    """Raises :class:`CityError` where some files say how far from UTC they are and others do not."""
+    zoned = times[0].tz is not None
+    for path, stamped in zip(paths, times, strict=True):
+        if (stamped.tz is not None) != zoned:
+            has = "has no UTC offset in its times" if zoned else "has a UTC offset in its times"
+            raise CityError([Problem(str(path), f"{has}, unlike {paths[0].name} of the same table")])
     return pd.DatetimeIndex(times[0].append(times[1:]))

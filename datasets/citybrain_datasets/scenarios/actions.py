@@ -184,10 +184,7 @@ class Compiler:
         self._spans: dict[tuple[Where, When], Span] = {}
         self._timetable = timetable
         self._free = roads["free_speed_kmh"].to_numpy(float)
-        # A sector's emission lies where the town is; motorways between towns have none of it.
-        length = roads["length_m"].to_numpy(float)
-        town = np.where(roads.get("road_class", "") == "motorway", 0.0, length)
-        self._town = town if town.any() else length
+        self._town = town_metres(city)
 
     def __call__(self, scenario: lang.Scenario) -> Actions:
         """Raises :class:`CityError` with the place in the scenario of whatever the city does not have."""
@@ -242,6 +239,15 @@ class Compiler:
 
 
 _MOST_SPANS = 10_000
+
+
+def town_metres(city: City) -> np.ndarray:
+    """Metres of street ``[segment]`` by which what other sources than traffic emit is spread: it lies where the town
+    is, and motorways between towns have none of it."""
+    roads = city.nodes["road"]
+    length = roads["length_m"].to_numpy(float)
+    town = np.where(roads.get("road_class", "") == "motorway", 0.0, length)
+    return town if town.any() else length
 
 
 def compile_actions(scenario: lang.Scenario, city: City, window: Window) -> Actions:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import CityError, Problem
 from citybrain_datasets.scenarios.actions import Window
-from citybrain_datasets.scenarios.language import USUAL_DAYS, Demand, Scenario, SignalRetiming, Weather, Where
+from citybrain_datasets.scenarios.language import USUAL_DAYS, Demand, Scenario, Weather
 from citybrain_datasets.scenarios.reading import MOST_PROBLEMS, Scenarios, Source
 from citybrain_datasets.scenarios.resolve import Places
 from citybrain_datasets.scenarios.weather import has_weather, weather_hours
-
-NO_SIGNAL = "signal_retiming changes nothing: no chosen road has a signal at its end"
 
 
 def check_places(scenarios: Scenarios, city: City) -> None:
@@ -75,23 +71,6 @@ def check_purposes(scenarios: Scenarios, city: City, known: bool) -> None:
             break
     if found:
         raise CityError(list(found.values()))
-
-
-def without_signals(scenarios: Scenarios, city: City, signalled: np.ndarray) -> list[Problem]:
-    """Each measure on signals in a place without any, by file, line and field: it is allowed and changes nothing.
-
-    ``signalled`` is bool ``[segment]``; places are those of ``city`` (:func:`check_places`).
-    """
-    places = Places(city)
-    found: dict[tuple[str, int, Where], Problem] = {}
-    for source, which, scenario in variants(scenarios):
-        for number, measure in enumerate(scenario.measures):
-            if isinstance(measure, SignalRetiming) and not (places(measure.where) & signalled).any():
-                problem = source.problem(("measures", number, "where"), f"{NO_SIGNAL} ({which})")
-                found[source.entry.id, number, measure.where] = problem
-        if len(found) > MOST_PROBLEMS:
-            break
-    return list(found.values())
 
 
 def no_purposes(city: City) -> str:

@@ -13,12 +13,14 @@ from rich.table import Table
 from citybrain_datasets.errors import ConfigError
 from citybrain_datasets.scenarios.actions import Window, compile_actions, read_window
 from citybrain_datasets.scenarios.air import read_assumptions
-from citybrain_datasets.scenarios.checking import check_places, check_purposes, check_weather, without_signals
+from citybrain_datasets.scenarios.checking import check_places, check_purposes, check_weather
 from citybrain_datasets.scenarios.dataset import generate
+from citybrain_datasets.scenarios.idle import Idle, changing_nothing
 from citybrain_datasets.scenarios.own_network import open_network
 from citybrain_datasets.scenarios.reading import read_scenarios
 from citybrain_datasets.scenarios.results import write_results
 from citybrain_datasets.scenarios.site import Site, open_site
+from citybrain_datasets.scenarios.trips import electric_already
 from citybrain_datasets.scenarios.truth import Simulator
 
 WITHOUT_MIXED = ("scenarios", "replications", "air", "cache")
@@ -66,7 +68,11 @@ def simulate(
     check_places(asked, site.city)
     check_purposes(asked, site.city, site.purposes)
     check_weather(asked, site.city, window)
-    for problem in without_signals(asked, site.city, site.signalled):
+    idle = Idle(
+        site.city, window.timetable(), signalled=site.signalled, informed=site.informed_share,
+        electric=electric_already(site.trips(0, window)["type"].to_numpy(dtype=object)),
+    )  # fmt: skip
+    for problem in changing_nothing(asked, idle):
         typer.echo(f"Note: {problem}", err=True)
     chosen = list(asked)
     for scenario in chosen:

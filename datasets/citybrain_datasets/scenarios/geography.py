@@ -31,16 +31,18 @@ class Receptors:
     stations: int
 
 
-def corridors(roads: pd.DataFrame) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The corridor of each road, int ``[segment]``, and the corridors' names.
+def corridors(city: City) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The corridor of each road of ``city``, int ``[segment]``, and the corridors' names.
 
-    A corridor is a street in one direction: the name without the serial number of the segment. Roads without a name
-    are one corridor per owner and class.
+    A corridor is a street in one direction. A simulated city numbers the segments of a street, and the number is left
+    out; elsewhere a number is a part of the name (Calle 13, Highway 101). Roads without a name are one corridor per
+    owner and class.
     """
+    roads = city.nodes["road"]
     kind = roads.get("road_class", pd.Series("", index=roads.index)).astype(str)
     label = []
     for name, owner, road_class in zip(roads["name"].astype(str), roads["owner"].astype(str), kind, strict=True):
-        found = _SERIAL.match(name)
+        found = _SERIAL.match(name) if city.synthetic else None
         street = f"{found['street']}{found['rest'] or ''}" if found else name
         label.append(street or f"{owner} {road_class}".strip() or "unnamed")
     names, member = np.unique(np.array(label, dtype=object).astype(str), return_inverse=True)
@@ -68,7 +70,7 @@ def place_of(city: City) -> Place:
     of their roads, motorways apart. A city that publishes no population counts every metre of road alike.
     """
     roads, points = city.nodes["road"], receptors(city)
-    member, names = corridors(roads)
+    member, names = corridors(city)
     cells = points.ids[points.stations :]
     position = {c: i for i, c in enumerate(cells)}
     cell = np.array([position.get(c, -1) for c in roads["cell"].astype(str)])

@@ -97,7 +97,7 @@ def _place(city: City, rng: np.random.Generator, lever: str) -> dict[str, Any]:
         chosen = rng.choice(roads.index.astype(str).to_numpy(), size=int(rng.integers(1, 4)), replace=False)
         return {"segments": sorted(map(str, chosen))}
     if kind == "corridor":
-        member, names = corridors(roads)
+        member, names = corridors(city)
         return {"segments": [str(i) for i in roads.index[member == int(rng.integers(len(names)))]]}
     if kind == "class":
         return {"road_class": [str(_pick(rng, *sorted(set(roads["road_class"]))))]}

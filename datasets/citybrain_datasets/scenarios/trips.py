@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from citybrain_datasets.scenarios.actions import ELECTRIC, STEP_MINUTES, Actions, TripRule
+from citybrain_datasets.scenarios.actions import ELECTRIC, PRIVATE, STEP_MINUTES, Actions, TripRule
 
 _DRAWS = ("keep", "engine", "advice")
 
@@ -69,14 +69,18 @@ def apply_to_trips(
 
 def _not_electric(kind: np.ndarray, actions: Actions, step: np.ndarray, origin: np.ndarray) -> np.ndarray:
     """Part of each trip's like that does not change to an electric vehicle for the share that is asked for."""
-    kept = np.ones(len(kind))
+    kept, already = np.ones(len(kind)), electric_already(kind)
     for name, asked in actions.electric.items():
-        wanted = np.where(kind == name, asked[step, origin], 0.0)
-        private = name in ("car", "diesel_car")
-        mine = np.isin(kind, ("car", "diesel_car", "electric_car")) if private else kind == name
-        have = float((kind[mine] == "electric_car").mean()) if private and mine.any() else 0.0
+        wanted, have = np.where(kind == name, asked[step, origin], 0.0), already.get(name, 0.0)
         kept *= 1 - np.clip((wanted - have) / max(1 - have, 1e-9), 0, 1)
     return kept
+
+
+def electric_already(kind: np.ndarray) -> dict[str, float]:
+    """Of the vehicle types that count with electric ones, the share of trips that are electric when nothing is done."""
+    private = np.isin(kind, PRIVATE)
+    have = float((kind[private] == "electric_car").mean()) if private.any() else 0.0
+    return {name: have for name, electric in ELECTRIC.items() if electric == "electric_car"}
 
 
 def _driven(kind: np.ndarray, electric: np.ndarray) -> np.ndarray:

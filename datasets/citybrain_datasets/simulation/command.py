@@ -20,24 +20,38 @@ from citybrain_datasets.simulation.plan import Plan
 from citybrain_datasets.store import refuse_foreign, save_city
 
 
+def _usual(option: str) -> str:
+    return str(Plan.model_fields[option].default)
+
+
 def simulate(
     out: Annotated[Path, typer.Option(help="Folder of the city; the truth goes to the same name with '-truth'.")],
-    days: Annotated[int, typer.Option(min=1, help="Days to simulate.")] = 28,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed is another city.")] = 7,
-    segments: Annotated[int, typer.Option(min=30, help="At least so many directed road segments.")] = 180,
-    stations: Annotated[int, typer.Option(min=2, help="Air stations.")] = 10,
-    plan: Annotated[Path | None, typer.Option(help="YAML of further parameters; the options above win.")] = None,
-    name: Annotated[str, typer.Option(help="Name of the city.")] = "embedded",
+    days: Annotated[int | None, typer.Option(min=1, help="Days to simulate.", show_default=_usual("days"))] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Another seed is another city.", show_default=_usual("seed"))
+    ] = None,
+    segments: Annotated[
+        int | None,
+        typer.Option(min=30, help="At least so many directed road segments.", show_default=_usual("segments")),
+    ] = None,
+    stations: Annotated[int | None, typer.Option(min=2, help="Air stations.", show_default=_usual("stations"))] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="YAML of all parameters, such as the plan.yaml of a city; what is given beside it wins."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the city.", show_default="that of the folder")] = None,
     work: Annotated[Path | None, typer.Option(help="Where finished days are kept, so that a run resumes.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Days simulated at the same time.")] = 1,
 ) -> None:
     """Simulate a synthetic city with SUMO: roads, traffic, weather, air, and faulty instruments."""
-    given = _read_plan(plan) | {"days": days, "seed": seed, "segments": segments, "stations": stations}
+    options = {"days": days, "seed": seed, "segments": segments, "stations": stations}
+    given = _read_plan(plan) | {option: value for option, value in options.items() if value is not None}
     try:
         parameters = Plan.model_validate(given)
     except ValidationError as error:
         raise ConfigError(f"{plan or 'simulate'}: {error}") from error
     out = out.absolute()  # `.` has a name as well
+    name = name or out.name
     _refuse(name, out)
     work = work or out.with_name(f".{out.name}.work")
     bar = Progress(

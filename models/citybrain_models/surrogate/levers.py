@@ -9,13 +9,11 @@ import numpy as np
 
 from citybrain_datasets.city import City
 from citybrain_datasets.scenarios.actions import WARM_UP, Actions, Compiler, Timetable
-from citybrain_datasets.scenarios.checking import NO_SIGNAL
-from citybrain_datasets.scenarios.language import Scenario, SignalRetiming, When
-from citybrain_datasets.scenarios.resolve import Places
+from citybrain_datasets.scenarios.idle import Idle
+from citybrain_datasets.scenarios.language import Scenario
 from citybrain_models.surrogate.network import EMISSION_RATE, RoadNetwork
-from citybrain_models.surrogate.spared import Spared
+from citybrain_models.surrogate.spared import USUALLY_INFORMED, Spared
 
-_MOST_TIMES = 10_000
 """Times remembered, of which it is known whether anything holds in them."""
 CHANNELS = (
     "lanes_closed",  # share of the lanes, 1 where wholly closed
@@ -59,9 +57,11 @@ class Levers:
     def __init__(self, city: City, network: RoadNetwork, timetable: Timetable):
         self.city, self.network, self.timetable = city, network, timetable
         self._compilers: dict[bool | None, Compiler] = {}
-        self._holding: dict[When, bool] = {}
-        self._places = Places(city)
         self._spared = Spared(network)
+        self.changes_nothing = Idle(
+            city, timetable, signalled=network.signalled, informed=USUALLY_INFORMED,
+            electric=self._spared.electric_already,
+        )  # fmt: skip
         self._capacity = network.capacity_veh_h.astype(np.float32)
         self._diversion = (network.diversion / self._capacity).astype(np.float32)
 
@@ -85,24 +85,9 @@ class Levers:
         )
 
     def idle(self, scenario: Scenario) -> list[str]:
-        """Why measures of a scenario change nothing, each with its lever's name: those that hold in no step, and those
-        on signals where none stands."""
-        late = (m.lever for m in scenario.measures if not self._holds(m.when))
-        found = [f"{lever} acts only outside the hours judged, {self.timetable}" for lever in dict.fromkeys(late)]
-        if self.network.signalled is not None and any(
-            not (self._places(m.where) & self.network.signalled).any()
-            for m in scenario.measures
-            if isinstance(m, SignalRetiming)
-        ):
-            found.append(NO_SIGNAL)
-        return found
-
-    def _holds(self, when: When) -> bool:
-        if when not in self._holding:
-            if len(self._holding) >= _MOST_TIMES:
-                self._holding.clear()
-            self._holding[when] = bool(self.timetable.covered(when)[WARM_UP:].any())
-        return self._holding[when]
+        """Why measures of a scenario change nothing, each with its lever's name."""
+        reasons = (self.changes_nothing(measure) for measure in scenario.measures if measure.kept)
+        return list(dict.fromkeys(reason.why for reason in reasons if reason is not None))
 
     def _compiler(self, off: bool | None) -> Compiler:
         if off not in self._compilers:

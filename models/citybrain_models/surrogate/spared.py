@@ -45,7 +45,7 @@ class Spared:
         self._dirt = self._trips * exhaust[:, None, None]
         self._flow = np.maximum(demand.sum(axis=0), 1e-6).astype(np.float32)
         self._emitted: np.ndarray = np.maximum(np.einsum("c,cts->ts", exhaust, demand), 1e-9).astype(np.float32)
-        self._electric_already = {kind: self._electric(kind) for _, kind in network.classes}
+        self.electric_already = {kind: self._electric(kind) for _, kind in network.classes}
 
     def turned_away(self, actions: Actions) -> np.ndarray | None:
         """Through traffic that may not pass where vehicle types are barred, ``[4, slot, segment]``; None where all may.
@@ -157,7 +157,7 @@ class Spared:
         """What goes electric for the shares that are asked for."""
         found = {}
         for kind, asked in actions.electric.items():
-            have = self._electric_already.get(kind, 0.0)
+            have = self.electric_already.get(kind, 0.0)
             found[kind] = self._from_origins(np.clip((asked[WARM_UP:] - have) / max(1 - have, 1e-9), 0, 1))
         return found
 

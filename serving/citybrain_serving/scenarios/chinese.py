@@ -44,6 +44,18 @@ SCENARIOS: Mapping[str, str] = {
     "signal_retiming changes nothing: no chosen road has a signal at its end": (
         "signal_retiming 不起作用：所选道路的末端均无信号灯"
     ),
+    "charge_zone changes nothing: it is every road, and nobody enters it": (
+        "charge_zone 不起作用：收费区包含全部道路，没有车辆从外部进入"
+    ),
+    "{} changes nothing: only motorways are chosen, and no town lies there": (
+        "{0} 不起作用：所选均为高速公路，其上没有城区排放"
+    ),
+    "rerouting_advice changes nothing: a share of {} knows the travel times without it": (
+        "rerouting_advice 不起作用：已有 {0} 的驾驶员掌握实时行程时间"
+    ),
+    "electric_share changes nothing: as many are electric without it": (
+        "electric_share 不起作用：现有电动比例已不低于此"
+    ),
     "hours beyond those learnt, {}": "超出所学时段 {0}",
     "unknown key": "未知字段",
     "unknown key; did you mean {}?": "未知字段；是否指 {0}？",

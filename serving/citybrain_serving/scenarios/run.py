@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 
+import numpy as np
 import pyarrow as pa
 
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import Problem
-from citybrain_datasets.scenarios.checking import check_places, check_purposes, check_weather, variants, without_signals
+from citybrain_datasets.scenarios.checking import check_places, check_purposes, check_weather, variants
 from citybrain_datasets.scenarios.geography import receptors
+from citybrain_datasets.scenarios.idle import changing_nothing
 from citybrain_datasets.scenarios.reading import Scenarios
 from citybrain_datasets.scenarios.site import open_site
 from citybrain_models.surrogate.bundle import SurrogateBundle
-from citybrain_models.surrogate.scorer import USUAL_WEATHER
+from citybrain_models.surrogate.scorer import USUAL_WEATHER, Scorer
 from citybrain_serving.scenarios.engine import Engine, Work
 from citybrain_serving.scenarios.parts import Parts, RunError, clear, write_table
 from citybrain_serving.scenarios.ranking import check_measured, rank
@@ -69,11 +71,24 @@ def check_target(out: Path) -> None:
 def check_city(work: Work) -> None:
     """Raises :class:`CityError` where there is no such city, :class:`RunError` where the surrogate is of another."""
     bundle, city = SurrogateBundle.read(work.surrogate), City.load(work.city)
-    if city.name != bundle.city.name or city.ids("road") != bundle.city.ids("road"):
+    if city.name != bundle.city.name or not _same_roads(city, bundle.city):
         raise RunError(
             f"{work.surrogate}: is the surrogate of {bundle.city.name}, whose roads are not those of {work.city}; name "
             "its city (--city), or apply it to this one (`citybrain apply-surrogate`)"
         )
+
+
+def _same_roads(one: City, other: City) -> bool:
+    """Whether both have the same roads in the same places; simulated cities call theirs all by the same ids."""
+    if one.ids("road") != other.ids("road"):
+        return False
+    first, second = one.nodes["road"], other.nodes["road"]
+    numbers = ("lat", "lon", "length_m", "lanes", "free_speed_kmh")
+    return all(
+        np.allclose(first[name].to_numpy(float), second[name].to_numpy(float), rtol=1e-6, equal_nan=True)
+        for name in numbers
+        if name in first and name in second
+    )
 
 
 def check_weighed(work: Work, weights: Mapping[str, float]) -> None:
@@ -90,8 +105,7 @@ def check_scenarios(work: Work) -> list[Problem]:
     # The bundle holds the usual weather alone.
     if any(scenario.weather != USUAL_WEATHER for _, _, scenario in variants(work.scenarios)):
         check_weather(work.scenarios, open_site(work.city).city, bundle.window)
-    known = bundle.network.signalled
-    return [] if known is None else without_signals(work.scenarios, bundle.city, known)
+    return changing_nothing(work.scenarios, Scorer(bundle).levers.changes_nothing)
 
 
 def score_to(
