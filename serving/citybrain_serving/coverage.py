@@ -51,6 +51,7 @@ class Coverage:
         self._kept: deque[Interval] = deque()
         self._steps: dict[pd.Timestamp, tuple[int, int]] = {}
         self._seen: np.ndarray | None = None
+        self._bundle: str | None = None
 
     @property
     def share(self) -> float | None:
@@ -59,7 +60,12 @@ class Coverage:
         return inside / count if count >= ENOUGH else None
 
     def judged(self, forecast: Forecast) -> Forecast:
-        """The forecast as it is to be published: doubted or not. What it observed is the outcome of those before."""
+        """The forecast as it is to be published: doubted or not. What it observed is the outcome of those before; by
+        those of another model no model is judged."""
+        if forecast.source == "model" and forecast.bundle != self._bundle:
+            self._bundle, self.doubted = forecast.bundle, False
+            self._kept.clear()
+            self._steps.clear()
         self._judge(forecast)
         share, promised = self.share, forecast.task.quantiles[-1] - forecast.task.quantiles[0]
         if share is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -16,7 +17,14 @@ from cachetools import LRUCache, TTLCache
 from citybrain_datasets.signals import NodeType
 from citybrain_serving.compression import Coding, packed
 from citybrain_serving.encoding import Answers, local_day
-from citybrain_serving.errors import NotReady, StoreUnavailable, UnknownIssue, UnknownTask
+from citybrain_serving.errors import (
+    BadSelection,
+    NotReady,
+    StoreUnavailable,
+    UnknownIssue,
+    UnknownPlace,
+    UnknownTask,
+)
 from citybrain_serving.fleet import Fleet
 from citybrain_serving.indices.catalogue import Index, applied, free_speeds, indices_of
 from citybrain_serving.indices.current import BASES, Current, current
@@ -128,11 +136,13 @@ class Published:
 
     def follow(self, before: Published) -> None:
         """Encodes what was asked of the forecast ``before`` for every node: who asked will ask again, and should not
-        wait for a large city to be encoded."""
+        wait for a large city to be encoded. What this one does not tell, of another model with other horizons or
+        quantiles, is left out."""
         with before._lock:
             asked = {query for query, _ in before._whole if query.places == EVERYTHING}
         for query in asked:
-            self.get(query)
+            with suppress(BadSelection, UnknownPlace):
+                self.get(query)
 
 
 class Board:

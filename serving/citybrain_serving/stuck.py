@@ -102,7 +102,8 @@ class Steadiness:
         if signal in PLAUSIBLE:
             try:
                 with self._lock:
-                    return self._observe(signal, self._known(signal, time - 1), time, nodes, values)
+                    known = self._known(signal, self._before(signal, time))
+                    return self._observe(signal, known, time, nodes, values)
             except StoreUnavailable:
                 log.warning("whether sensors are stuck cannot be told now", signal=signal)
         return np.zeros(len(nodes), bool)
@@ -148,6 +149,15 @@ class Steadiness:
             for old in [t for t in runs.doubted if t < oldest]:
                 del runs.doubted[old]
         return np.asarray(stuck)
+
+    def _before(self, signal: str, time: int) -> int:
+        """Until when the past is recalled for a first reading of ``time``: up to it, unless it is itself of the past,
+        for whoever is silent between it and the newest would count anew."""
+        if signal in self._runs:
+            return time - 1
+        newest = self.store.newest().get(signal)
+        late = newest is not None and newest.timestamp() > time + self._gap(signal)
+        return int(newest.timestamp()) if newest is not None and late else time - 1
 
     def _known(self, signal: str, before: int) -> _Runs:
         """Runs of a signal, the first time from what the store holds until ``before``."""

@@ -212,6 +212,28 @@ def test_after_a_restart_no_case_opens_twice(book, told):
     assert told == [("case.discovered", 1)]
 
 
+def test_a_case_that_a_person_closed_is_not_opened_again_until_its_trouble_was_over(book, told):
+    follow = watch(book)
+    for _ in range(2):
+        follow.update({"congestion": [seen("r1", 0.9)]}, NOW)
+    book.act(1, "close", "li", "known: road works until Friday", NOW)
+    for probability in [0.9] * 5 + [0.1, 0.1] + [0.9] * 3:  # twice without trouble is not yet an end
+        follow.update({"congestion": [seen("r1", probability)]}, NOW)
+    assert told == [("case.discovered", 1), ("case.closed", 1)]
+    for probability in [0.1] * 3 + [0.9]:
+        follow.update({"congestion": [seen("r1", probability)]}, NOW)
+    assert len(told) == 2
+    follow.update({"congestion": [seen("r1", 0.9)]}, NOW)
+    assert told[2:] == [("case.discovered", 2)]
+
+
+def test_a_case_that_the_service_closed_opens_again_as_any_other(book, told):
+    follow = watch(book)
+    for probability in [0.9, 0.9, 0.1, 0.1, 0.1, 0.9, 0.9]:
+        follow.update({"congestion": [seen("r1", probability)]}, NOW)
+    assert told == [("case.discovered", 1), ("case.closed", 1), ("case.discovered", 2)]
+
+
 def test_a_place_that_is_not_seen_neither_opens_nor_ends_a_case(book, told):
     follow = watch(book)
     follow.update({"congestion": [seen("r1", 0.9)]}, NOW, {"congestion": {"r1"}})

@@ -155,6 +155,20 @@ def test_intervals_that_fail_are_said_to_and_forgiven_when_they_hold_again(servi
     assert not again.doubted
 
 
+def test_a_model_is_not_judged_by_the_intervals_of_another(service: Service, moved: Moved):
+    forecast = service.step().forecasts["congestion"]
+    inside, outside = float(np.median(forecast.values[..., 1])), 200.0
+    values = np.broadcast_to(np.array([inside - 1, inside, inside + 1], np.float32), forecast.values.shape).copy()
+    bad, sound = (replace(forecast, values=values, bundle=name) for name in ("bad", "sound"))
+    coverage = Coverage()
+    assert through(coverage, bad, RECENT, outside).doubted
+    back = through(coverage, sound, 1, outside, first=RECENT + 1)
+    assert (back.doubted, coverage.share) == (False, None)
+    for step in range(2, RECENT):
+        assert not through(coverage, sound, 1, inside, first=RECENT + step).doubted
+    assert coverage.share == 1
+
+
 def test_a_silent_sensor_is_no_outcome_and_each_reading_counts_once(service: Service, moved: Moved):
     forecast = service.step().forecasts["congestion"]
     coverage = Coverage()

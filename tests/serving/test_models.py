@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from onnx import numpy_helper
 
+from citybrain_datasets.task import Task
 from citybrain_models.bundle import Bundle
 from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_serving.errors import FleetError, NotNow, UnfitBundle
@@ -82,6 +83,20 @@ def test_a_swap_answers_from_the_next_cycle_and_is_rolled_back(running, store_of
     service.step(())
     assert client.get(ROADS).json()["values"] == before["values"]
     assert client.post("/v1/models/pm25/rollback").status_code == 409
+
+
+def test_what_a_new_model_does_not_tell_stops_no_cycle(running, store_of, tmp_path, city, bundle_of):
+    """Answers for the whole city are prepared for who asked for them before; of a lead that there is no more, not."""
+    service, client = running
+    assert client.get(ROADS, params={"horizon": 30}).status_code == 200
+    assert client.get(ROADS, params={"horizon": 10}).status_code == 200
+    shorter = Task.model_validate({**store_of["a"].task.model_dump(), "horizon": 4})
+    bundle_of(city, shorter).write(tmp_path / "models" / "short")
+    assert client.post("/v1/models/congestion/swap", json={"bundle": "short"}).status_code == 200
+    assert service.step(()) is not None
+    assert client.get(ROADS, params={"horizon": 30}).status_code == 422
+    assert client.get(ROADS, params={"horizon": 10}).status_code == 200
+    assert service.history.find("congestion", END) is not None
 
 
 def test_a_swap_asked_for_twice_keeps_the_way_back(running, store_of):

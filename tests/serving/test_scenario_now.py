@@ -14,7 +14,7 @@ from citybrain_datasets.city import City
 from citybrain_datasets.task import Task
 from citybrain_models.surrogate.bundle import SurrogateBundle
 from citybrain_serving.inputs import InputHealth
-from citybrain_serving.scenarios.now import Ground, base_now, pm25_now
+from citybrain_serving.scenarios.now import Ground, base_now, last_known, pm25_now
 from citybrain_serving.scenarios.run import SHIPPED
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
@@ -155,6 +155,13 @@ def test_each_slot_has_the_speed_of_the_lead_that_covers_it(city, surrogate, min
     base = base_now(surrogate, forecast(task, len(values), EIGHT, values), np.full(len(values), np.nan))
     pace = base.flow * surrogate.network.length_m[:, None] / 1000 / base.vehicles
     assert pace == pytest.approx(np.broadcast_to(speeds[list(leads)], pace.shape), rel=1e-4)
+
+
+def test_the_last_value_that_is_one_is_held():
+    nan = np.nan
+    values = np.array([[1, 2, nan, nan], [3, nan, nan, 4], [nan, nan, nan, 5]], np.float32)
+    np.testing.assert_array_equal(last_known(values), [3, 2, nan, 5])
+    np.testing.assert_array_equal(last_known(values[:0]), [nan] * 4)
 
 
 def test_a_road_without_a_forecast_is_driven_as_usual(city, surrogate):

@@ -92,6 +92,19 @@ def test_a_few_are_answered_at_once_on_top_of_the_forecast(asked, lantan):
     assert usual["scenarios"][0]["delay_veh_h"] != rows["close"]["delay_veh_h"]
 
 
+def test_one_sensor_a_tick_ahead_does_not_hide_the_flow_of_the_others(asked, lantan):
+    service, client = asked
+    issued = feed(service, client, lantan)
+    question = {"scenarios": [{"id": "nothing"}]}
+    before = client.post("/v1/scenarios", json=question).json()["scenarios"][0]
+    road = lantan.ids("road")[0]
+    last = service.store.read("flow", issued, issued).values[-1, 0]
+    ahead = {"id": road, "signal": "flow", "time": (issued + pd.Timedelta("5min")).isoformat(), "value": float(last)}
+    client.post("/v1/observations", json={"observations": [ahead]}).raise_for_status()
+    after = client.post("/v1/scenarios", json=question).json()["scenarios"][0]
+    assert after["delay_veh_h"] == pytest.approx(before["delay_veh_h"], rel=1e-6)
+
+
 def odd_even(name: str, **when: str) -> dict[str, object]:
     return {"id": name, "measures": [{"lever": "odd_even", "when": when}]}
 

@@ -111,6 +111,14 @@ def test_a_time_names_the_end_of_its_interval(channels, listed, default, seconds
     assert row[2] == SECONDS + seconds
 
 
+def test_the_mean_of_a_day_is_no_reading_of_its_last_minutes(channels, listed):
+    day = "<roa:period><com:startOfPeriod>2026-03-01T08:05:00Z</com:startOfPeriod>"
+    day += f"<com:endOfPeriod>{TIME}</com:endOfPeriod></roa:period>"
+    read = readings_from_datex(datex(site(basic("TrafficSpeed", speed()), default=day)), channels, 100)
+    assert listed(read) == []
+    assert read.ignored == {"values of speed over more than 3 of its steps of 5 min": 1}
+
+
 def test_a_time_of_its_own_overrules_the_default(channels, listed):
     own = "<roa:timeValue>2026-03-02T08:20:00Z</roa:timeValue>"
     own = f"<roa:measurementOrCalculationTime>{own}</roa:measurementOrCalculationTime>"

@@ -92,6 +92,22 @@ def test_units_and_amounts_become_those_that_are_stored(listed, ngsi, entity, si
     assert row[4:] == (None, None)
 
 
+def test_the_mean_of_a_day_is_no_reading_of_its_last_hour(listed, ngsi):
+    air = {"type": "AirQualityObserved", "id": "urn:ngsi-ld:AirQualityObserved:a0", "pm25": 30}
+    day = ngsi(
+        {**air, "dateObserved": f"2026-03-01T08:05:00Z/{TIME}"},
+        traffic(averageVehicleSpeed=50, dateObservedFrom="2026-03-01T08:05:00Z", dateObservedTo=TIME),
+        traffic(intensity=2000, dateObserved=f"P1D/{TIME}"),
+    )
+    assert listed(day) == []
+    assert day.ignored == {
+        "values of pm25 over more than 3 of its steps of 60 min": 1,
+        "values of speed over more than 3 of its steps of 5 min": 1,
+        "values of flow over more than 3 of its steps of 5 min": 1,
+    }
+    assert len(listed(ngsi({**air, "dateObserved": "2026-03-02T07:00:00Z/2026-03-02T08:00:00Z"}))) == 1
+
+
 def test_air_quality_is_read_attribute_by_attribute(listed, ngsi):
     station = {
         "id": "urn:ngsi-ld:AirQualityObserved:a1", "type": "AirQualityObserved", "dateObserved": "2026-03-02T08:00:00Z",

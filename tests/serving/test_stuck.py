@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import orjson
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from citybrain_datasets.signals import KINDS, Signal, Ticks
 from citybrain_serving.errors import StoreUnavailable
 from citybrain_serving.fleet import Channel
+from citybrain_serving.readings import readings_from_json
 from citybrain_serving.service import Service
 from citybrain_serving.settings import Settings
 from citybrain_serving.stuck import PLAUSIBLE, Steadiness
@@ -83,6 +85,23 @@ def test_what_is_doubted_is_known_again_after_a_start(tmp_path, bundles, service
         np.testing.assert_array_equal(at, [41.5, np.nan, np.nan, np.nan])
     finally:
         again.close()
+
+
+def test_a_late_reading_after_a_start_does_not_make_stuck_sensors_sound(service: Service, client, bundles):
+    """A standby that hears of the past first, of another sensor, knows what is stuck now all the same."""
+    send(client, repeated(41.5, LONG + 3))
+    standby = Service(bundles.values(), Settings(store=service.settings.store, clock="observations"))
+    try:
+        late = END - pd.Timedelta(hours=3)
+        row = {"id": "r1", "signal": "speed", "time": late.isoformat(), "value": 50.0}
+        standby.take(readings_from_json(orjson.dumps({"observations": [row]})))
+        after = END + pd.Timedelta(minutes=5)
+        row = {"id": "r0", "signal": "speed", "time": after.isoformat(), "value": 41.5}
+        standby.take(readings_from_json(orjson.dumps({"observations": [row]})))
+        assert standby.steadiness.stuck("speed") == 1
+        assert np.isnan(standby.trusted.read("speed", END, after).values[:, 0]).all()
+    finally:
+        standby.close()
 
 
 def test_another_replicas_readings_are_seen(service: Service, client, bundles):

@@ -42,8 +42,9 @@ class Watch:
     A case that nobody has filed is closed when its trouble is over; one that somebody opened or deals with is only
     marked, for its end is theirs to see; and one that somebody opened for what no forecast saw is left alone. A
     forecast that does not see a place is no sign that its trouble passed, nor that it is there: what was counted so far
-    waits. What it counts is lost with the process: after a start a case opens ``rise`` forecasts later, and none is
-    opened twice, for that the book knows.
+    waits. Where a person closed a case although its trouble goes on, they know of it: none is opened anew there until
+    the trouble was over for ``fall`` forecasts. What it counts is lost with the process: after a start a case opens
+    ``rise`` forecasts later, and none is opened twice, for that the book knows.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class Watch:
         self.hysteresis = hysteresis
         self._rising: Counter[Key] = Counter()
         self._falling: Counter[Key] = Counter()
+        self._followed: set[Key] = set()
+        self._settled: set[Key] = set()
 
     def update(
         self,
@@ -72,30 +75,43 @@ class Watch:
             return key[0] in problems and (seen is None or key[1] in seen[key[0]])
 
         found = {(p.task, p.node): p for several in problems.values() for p in several if told((p.task, p.node))}
-        known = {(c.task, c.node): c for c in self.book.unfinished() if told((c.task, c.node))}
-        quiet = {key for key in known if not self._lasts(found.get(key))}
+        unfinished = {(c.task, c.node): c for c in self.book.unfinished()}
+        known = {key: case for key, case in unfinished.items() if told(key)}
+        # What was followed and is closed now was closed by a person: whatever this closes it no longer follows.
+        self._settled |= self._followed - unfinished.keys()
+        quiet = {key for key in {*known, *self._settled} if told(key) and not self._lasts(found.get(key))}
         self._rising = _counted(self._rising, {key for key, p in found.items() if self._begins(p)}, told)
         self._falling = _counted(self._falling, quiet, told)
         worst = {(p.task, p.node) for several in problems.values() for p in islice(several, MOST)}
-        self._open({key: p for key, p in found.items() if key in worst}, known, now)
-        self._end(known, quiet, now)
+        self._settled = {key for key in self._settled if self._falling[key] < self.hysteresis.fall}
+        new = {key: p for key, p in found.items() if key in worst and key not in self._settled}
+        opened = self._open(new, known, now)
+        self._followed = (unfinished.keys() | opened) - self._end(known, quiet, now)
 
-    def _open(self, found: Mapping[Key, Problem], known: Mapping[Key, Case], now: pd.Timestamp) -> None:
+    def _open(self, found: Mapping[Key, Problem], known: Mapping[Key, Case], now: pd.Timestamp) -> set[Key]:
+        """Where cases were opened."""
+        opened = set()
         for key in sorted(found.keys() - known.keys(), key=lambda k: -found[k].severity):
             if self._rising[key] >= self.hysteresis.rise:
                 self.book.open(self.describe(found[key]), now)
+                opened.add(key)
+        return opened
 
-    def _end(self, known: Mapping[Key, Case], quiet: Collection[Key], now: pd.Timestamp) -> None:
+    def _end(self, known: Mapping[Key, Case], quiet: Collection[Key], now: pd.Timestamp) -> set[Key]:
+        """Where cases were closed."""
+        closed = set()
         for key, case in known.items():
             ours = case.opened_by == SYSTEM
             if key in quiet and self._falling[key] >= self.hysteresis.fall:
                 if ours and case.state == "discovered":
                     with suppress(NotNow):  # somebody has just taken it on: its end is theirs to see
                         self.book.act(case.number, "close", SYSTEM, "the trouble has passed", now, case.state)
+                        closed.add(key)
                 elif case.over is None and (ours or case.foreseen):
                     self.book.mark(case.number, True, now)
             elif case.over is not None and self._rising[key] >= self.hysteresis.rise:
                 self.book.mark(case.number, False, now)
+        return closed
 
     def _begins(self, problem: Problem) -> bool:
         limits = self.hysteresis

@@ -90,7 +90,7 @@ def router(service: Service) -> APIRouter:
         """
         service.board.known(task)
         end = last or _now(service).date()
-        begin = first or end - SPAN
+        begin = first or max(end, date.min + SPAN) - SPAN
         if not timedelta(0) <= end - begin <= LONGEST_SPAN:
             raise BadSelection(f"from {begin} to {end} is no span of at most {LONGEST_SPAN.days} days")
         names = ["part" if name == "group" else name for name in dict.fromkeys(by or ["lead_minutes"])]

@@ -63,6 +63,14 @@ def base_now(bundle: SurrogateBundle, forecast: Forecast, flow: np.ndarray) -> B
     return Base(held, vehicles.astype(np.float32), held * each[:, None], usual.slot_seconds, timetable=timetable)
 
 
+def last_known(values: np.ndarray) -> np.ndarray:
+    """The last value of each column of ``values [time, segment]`` that is one, NaN where there is none."""
+    found = np.full(values.shape[1], np.nan, np.float32)
+    for row in values:
+        found = np.where(np.isfinite(row), row, found)
+    return found
+
+
 def pm25_now(bundle: SurrogateBundle, forecast: Forecast, ids: list[str], begin: pd.Timestamp) -> np.ndarray | None:
     """PM2.5 forecast for the surrogate's stations in its hours from ``begin`` on, µg/m³ float32 ``[hour, station]``.
 

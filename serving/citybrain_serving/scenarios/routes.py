@@ -32,7 +32,7 @@ from citybrain_serving.safety.gate import principal_of
 from citybrain_serving.scenarios.asking import ScenariosBody, read_scenarios_of
 from citybrain_serving.scenarios.jobs import AT_ONCE, Jobs, score
 from citybrain_serving.scenarios.ledger import Job, Ledger
-from citybrain_serving.scenarios.now import Ground, base_now, pm25_now
+from citybrain_serving.scenarios.now import Ground, base_now, last_known, pm25_now
 from citybrain_serving.scenarios.parts import RunError
 from citybrain_serving.scenarios.ranking import check_measured
 from citybrain_serving.scenarios.run import surrogate_for
@@ -182,7 +182,7 @@ def _ground(service: Service, bundle: SurrogateBundle, base: str) -> tuple[Groun
     if "flow" in service.fleet.channels:
         newest = service.store.newest().get("flow")
         if newest is not None and newest >= forecast.issued - NEWEST:
-            flow = service.store.read("flow", newest, newest).values[-1]
+            flow = last_known(service.trusted.read("flow", forecast.issued - NEWEST, newest).values)
     pm25, air = _air(service, bundle, snapshot.forecasts.get("pm25"), forecast.issued)
     about = {"base": "now", **_issued(service, forecast), "reason": "", "air": air}
     return Ground(base_now(bundle, forecast, flow), pm25), about

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError
 
@@ -149,6 +150,10 @@ def _of_version(remembered: Mapping[str, Site], named: Collection[tuple[str, str
     return {place: site for place, site in remembered.items() if place not in other}
 
 
+EDGES = ("start", "end")
+"""Of a period."""
+
+
 def _lane_count(sites: Mapping[str, Site], count: LaneCount) -> LaneCount:
     """What the city or the site table knows; where both do, the larger number."""
 
@@ -198,6 +203,8 @@ def _measured(
         for reading in _readings(basic, rows):
             channel = rows.channel(reading.signal, reading.node, place)
             clock = rows.channels.get("speed") if channel is None else channel
+            if clock is not None and rows.too_long(clock, _seconds(given)):
+                continue
             time = None if clock is None else _time(given, clock)
             if reading.signal == "flow" and lane is not None:
                 rows.lanes.weigh(place, time, _number(reading.text), lane)
@@ -314,6 +321,15 @@ def _time(given: Element | None, channel: Channel) -> str | None:
         return None
     ended = end_of(value.strip(), meaning, channel.ticks.step)
     return str(ended)
+
+
+def _seconds(given: Element | None) -> float | None:
+    """Length of the interval; None where it is not said."""
+    start, end = ("" if given is None else given.findtext(f"{{*}}period/{{*}}{edge}OfPeriod", "") for edge in EDGES)
+    try:
+        return (datetime.fromisoformat(end.strip()) - datetime.fromisoformat(start.strip())).total_seconds()
+    except (TypeError, ValueError):  # one with an offset and one without among them
+        return None
 
 
 def _number(text: str | None) -> float | str | None:

@@ -100,6 +100,7 @@ def _entity(entity: dict[str, Any], rows: Rows) -> None:
         return
     node, attributes = ATTRIBUTES[kind]
     first, last = _interval(entity)
+    hours = _hours(first, last)
     place, lane = _place(entity, kind, node, rows), _lane(entity)
     _count_unread(entity, kind, rows)
     for name, (signal, usual) in attributes.items():
@@ -107,6 +108,9 @@ def _entity(entity: dict[str, Any], rows: Rows) -> None:
             continue
         source = f"{entity['id'][:120]}#{name}"
         value, code, observed = _attribute(entity[name])
+        clock = rows.channels.get(signal)
+        if clock is not None and rows.too_long(clock, None if hours is None else 3600 * hours):
+            continue
         if signal == "flow" and lane is not None:
             rows.lanes.weigh(place, observed or last, value, lane)
         channel = rows.channel(signal, node, place)
@@ -116,8 +120,8 @@ def _entity(entity: dict[str, Any], rows: Rows) -> None:
         if signal == "flow" and unit == "1":  # so many vehicles
             unit = usual
         if unit in ("veh", "mm"):  # an amount becomes an amount in an hour
-            hours = _hours(first, last) or channel.ticks.step.total_seconds() / 3600
-            value, unit = value / hours if type(value) in (int, float) else value, None
+            span = hours or channel.ticks.step.total_seconds() / 3600
+            value, unit = value / span if type(value) in (int, float) else value, None
         if signal == "wind_direction" and unit == "°" and type(value) in (int, float):
             value = value % 360  # the model counts from −180 to 180
         rows.add(channel, place, observed or last, value, unit, source, lane)

@@ -17,6 +17,10 @@ from citybrain_serving.lanes.combining import Key, Lane, LaneCount, Lanes, LaneS
 from citybrain_serving.lanes.sites import Site
 from citybrain_serving.readings import EXPLAINED, FAULTS, Fault, LaneFlow, OnLane, Readings, assembled, check_count
 
+LONGEST = 3
+"""Steps of a channel that a reading may be about at most: a feed may be somewhat coarser, quarters of an hour where
+steps are of five minutes."""
+
 Meaning = Literal["begin", "middle", "end"]
 """Which moment of its interval a time names."""
 
@@ -61,6 +65,15 @@ class Rows:
             return channel
         self.ignored[f"{signal} is not measured at {node} nodes here"] += 1
         return None
+
+    def too_long(self, channel: Channel, seconds: float | None) -> bool:
+        """Whether a value is about so much more than a step of its channel that it is none of its readings: the mean
+        of a day is not that of its last hour. It is counted."""
+        step = channel.ticks.step.total_seconds()
+        if seconds is None or seconds <= LONGEST * step:
+            return False
+        self.ignored[f"values of {channel.signal} over more than {LONGEST} of its steps of {step / 60:g} min"] += 1
+        return True
 
     def add(
         self,
