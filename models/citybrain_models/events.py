@@ -178,18 +178,20 @@ class Events:
         return found
 
     def _congestion(self, window: Window, forecast: np.ndarray, truth: np.ndarray) -> dict[str, Occasion]:
-        """Onset: free now, congested at any lead of the hour. Clearing: congested now, free at the hour's end."""
+        """Onset: free now, congested at any lead of the hour that was measured, which are those that are foretold: were
+        all leads asked for where nothing happens, gaps would leave out the quiet hours alone. Clearing: congested now,
+        free at the hour's end."""
         assert self.free_speed is not None
         limit = CONGESTED_BELOW * self.free_speed
         leads = min(max(1, WITHIN_MINUTES // self.task.step_minutes), self.task.horizon)
         now = window.values["speed"][:, self.task.history - 1]
         below = probability_below(forecast[:, :, :leads], self.levels, limit[:, None])
-        below = np.where(np.isfinite(limit)[:, None], below, 0)
         measured = truth[:, :, :leads]
+        below = np.where(np.isfinite(limit)[:, None] & np.isfinite(measured), below, 0)
         slow = measured < limit[:, None]
         some_slow = np.any(slow, axis=2)
         known = np.isfinite(now) & np.isfinite(limit)
-        free_now = known & (now >= limit) & (np.isfinite(measured).all(axis=2) | some_slow)
+        free_now = known & (now >= limit) & np.isfinite(measured).any(axis=2)
         slow_now = known & (now < limit) & np.isfinite(measured[:, :, -1])
         return {
             ONSET: Occasion(probability_of_any(below, self.dependence), some_slow, free_now, below),

@@ -115,11 +115,29 @@ def test_congestion_sets_in_where_free_roads_slow_within_the_hour_and_clears_at_
     assert (clearing.count, clearing.hits) == (1, 1)
 
 
-def test_a_gap_in_the_hour_counts_only_where_the_road_was_seen_to_slow() -> None:
+def test_of_an_hour_with_gaps_the_measured_part_counts() -> None:
     truth = np.array([[[50, np.nan, 20, 20, 20, 20], [50, np.nan, 50, 50, 50, 50]]])
     events = Events(SPEED, np.full(2, 60.0))
     events.add(_speed_window([50, 50]), _sure(np.nan_to_num(truth, nan=50)), truth)
-    assert events.counts["congestion sets in"].count == 1
+    onset = events.counts["congestion sets in"]
+    assert (onset.count, onset.hits, onset.false_alarms) == (2, 1, 0)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.1, 0.3])
+def test_gaps_at_random_leave_calibrated_forecasts_calibrated(missing: float) -> None:
+    """Leads congested together or not at all, one time in ten; were hours with gaps left out unless something happened
+    in them, it would seem to happen the more often the more is missing."""
+    random = np.random.default_rng(0)
+    count = 20_000
+    truth = np.where(random.random((1, count, 1)) < 0.1, 20.0, 50.0) + np.zeros((1, count, 6))
+    truth[random.random(truth.shape) < missing] = np.nan
+    levels = np.array(SPEED.quantiles)
+    forecast = np.broadcast_to(np.where(levels < 0.1, 20.0, 50.0), (1, count, 6, len(levels)))
+    events = Events(SPEED, np.full(count, 60.0))
+    events.add(_speed_window([50.0] * count), forecast, truth)
+    onset = events.counts["congestion sets in"]
+    happened = onset.bins[:, 2].sum() / onset.bins[:, 0].sum()
+    assert happened == pytest.approx(0.1, abs=0.01)
 
 
 def test_roads_without_a_free_speed_have_no_congestion_events() -> None:

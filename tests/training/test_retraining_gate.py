@@ -71,6 +71,26 @@ def test_a_group_may_lose_a_little() -> None:
     assert judge(compared(group=0.01), RULE).passed
 
 
+def test_days_on_which_hardly_anything_was_measured_are_no_days() -> None:
+    """Eight days, of which an outage left three and slivers of two."""
+    whole, comparison = compared(days=8, better=3), Comparison(TASK, 4)
+    for number, day in enumerate(sorted(whole.sums["error"])):
+        share = (1, 1, 1, 0.1, 0.1, 0, 0, 0)[number]
+        for measure, sums in whole.sums.items():
+            comparison.sums.setdefault(measure, {})[day] = share * sums[day]
+    verdict = judge(comparison, RULE)
+    assert not verdict.passed
+    assert verdict.checks[0].reason.startswith("3 days, 3 blocks")
+
+
+def test_what_is_known_of_one_day_alone_holds_nobody_back() -> None:
+    comparison = compared()
+    first = min(comparison.sums["error"])
+    comparison.sums["event rare"] = {day: np.zeros(3) for day in comparison.sums["error"]}
+    comparison.sums["event rare"][first] = np.array([3.0, 1.0, 20.0])
+    assert judge(comparison, RULE).passed
+
+
 def test_too_few_days_prove_nothing_however_large_the_gain() -> None:
     verdict = judge(compared(days=4, better=3), RULE)
     assert not verdict.passed

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import typer
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from typer.testing import CliRunner
 
 from citybrain_datasets.city import City
@@ -82,9 +85,41 @@ def test_too_few_recent_days_are_refused_before_anything_is_trained(
 ) -> None:
     signal = small_city.signals["speed"]
     other = small_city.between(signal.start + 4 * signal.step, None)
-    with pytest.raises(ConfigError, match=r"2 days, 2 blocks of 1 d; at least 5 blocks are needed"):
+    with pytest.raises(ConfigError, match=r"\d days?, \d blocks? of 1 d; at least 5 blocks are needed"):
         retrain(other, "congestion", tmp_path / "run", home=story[2], plan=RetrainPlan(recent_days=1), progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_windows_that_the_champion_learnt_from_are_no_test_of_it(
+    story: tuple[Outcome, Retrained, Path], small_city: City, tmp_path: Path
+) -> None:
+    """Of nine recent days it was trained and chosen on the first four: only the five after them may judge."""
+    learnt = story[1].outcome.bundle.metrics["learnt_from"]["validate"][1]
+    signal = small_city.signals["speed"]
+    other = small_city.between(signal.start + 4 * signal.step, signal.end - pd.Timedelta(days=1))
+    with pytest.raises(ConfigError, match=r"4 days, .* for the champion learnt from \d+ of the recent windows"):
+        retrain(other, "congestion", tmp_path / "run", home=story[2], plan=RetrainPlan(recent_days=8), progress=False)
+    assert pd.Timestamp(learnt) < signal.end - pd.Timedelta(days=5)
+
+
+def test_a_registry_that_cannot_be_asked_is_not_one_without_a_champion(
+    story: tuple[Outcome, Retrained, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered("away", story[2], ["", "failed 1"])
+
+    def away(*_: object) -> None:
+        raise MlflowException("the database is locked", TEMPORARILY_UNAVAILABLE)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "get_model_version_by_alias", away)
+        for ask in (
+            lambda: promote("away", "2", by="ana", reason="a try"),
+            lambda: rollback("away", by="ana", reason="a try"),
+            lambda: version_of("models:/away@champion"),
+        ):
+            with pytest.raises(RegistryError, match=r"cannot be asked: .*the database is locked"):
+                ask()
+    assert champion_of("away") == "1"
 
 
 def test_a_city_without_a_champion_is_told_so(small_city: City, tmp_path: Path, story: object) -> None:

@@ -132,7 +132,7 @@ def test_a_network_that_practised_more_is_held_beside_the_other(ready: Preparati
     assert len({mae["hit", subject] for subject in both}) == 2
     page = markdown([{**record, "note": "", "commit": "0"} for record in records])
     assert "| citynet, 100 % of batches disturbed against it |" in page
-    assert "At the sensors that were trained on: citynet " in page
+    assert "At the sensors that were trained on, against citynet: citynet, 100 % of batches disturbed " in page
 
 
 def test_what_is_held_out_leaves_no_trace(small_city: City) -> None:

@@ -12,6 +12,8 @@ import onnx
 import pandas as pd
 import pytest
 import torch
+import yaml
+from lightning.pytorch.callbacks import Callback
 from mlflow import MlflowClient
 
 from citybrain_datasets.city import City
@@ -142,6 +144,50 @@ def test_training_resumes_where_it_stopped(small_city: City, quick: TrainConfig,
     assert fit(longer, tmp_path, resume=True, progress=False).epochs == 3
     steps = torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"]
     assert steps == 3 * (256 // 32)
+
+
+class Wrecked(Callback):
+    """Takes away what was learnt, so that the next validation is a bad one."""
+
+    def on_train_epoch_end(self, trainer: object, pl_module: ForecastModule) -> None:
+        with torch.no_grad():
+            for parameter in pl_module.network.parameters():
+                parameter.mul_(5)
+
+
+def test_a_run_that_was_moved_goes_on_with_its_best_weights(
+    small_city: City, quick: TrainConfig, tmp_path: Path
+) -> None:
+    preparation = prepare(small_city, "congestion", quick.merged({"fit": {"epochs": 2}}))
+    before = fit(preparation, tmp_path / "old", progress=False)
+    (tmp_path / "old").rename(tmp_path / "new")
+    finished = fit(preparation, tmp_path / "new", resume=True, progress=False)
+    assert finished.best_validation_mae == before.best_validation_mae
+    worse = quick.merged({"fit": {"epochs": 3, "average": 0.0}})
+    wrecked = prepare(small_city, "congestion", worse)
+    kept = fit(wrecked, tmp_path / "new", resume=True, callbacks=[Wrecked()], progress=False)
+    assert kept.best_validation_mae == before.best_validation_mae
+    assert all(
+        torch.equal(tensor, before.module.state_dict()[name]) for name, tensor in kept.module.state_dict().items()
+    )
+
+
+def test_an_export_on_other_windows_than_those_of_the_training_is_refused(
+    small_city: City, saved_city: Path, quick: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = quick.merged({"fit": {"epochs": 1}, "split": {"train": 0.6, "validate": 0.2}})
+    fit(prepare(City.load(saved_city), "congestion", config), tmp_path / "run", progress=False)
+    usual, own = tmp_path / "usual.yaml", tmp_path / "own.yaml"
+    usual.write_text(yaml.safe_dump(quick.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
+    own.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True, by_alias=True)), encoding="utf-8")
+    arguments = ["export", str(tmp_path / "run" / "best.ckpt"), str(saved_city), "--task", "congestion"]
+    for file, code in ((usual, 2), (own, 0)):
+        with pytest.raises(SystemExit) as left:
+            main([*arguments, "--config", str(file), "--out", str(tmp_path / "bundle")])
+        assert (left.value.code or 0) == code
+    assert "split otherwise than here" in capsys.readouterr().err
+    learnt = Bundle.read(tmp_path / "bundle").metrics["learnt_from"]
+    assert learnt == prepare(City.load(saved_city), "congestion", config).spans
 
 
 def test_the_same_seed_gives_the_same_weights(small_city: City, quick: TrainConfig, tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ class Issues(Dataset[int]):
 class Collate:
     """Turns rows into ``(features, answer)``; ``answer`` is ``[batch, node, horizon]`` with NaN for unknown."""
 
-    def __init__(self, preparation: Preparation, issues: pd.DatetimeIndex, *, training: bool, seed: int = 0):
+    def __init__(
+        self, preparation: Preparation, issues: pd.DatetimeIndex, *, training: bool, seed: int | Sequence[int] = 0
+    ):
         self.preparation = preparation
         self.issues = issues
         self.training = training
@@ -145,7 +147,9 @@ class Windows(pl.LightningDataModule):
         """Each of several processes takes its share of a batch, so that a step sees as many windows as alone."""
         config = self.preparation.config
         processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        collate = Collate(self.preparation, issues, training=training, seed=config.seed + 1_000 * rank)
+        # A loader may be made anew for each epoch, and is for one that goes on: what it disturbs must not come again.
+        seed = (config.seed, rank, self.trainer.current_epoch if self.trainer else 0)
+        collate = Collate(self.preparation, issues, training=training, seed=seed)
         return DataLoader(
             dataset,
             batch_size=max(1, config.fit.batch // processes) if training else 4 * config.fit.batch,

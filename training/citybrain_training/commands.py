@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -181,15 +182,22 @@ def export(
     config: ConfigOption = None,
 ) -> None:
     """Turn a checkpoint into a bundle: ONNX, proven equal to torch, with all that serving needs."""
+    from citybrain_models.bundle import LEARNT_FROM
     from citybrain_training.export import make_bundle
     from citybrain_training.fitting import load_weights
     from citybrain_training.module import ForecastModule, build_network
     from citybrain_training.preparation import prepare
+    from citybrain_training.weights import check_ground
 
     preparation = prepare(City.load(city), task.value, load_config(config))
     module = ForecastModule(build_network(preparation), preparation)
+    told = check_ground(checkpoint, preparation)
     load_weights(module, checkpoint)
-    bundle = make_bundle(module, preparation).write(out)
+    draft = make_bundle(module, preparation)
+    if not told:  # of an earlier version: what it learnt from is not known
+        draft = replace(draft, metrics={name: found for name, found in draft.metrics.items() if name != LEARNT_FROM})
+        console.print(f"[yellow]warning[/]  {checkpoint}: does not say what it was trained on", soft_wrap=True)
+    bundle = draft.write(out)
     console.print(f"bundle {bundle.version}, {len(bundle.model) / 1e6:.1f} MB of ONNX")
     typer.echo(out)
 

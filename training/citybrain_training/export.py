@@ -154,11 +154,6 @@ def calibrate(module: ForecastModule, preparation: Preparation, most: int = 4_00
     return fitted, learnt_in_order(fitted, preparation.source, issues, forecast)
 
 
-def _spans(preparation: Preparation) -> dict[str, list[str]]:
-    parts = {"train": preparation.split.train, "validate": preparation.split.validate}
-    return {name: [issues[0].isoformat(), issues[-1].isoformat()] for name, issues in parts.items()}
-
-
 def make_bundle(
     module: ForecastModule, preparation: Preparation, *, metrics: Mapping[str, Any] | None = None, card: str = ""
 ) -> Bundle:
@@ -182,7 +177,7 @@ def make_bundle(
         learnt=learnt,
         fingerprint=preparation.city.fingerprint(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        metrics={LEARNT_FROM: _spans(preparation), **(metrics or {})},
+        metrics={LEARNT_FROM: preparation.spans, **(metrics or {})},
         card=card,
     )
     return in_precision(bundle, preparation)

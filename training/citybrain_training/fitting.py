@@ -92,8 +92,8 @@ def fit(
         # A later call that is to go on would go on from them, were this training stopped in its first epoch.
         for left in (last, folder / "best.ckpt"):
             left.unlink(missing_ok=True)
-    best = ModelCheckpoint(folder, "best", monitor="val_mae", enable_version_counter=False)
-    latest = ModelCheckpoint(folder, "last", monitor=None, enable_version_counter=False)  # every epoch, better or not
+    best = _Kept(folder, "best", monitor="val_mae", enable_version_counter=False)
+    latest = _Kept(folder, "last", monitor=None, enable_version_counter=False)  # every epoch, better or not
     trainer = _trainer(
         config,
         logger=logger or False,
@@ -121,6 +121,25 @@ def fit(
     if not math.isfinite(score):
         raise DivergedError(f"{folder}: the validation error is no number; does a smaller fit.learning_rate help?")
     return Fitted(module, Path(best.best_model_path), ended["epoch"] + 1, ended["global_step"], cpu, wall, score)
+
+
+class _Kept(ModelCheckpoint):
+    """Checkpoints that are known again where their folder was moved: else the best so far would be forgotten, and the
+    next epoch written over it."""
+
+    @property
+    def state_key(self) -> str:
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        moved = {**state_dict, "dirpath": self.dirpath}
+        for name in ("best_model_path", "last_model_path", "kth_best_model_path"):
+            moved[name] = here(state_dict.get(name) or "")
+        moved["best_k_models"] = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+        super().load_state_dict(moved)
 
 
 def _trainer(config: TrainConfig, **given: Any) -> pl.Trainer:

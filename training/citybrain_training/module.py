@@ -19,7 +19,7 @@ from citybrain_models.nn.citynet import CityNet, MessageKind
 from citybrain_models.nn.ensemble import Ensemble
 from citybrain_models.nn.exchange import Form
 from citybrain_training.lead_weights import lead_weights
-from citybrain_training.preparation import Preparation
+from citybrain_training.preparation import GROUND, Preparation
 
 DENSE_UP_TO = 1_500
 """Nodes up to which training multiplies by the filled adjacency, the fastest form backwards on a CPU."""
@@ -91,6 +91,10 @@ class ForecastModule(pl.LightningModule):
         self.val_error = MeanMetric()
         self.time_spent = 0.0
         """Share of the time given to the training that is spent; 0 where only its epochs end it."""
+        self.ground = preparation.ground
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[GROUND] = self.ground
 
     def inputs(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Feature arrays joined by the graph's.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,12 @@ from citybrain_datasets.neighbourhood import Neighbourhood
 from citybrain_datasets.statistics import Statistics
 from citybrain_datasets.task import Task, default_task
 from citybrain_datasets.windows import WindowSource
+from citybrain_models.bundle import LEARNT_FROM
 from citybrain_training.config import SplitConfig, TrainConfig
 from citybrain_training.traffic_ahead import TrafficAhead
+
+GROUND = "ground"
+"""Where a checkpoint keeps :attr:`Preparation.ground`."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,20 @@ class Preparation:
     neighbourhood: Neighbourhood
     sensed: np.ndarray
     strange: np.ndarray
+
+    @property
+    def spans(self) -> dict[str, list[str]]:
+        """First and last issue time of the windows that are trained, and of those that are chosen and calibrated,
+        with."""
+        parts = {"train": self.split.train, "validate": self.split.validate}
+        return {name: [issues[0].isoformat(), issues[-1].isoformat()] for name, issues in parts.items()}
+
+    @property
+    def ground(self) -> dict[str, Any]:
+        """What weights are worth nothing without: the windows that they were learnt from, and the scale of the target
+        there."""
+        scaler = self.statistics.scalers[self.task.target]
+        return {LEARNT_FROM: self.spans, "mean": float(scaler.mean), "std": float(scaler.std)}
 
 
 def task_of(city: City, name: str, config: TrainConfig) -> Task:

@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from citybrain_datasets.errors import CityBrainError
 from citybrain_models.bundle import Bundle
 from citybrain_training.config import TrainConfig
 from citybrain_training.module import ForecastModule
@@ -33,6 +34,9 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar 
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # what was registered is told by the command itself
+
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""Codes with which MLflow says that there is no such model, version or alias."""
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 BUNDLE, WEIGHTS, CONFIG = "bundle", "weights.pt", "config.json"
@@ -147,11 +151,24 @@ def registered_name(bundle: Bundle) -> str:
     return f"{bundle.city.name}-{bundle.task.name}"
 
 
+class RegistryError(CityBrainError):
+    """The registry has no such model, version or way back, or cannot be asked."""
+
+
+def raise_unless_absent(error: MlflowException) -> None:
+    """Raises :class:`RegistryError` unless the registry answered that it has no such thing: who cannot ask must not
+    take that for a registry without a champion."""
+    if error.error_code not in ABSENT:
+        first = (str(error).splitlines() or [error.error_code])[0]
+        raise RegistryError(f"the registry of models cannot be asked: {first[:300]}") from error
+
+
 def alias_version(name: str, alias: str) -> str | None:
     """Version that an alias of a registered model points to, None where there is none."""
     try:
         return str(MlflowClient().get_model_version_by_alias(name, alias).version)
-    except MlflowException:
+    except MlflowException as error:
+        raise_unless_absent(error)
         return None
 
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from citybrain_datasets.errors import CityBrainError
+from citybrain_models.bundle import LEARNT_FROM
 from citybrain_training.module import ForecastModule
-from citybrain_training.preparation import Preparation
+from citybrain_training.preparation import GROUND, Preparation
 
 EMBEDDINGS = "embeddings."
 FITTED_ANEW = ("val_error", "levels", "graph_")
@@ -40,6 +42,24 @@ def read_weights(path: Path) -> dict[str, Any]:
     except (pickle.UnpicklingError, RuntimeError, LookupError, TypeError, ValueError, EOFError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(f"{path}: holds no weights ({reason[:200]})") from None
+
+
+def check_ground(checkpoint: Path, preparation: Preparation) -> bool:
+    """Whether a checkpoint says what it was trained on, and then that it was on this. Raises :class:`WeightsError`
+    where it was on other windows or on other measurements of them."""
+    told = read_weights(checkpoint).get(GROUND)
+    if told is None:
+        return False
+    here = preparation.ground
+    if told[LEARNT_FROM] != here[LEARNT_FROM]:
+        (first, _), (_, last) = (told[LEARNT_FROM][part] for part in ("train", "validate"))
+        raise WeightsError(
+            f"{checkpoint}: was trained and chosen on windows from {first} to {last}, split otherwise than here; name "
+            "the configuration of its run, and the city as it was then"
+        )
+    if not np.allclose([told["mean"], told["std"]], [here["mean"], here["std"]], rtol=1e-6):
+        raise WeightsError(f"{checkpoint}: was trained on other measurements of these windows")
+    return True
 
 
 def start_from(module: ForecastModule, preparation: Preparation, path: Path) -> int:

@@ -59,9 +59,20 @@ class Comparison:
         ours, theirs = ({day: (s[i], s[2]) for day, s in days.items()} for i in (0, 1))
         return paired_difference(ours, theirs, block=self.block_days)
 
+    def days(self, measure: str) -> int:
+        """Days that tell of a measure: :func:`whole_days`."""
+        return whole_days(np.array([sums[2] for sums in self.sums.get(measure, {}).values()]))
+
     def names(self, kind: str) -> list[str]:
         """Measures ``<kind> …`` for which anything was known."""
         return [name for name in self.sums if name.startswith(f"{kind} ") and self.means(name)[2]]
+
+
+def whole_days(counts: np.ndarray) -> int:
+    """How many of some days, of which so many values are known each, count as a day: a sliver before midnight or what
+    an outage left does not, only half of what a day usually has."""
+    known = counts[counts > 0]
+    return int((known >= np.median(known) / 2).sum()) if len(known) else 0
 
 
 def block_days(task: Task) -> int:

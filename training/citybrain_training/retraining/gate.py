@@ -65,15 +65,14 @@ def judge(comparison: Comparison, rule: GateRule) -> Verdict:
 
 
 def enough(days: int, block: int, rule: GateRule, where: str = "") -> Check:
-    """Whether so many days of windows, in blocks of ``block`` days, are enough to judge by."""
+    """Whether so many measured days, in blocks of ``block`` days, are enough to judge by."""
     blocks = days // block
-    text = f"{days} days, {blocks} blocks of {block} d{where}"
+    text = f"{days} day{'s' * (days != 1)}, {blocks} block{'s' * (blocks != 1)} of {block} d{where}"
     return Check("windows", blocks >= rule.least_blocks, f"{text}; at least {rule.least_blocks} blocks are needed")
 
 
 def _enough(comparison: Comparison, rule: GateRule) -> Check:
-    days = len(comparison.sums.get(ERROR, {}))
-    return enough(days, comparison.block_days, rule, f", at {comparison.nodes} nodes of both")
+    return enough(comparison.days(ERROR), comparison.block_days, rule, f", at {comparison.nodes} nodes of both")
 
 
 def _error(comparison: Comparison) -> Check:
@@ -92,22 +91,28 @@ def _coverage(comparison: Comparison, rule: GateRule) -> Check:
 
 
 def _events(comparison: Comparison, rule: GateRule) -> Check:
-    worse, told = _worse(comparison, "event", rule.event_tolerance)
+    worse, told = _worse(comparison, "event", rule.event_tolerance, rule)
     return Check("events (Brier)", not worse, "; ".join(worse or told) or "none in these windows")
 
 
 def _groups(comparison: Comparison, rule: GateRule) -> Check:
-    worse, told = _worse(comparison, "group", rule.group_tolerance)
+    worse, told = _worse(comparison, "group", rule.group_tolerance, rule)
     return Check("worst node group", not worse, "; ".join(worse or told[:1]) or "no groups")
 
 
-def _worse(comparison: Comparison, kind: str, tolerance: float) -> tuple[list[str], list[str]]:
-    """Texts of what got worse beyond doubt and beyond tolerance, and of everything, the worst change first."""
+def _worse(comparison: Comparison, kind: str, tolerance: float, rule: GateRule) -> tuple[list[str], list[str]]:
+    """Texts of what got worse beyond doubt and beyond tolerance, and of everything, the worst change first. Of what is
+    known on too few days nothing is beyond doubt."""
     found = []
     for name in comparison.names(kind):
         ours, theirs, _ = comparison.means(name)
         change = ours / max(theirs, 1e-12) - 1
         text = f"{name.removeprefix(f'{kind} ')} {ours:.4g} against {theirs:.4g} ({change:+.1%})"
-        found.append((change, change > tolerance and comparison.difference(name).low > 0, text))
+        bad = (
+            change > tolerance
+            and enough(comparison.days(name), comparison.block_days, rule).passed
+            and comparison.difference(name).low > 0
+        )
+        found.append((change, bad, text))
     found.sort(key=lambda item: -item[0])
     return [text for _, bad, text in found if bad], [text for *_, text in found]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import yaml
 from mlflow import MlflowClient
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from citybrain_datasets.city import City
 from citybrain_datasets.errors import ConfigError
 from citybrain_datasets.task import Task
-from citybrain_models.bundle import Bundle
+from citybrain_models.bundle import LEARNT_FROM, Bundle
 from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_training.card import model_card
 from citybrain_training.config import TrainConfig
@@ -25,7 +26,7 @@ from citybrain_training.fitting import Fitted, fit
 from citybrain_training.pipeline import OURS, Outcome, log_outcome, score
 from citybrain_training.precision import PRECISION
 from citybrain_training.preparation import Preparation, prepare
-from citybrain_training.retraining.comparison import block_days, compare, local_days
+from citybrain_training.retraining.comparison import block_days, compare, local_days, whole_days
 from citybrain_training.retraining.gate import GateRule, Verdict, enough, judge
 from citybrain_training.retraining.registry import (
     FAILED,
@@ -94,7 +95,8 @@ def retrain(
     preparation = prepare(city, task, _config(config, champion.task, city, plan))
     if preparation.city.fingerprint() == champion.fingerprint:
         raise ConfigError(f"{city.name}: holds nothing that version {found.version} of {name} was not trained with")
-    _check_recent(preparation, plan.rule)
+    recent = _recent(preparation, champion)
+    _check_recent(preparation, recent, plan.rule)
     tracking = Tracking(home, name)
     with tracking.run(folder.name) as logger:
         tracking.parameters(
@@ -109,7 +111,7 @@ def retrain(
         )
         with artifacts(found, WEIGHTS) as weights:
             fitted = fit(preparation, folder, warm_start=weights, logger=logger, progress=progress)
-        outcome, verdict = _through_the_gate(preparation, fitted, champion, found, folder / "bundle", plan.rule)
+        outcome, verdict = _through_the_gate(preparation, fitted, champion, found, folder / "bundle", plan.rule, recent)
         mlflow.log_dict(verdict.plain(), "gate.json")
         registered = log_outcome(tracking, preparation, outcome, config)
     outcome = dataclasses.replace(outcome, registered=registered)
@@ -158,23 +160,44 @@ def recent_split(city: City, task: Task, days: int | None = None) -> dict[str, o
     return {"last": None, "validate": test.to_pydatetime(), "train": (test - span).to_pydatetime()}
 
 
-def _check_recent(preparation: Preparation, rule: GateRule) -> None:
-    """Raises :class:`ConfigError`, before anything is trained, where the gate could not judge by the recent windows."""
-    days = len(set(local_days(preparation.split.test, preparation.city.timezone)))
-    windows = enough(days, block_days(preparation.task), rule)
+def _recent(preparation: Preparation, champion: Bundle) -> pd.DatetimeIndex:
+    """The recent windows that the champion has not learnt from either: those whose outcomes come after all that it was
+    trained, chosen and calibrated with. All of them for a bundle that is older than this is kept."""
+    task, test = preparation.task, preparation.split.test
+    spans = champion.metrics.get(LEARNT_FROM, {}).values()
+    if not spans:
+        return test
+    return test[test > max(pd.Timestamp(last) for _, last in spans) + task.horizon * task.step]
+
+
+def _check_recent(preparation: Preparation, recent: pd.DatetimeIndex, rule: GateRule) -> None:
+    """Raises :class:`ConfigError`, before anything is trained, where the gate could not judge by the ``recent``
+    windows."""
+    task, city = preparation.task, preparation.city
+    signal, measured = city.signals[task.target], pd.Series(dtype=int)
+    if len(recent):
+        outcomes = signal.between(recent[0] + task.step, recent[-1] + task.step)
+        known = np.isfinite(outcomes.values).sum(axis=1)
+        measured = pd.Series(known).groupby(local_days(outcomes.times, city.timezone)).sum()
+    windows = enough(whole_days(measured.to_numpy()), block_days(task), rule)
     if not windows.passed:
-        raise ConfigError(f"{preparation.city.name}: the gate would look at {windows.reason}; give it more recent days")
+        learnt = len(preparation.split.test) - len(recent)
+        known_already = f", for the champion learnt from {learnt} of the recent windows" if learnt else ""
+        raise ConfigError(
+            f"{city.name}: the gate would look at {windows.reason}{known_already}; it needs more recent measurements"
+        )
 
 
 def _through_the_gate(
-    preparation: Preparation, fitted: Fitted, champion: Bundle, found: ModelVersion, folder: Path, rule: GateRule
-) -> tuple[Outcome, Verdict]:
-    """Exports the challenger, compares both on the recent windows, and writes it with the reasons in its card."""
+    preparation: Preparation, fitted: Fitted, champion: Bundle, found: ModelVersion, folder: Path, rule: GateRule,
+    recent: pd.DatetimeIndex,
+) -> tuple[Outcome, Verdict]:  # fmt: skip
+    """Exports the challenger, compares both on the ``recent`` windows, and writes it with the reasons in its card."""
     draft = make_bundle(fitted.module, preparation)
     threads = preparation.config.threads
     challenger, old = OnnxForecaster(draft, threads), OnnxForecaster(champion, threads)
     tables = score(preparation, {OURS: challenger})
-    verdict = judge(compare(challenger, old, preparation.city, preparation.split.test), rule)
+    verdict = judge(compare(challenger, old, preparation.city, recent), rule)
     card = model_card(preparation, fitted, tables, draft.metrics.get(PRECISION))
     card += f"\nRetrained from version {found.version}, bundle {champion.version}, and held against it.\n\n"
     bundle = dataclasses.replace(

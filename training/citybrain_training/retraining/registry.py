@@ -16,19 +16,21 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from citybrain_datasets.errors import CityBrainError
 from citybrain_datasets.folders import swap_in
 from citybrain_models.bundle import MANIFEST, Bundle, BundleError
-from citybrain_training.tracking import BUNDLE, CHALLENGER, CHAMPION, alias_version
+from citybrain_training.tracking import (
+    BUNDLE,
+    CHALLENGER,
+    CHAMPION,
+    RegistryError,
+    alias_version,
+    raise_unless_absent,
+)
 
 URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 GATE, GATE_REASONS, GATE_CHAMPION = "gate", "gate_reasons", "gate_champion"
 """Tags of a version: the gate's answer, why, and the version of the champion it was held against."""
 PASSED, FAILED = "passed", "failed"
-
-
-class RegistryError(CityBrainError):
-    """The registry has no such model, version or way back."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def version_of(uri: str) -> ModelVersion:
         if match["alias"]:
             return client.get_model_version_by_alias(name, match["alias"])
         return client.get_model_version(name, match["version"])
-    except MlflowException:
+    except MlflowException as error:
+        raise_unless_absent(error)
         raise RegistryError(f"{uri}: the registry has no such model") from None
 
 
@@ -123,7 +126,8 @@ def history(name: str) -> list[str]:
     """Every move of the champion's alias, the oldest first, in words."""
     try:
         tags = MlflowClient().get_registered_model(name).tags
-    except MlflowException:
+    except MlflowException as error:
+        raise_unless_absent(error)
         raise RegistryError(f"{name}: the registry has no such model") from None
     return [tags[key] for key in sorted(tags) if key.startswith("history.")]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -75,7 +75,6 @@ def _unseen(records: Sequence[Record]) -> list[str]:
     values: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for record in records:
         values[record["part"]][record["subject"]][record["seed"]] = record["value"]
-    mean = {part: {name: float(np.mean(list(row.values()))) for name, row in of.items()} for part, of in values.items()}
     networks = [name for name in values["hit"] if name.startswith(OURS)]
     lines = [
         f"A tenth of the sensors held out of training, {len(seeds)} draw(s) of them. Of those, their place and links "
@@ -85,15 +84,24 @@ def _unseen(records: Sequence[Record]) -> list[str]:
         _row(["---", *["---:"] * (len(seeds) + 1 + len(networks))]),
     ]
     for name, row in values["hit"].items():
-        of = mean["hit"]
-        against = ["" if name in networks else f"{100 * (of[n] / of[name] - 1):+.1f} %" for n in networks]
-        cells = [*(f"{row[seed]:.3f}" if seed in row else "" for seed in seeds), f"{of[name]:.3f}", *against]
+        against = ["" if name in networks else _against(values["hit"][n], row) for n in networks]
+        mean = float(np.mean(list(row.values())))
+        cells = [*(f"{row[seed]:.3f}" if seed in row else "" for seed in seeds), f"{mean:.3f}", *against]
         lines.append(_row([f"**{name}**" if name == OURS else name, *cells]))
-    others = mean.get("others", {})
+    others = values["others"]
     if len(others) > 1:
-        told = (f"{name} {others[name]:.3f} ({100 * (others[name] / others[OURS] - 1):+.1f} %)" for name in others)
-        lines += ["", f"At the sensors that were trained on: {'; '.join(told)}."]
+        told = (f"{name} {_against(row, others[OURS])}" for name, row in others.items() if name != OURS)
+        lines += ["", f"At the sensors that were trained on, against {OURS}: {'; '.join(told)}."]
     return lines
+
+
+def _against(row: Mapping[int, float], other: Mapping[int, float]) -> str:
+    """How much one errs more than the other over the draws that both have, in %."""
+    both = sorted(row.keys() & other.keys())
+    if not both:
+        return ""
+    ours, theirs = (float(np.mean([errors[seed] for seed in both])) for errors in (row, other))
+    return f"{100 * (ours / theirs - 1):+.1f} %"
 
 
 def _row(cells: Sequence[str]) -> str:
