@@ -104,8 +104,8 @@ def _products_apart(graph: onnx.GraphProto, chosen: Collection[str]) -> set[str]
 
 
 def _chosen(graph: onnx.GraphProto) -> set[str]:
-    """Names of the products that are rounded: of large matrices, of what is bounded, and followed by
-    another such product."""
+    """Names of the products that are rounded: of the rows of all places with large matrices, of what is bounded, and
+    followed by another such product."""
     sides = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     entering = [i.name for i in graph.input if i.name.startswith(MEASURED)]
     measured = _reached(graph.node, entering)
@@ -113,7 +113,7 @@ def _chosen(graph: onnx.GraphProto) -> set[str]:
     found = [
         node
         for node in graph.node
-        if node.op_type in ROUNDED
+        if node.op_type == "Gemm"
         and min(sides.get(node.input[1], [0])) >= LEAST_SIDE
         and node.input[0] in measured - unbounded
     ]

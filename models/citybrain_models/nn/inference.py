@@ -8,6 +8,7 @@ proves it. The arrangement differs, and with it the cost:
 - what a place hears of its own, from neighbours of each kind, lies side by side and is mixed by one product, the gate
   and what passes it apart: no sum is written in between, nothing is split;
 - neighbours of all kinds that are of one type are read at once, and summed by one product;
+- what neighbours count is worked out once for all blocks;
 - what neighbours count is divided out before their rows are summed: on a number an edge, not on a row a node;
 - only places that lack something borrow;
 - shares of the three bases and steps between quantiles come from one exponential, and the steps of a lead are summed by
@@ -17,16 +18,20 @@ proves it. The arrangement differs, and with it the cost:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import accumulate
+from itertools import accumulate, cycle
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, pad, silu
 
 from citybrain_models.nn.borrowing import Borrowing
-from citybrain_models.nn.citynet import Block, CityNet
+from citybrain_models.nn.citynet import Block, CityNet, MessageKind
 from citybrain_models.nn.ensemble import Ensemble
 from citybrain_models.nn.exchange import FAINT, UNHEARD, Exchange, Hubs
+
+Shares = dict[tuple[str, str], Tensor]
+"""By type of receiver and of sender, what each neighbour counts, ``[batch, receiver, kind, neighbour]``: by its weight
+and its confidence, over all that is heard of the kind."""
 
 STEEPEST = 80.0
 """Where the steps between quantiles, in standard deviations of the target, and the logits of the bases are cut: ``exp``
@@ -72,9 +77,9 @@ class _Member(nn.Module):
             state[net.target], anchor = _complete(
                 net.borrowing, state[net.target], measured, anchor, net.target, inputs
             )
-        for block in net.blocks:
-            assert isinstance(block, Block)
-            state = _exchange(block, state, inputs)
+        blocks = [block for block in net.blocks if isinstance(block, Block)]
+        for block, shares in zip(blocks, _shares(blocks, inputs), strict=True):
+            state = _exchange(block, shares, state, inputs)
         answer = self._answer(net.norm(state[net.target]), anchor, inputs[f"x_{net.target}"].flatten(0, 1))
         answer = answer.unflatten(0, (*shape, net.horizon))
         return torch.expm1(answer) if net.logarithmic else answer
@@ -113,8 +118,10 @@ def _begin(net: CityNet, node: str, place: Tensor, inputs: Mapping[str, Tensor])
     return torch.addmm(context, inputs[f"x_{node}"].flatten(0, 1), window.weight.t())
 
 
-def _exchange(block: Block, state: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """:meth:`Block.forward` on ``state[type] [batch · node, width]``."""
+def _exchange(
+    block: Block, shares: Shares, state: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """:meth:`Block.forward` on ``state[type] [batch · node, width]``, with the block's own ``shares``."""
     normed = {node: norm(state[node]) for node, norm in block.before.items()}
     wide = {node: rows.unflatten(0, inputs[f"x_{node}"].shape[:2]) for node, rows in normed.items()}
     after = {}
@@ -132,16 +139,13 @@ def _exchange(block: Block, state: Mapping[str, Tensor], inputs: Mapping[str, Te
         mixed = {kind.name: others.pop(0) for kind in block.kinds if kind.receiver == node}
         heard, matrices = [normed[node]], [own.t()]
         for sender in dict.fromkeys(kind.sender for kind in block.kinds if kind.receiver == node):
-            kinds = [kind for kind in block.kinds if (kind.receiver, kind.sender) == (node, sender)]
-            weights = []
-            for kind in kinds:
+            for kind in _between(block, node, sender):
                 exchange = block.exchange[kind.name]
                 assert isinstance(exchange, Exchange)
-                weights.append(exchange.weights(inputs[f"{kind.name}_edge"], inputs["wind"] if kind.windy else None))
                 matrices.append((mixed[kind.name] @ exchange.value.weight).t())
-            index = torch.cat([inputs[f"{kind.name}_index"] for kind in kinds], dim=1)
-            rows = _hear(_stacked(weights), wide[sender], inputs[f"seen_{sender}"], index)
-            heard.append(rows.flatten(0, 1))
+            index = _heard_from(block, node, sender, inputs)
+            sent = wide[sender].index_select(1, index.flatten()).unflatten(1, index.shape)
+            heard.append((shares[node, sender] @ sent).flatten(2).flatten(0, 1))
         side_by_side, matrix = torch.cat(heard, dim=-1), torch.cat(matrices)
         halves = slice(None, width), slice(width, None)
         told_apart = [mix.bias[half] if told is None else (asked @ told[..., half]).flatten(0, 1) for half in halves]
@@ -164,22 +168,47 @@ def _collect(hub: Hubs, nodes: Tensor, confidence: Tensor, mix: Tensor, bias: Te
     return tokens @ (mix @ hub.value.weight).t() + bias
 
 
-def _stacked(weights: list[Tensor]) -> Tensor:
-    """``[batch or 1, receiver, neighbour]`` of each kind → ``[batch or 1, receiver, kind, neighbour]``, the neighbours
-    of all kinds behind each other, where each kind has none but its own."""
-    ends = list(accumulate(weight.shape[-1] for weight in weights))
-    padded = [pad(w, (end - w.shape[-1], ends[-1] - end)) for w, end in zip(weights, ends, strict=True)]
+def _between(block: Block, receiver: str, sender: str) -> list[MessageKind]:
+    """The kinds of messages from one type of node to another."""
+    return [kind for kind in block.kinds if (kind.receiver, kind.sender) == (receiver, sender)]
+
+
+def _heard_from(block: Block, receiver: str, sender: str, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Whom each node hears, the neighbours of all kinds behind each other, ``[receiver, neighbour]``."""
+    return torch.cat([inputs[f"{kind.name}_index"] for kind in _between(block, receiver, sender)], dim=1)
+
+
+def _shares(blocks: list[Block], inputs: Mapping[str, Tensor]) -> list[Shares]:
+    """What each neighbour counts, for all blocks at once, as who has measured is the same for all."""
+    found: list[Shares] = [{} for _ in blocks]
+    for pair in dict.fromkeys((kind.receiver, kind.sender) for block in blocks for kind in block.kinds):
+        receiver, sender = pair
+        mine = [number for number, block in enumerate(blocks) if receiver in block.receivers]
+        kinds = _between(blocks[mine[0]], receiver, sender)
+        weights = [_weights(blocks[number], kind, inputs) for number in mine for kind in kinds]
+        index = _heard_from(blocks[mine[0]], receiver, sender, inputs)
+        trusted = inputs[f"seen_{sender}"].index_select(1, index.flatten()).unflatten(1, index.shape)
+        weight = _stacked(weights, len(kinds)) * trusted.unsqueeze(2)
+        share = weight / (weight.sum(dim=-1, keepdim=True) + UNHEARD)
+        for number, part in zip(mine, share.split(len(kinds), dim=2), strict=True):
+            found[number][pair] = part
+    return found
+
+
+def _weights(block: Block, kind: MessageKind, inputs: Mapping[str, Tensor]) -> Tensor:
+    """``[batch or 1, receiver, neighbour]``."""
+    exchange = block.exchange[kind.name]
+    assert isinstance(exchange, Exchange)
+    return exchange.weights(inputs[f"{kind.name}_edge"], inputs["wind"] if kind.windy else None)
+
+
+def _stacked(weights: list[Tensor], kinds: int) -> Tensor:
+    """``[batch or 1, receiver, neighbour]`` of each block and in it each of so many kinds →
+    ``[batch or 1, receiver, block · kind, neighbour]``, the neighbours of all kinds behind each other, where each kind
+    has none but its own."""
+    ends = list(accumulate(weight.shape[-1] for weight in weights[:kinds]))
+    padded = [pad(w, (end - w.shape[-1], ends[-1] - end)) for w, end in zip(weights, cycle(ends))]
     return torch.stack(torch.broadcast_tensors(*padded), dim=2)
-
-
-def _hear(weight: Tensor, sender: Tensor, confidence: Tensor, index: Tensor) -> Tensor:
-    """Confidence-weighted means of the rows of ``sender [batch, sender, width]``, one for each kind of
-    ``weight [batch or 1, receiver, kind, neighbour]``, side by side: ``[batch, receiver, kind · width]``."""
-    trusted = confidence.index_select(1, index.flatten()).unflatten(1, index.shape)
-    weight = weight * trusted.unsqueeze(2)
-    share = weight / (weight.sum(dim=-1, keepdim=True) + UNHEARD)
-    sent = sender.index_select(1, index.flatten()).unflatten(1, index.shape)
-    return (share @ sent).flatten(2)
 
 
 def _complete(
