@@ -26,7 +26,7 @@ from citybrain_datasets.scenarios.results import summarise
 from citybrain_datasets.scenarios.site import Site, open_site
 from citybrain_datasets.scenarios.trips import apply_to_trips, electric_already
 from citybrain_datasets.scenarios.truth import Truth
-from citybrain_datasets.scenarios.weather import weather_hours
+from citybrain_datasets.scenarios.weather import months_of, weather_hours
 
 WINDOW = Window()
 OLD_TOWN = {"district": "Old Town district · 老城区"}
@@ -183,6 +183,13 @@ def test_what_changes_nothing_says_why(
         pd.testing.assert_frame_equal(apply_to_trips(trips, actions, site.segments), under(site, trips))
         for name, left in actions.sectors.items():
             np.testing.assert_array_equal(left, nothing.sectors[name])
+
+
+def test_winter_is_where_the_city_lies(site: Site) -> None:
+    assert months_of("winter", site.city) == (12, 1, 2)
+    south = {node: table.assign(lat=-table["lat"]) for node, table in site.city.nodes.items() if "lat" in table}
+    assert months_of("winter", site.city.replace(nodes={**site.city.nodes, **south})) == (6, 7, 8)
+    assert sorted(months_of("spring", site.city.replace(nodes={**site.city.nodes, **south}))) == [9, 10, 11]
 
 
 def test_a_number_is_left_out_of_a_simulated_citys_streets_alone(site: Site) -> None:

@@ -75,6 +75,8 @@ def test_what_belongs_to_another_network_is_not_gone_on_with(
         ({"trainer": {"precision": "17"}}, "trainer: Precision '17' is invalid"),
         ({"trainer": {"callbacks": []}}, "trainer: .*callbacks"),
         ({"trainer": {"fast_dev_run": True}}, "no epoch was trained and validated"),
+        ({"trainer": {"max_steps": 3}}, "no epoch was trained and validated"),
+        ({"trainer": {"limit_val_batches": 0}}, "no epoch was trained and validated"),
         ({"fit": {"learning_rate": 1e9, "epochs": 1}}, "the validation error is no number"),
     ],
 )

@@ -182,7 +182,7 @@ def load_weights(module: ForecastModule, checkpoint: Path) -> None:
 
 def _callbacks(preparation: Preparation, progress: bool) -> list[Callback]:
     fit_config, trainer = preparation.config.fit, preparation.config.trainer
-    callbacks: list[Callback] = [EarlyStopping("val_mae", patience=fit_config.patience)]
+    callbacks: list[Callback] = [EarlyStopping("val_mae", patience=fit_config.patience, strict=False)]
     if fit_config.minutes is not None:
         callbacks.append(Deadline(60 * fit_config.minutes, cpu=trainer.get("accelerator", "cpu") == "cpu"))
     if fit_config.average:

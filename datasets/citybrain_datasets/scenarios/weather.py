@@ -13,6 +13,7 @@ from citybrain_datasets.scenarios.actions import Window
 from citybrain_datasets.scenarios.language import Weather
 
 SEASONS = {"winter": (12, 1, 2), "spring": (3, 4, 5), "summer": (6, 7, 8), "autumn": (9, 10, 11)}
+"""Months in the northern hemisphere."""
 _NEEDED = ("wind_speed", "wind_direction", "mixing_height")
 
 
@@ -54,6 +55,14 @@ def weather_hours(city: City, weather: Weather, window: Window, fallback: Hours 
     return Hours(**column, times=np.stack([b.index.to_numpy(dtype="datetime64[ns]") for b in blocks]))
 
 
+def months_of(season: str, city: City) -> tuple[int, ...]:
+    """The months of a season where ``city`` lies; where no place of it is known, those of the north."""
+    latitudes = [table["lat"].to_numpy(float) for table in city.nodes.values() if "lat" in table]
+    known = np.concatenate(latitudes) if latitudes else np.zeros(0)
+    south = bool((known < 0).sum() > (known > 0).sum())
+    return tuple((month + 5) % 12 + 1 if south else month for month in SEASONS[season])
+
+
 def has_weather(city: City) -> bool:
     """Whether the city has any record that :func:`weather_hours` can choose from."""
     return all(name in city.signals for name in _NEEDED)
@@ -63,7 +72,8 @@ def _choose(days: pd.Index, weather: Weather, city: City) -> list[object]:
     if weather.case is not None:
         chosen = [d for d in days if d == weather.case]
     elif weather.season is not None:
-        chosen = [d for d in days if d.month in SEASONS[weather.season]]
+        months = months_of(weather.season, city)
+        chosen = [d for d in days if d.month in months]
     else:
         rng = np.random.default_rng([weather.seed, 17])
         size = min(weather.ensemble or 1, len(days))
