@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint constraints
+.PHONY: demo test test-service test-others lint constraints
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -13,8 +13,15 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(VENV)/bin/citybrain demo
 
+# The service's tests and the others side by side, a core each; whichever fails fails both.
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(MAKE) --no-print-directory --jobs 2 --keep-going test-service test-others
+
+test-service: $(READY)
+	$(VENV)/bin/python -m pytest tests/serving
+
+test-others: $(READY)
+	$(VENV)/bin/python -m pytest tests/datasets tests/models tests/training
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
