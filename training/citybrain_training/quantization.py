@@ -90,7 +90,7 @@ def _products_apart(graph: onnx.GraphProto, chosen: Collection[str]) -> set[str]
     weights = {tensor.name for tensor in graph.initializer}
     nodes, products = [], set()
     for node in graph.node:
-        if node.name not in chosen or len(node.input) < 3 or node.input[2] in weights:
+        if node.name not in chosen or len(node.input) < 3 or node.input[2] in weights or not _plain(node):
             products |= {node.name} & set(chosen)
             nodes.append(node)
             continue
@@ -101,6 +101,12 @@ def _products_apart(graph: onnx.GraphProto, chosen: Collection[str]) -> set[str]
     del graph.node[:]
     graph.node.extend(nodes)
     return products
+
+
+def _plain(node: onnx.NodeProto) -> bool:
+    """Whether a Gemm multiplies and adds, and does nothing else."""
+    usual = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
+    return all(onnx.helper.get_attribute_value(a) == usual[a.name] for a in node.attribute)
 
 
 def _chosen(graph: onnx.GraphProto) -> set[str]:
