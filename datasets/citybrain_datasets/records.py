@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,15 @@ def write_chapter(page: Path, name: str, command: str, text: str) -> None:
     else:
         before = before.rstrip("\n") + "\n\n"
     write_atomically(page, f"{before}{begin}\n{text}\n{end}\n" + (f"\n{rest}" if rest else ""))
+
+
+def publish_records(
+    records: list[Record], out: Path, page: Path, chapter: tuple[str, str], markdown: Callable[[list[Record]], str]
+) -> None:
+    """Puts ``records`` into the file ``out`` and writes the ``chapter`` (its name, and the command that writes it) of
+    ``page`` from all that the file then holds."""
+    merge_records(out, records)
+    write_chapter(page, *chapter, markdown(read_records(out)))
 
 
 def uncommitted(records: Sequence[Record]) -> list[str]:

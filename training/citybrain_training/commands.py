@@ -127,6 +127,11 @@ def evaluate(
         print_scores(read.task, tables)
 
 
+def named(config: str | None) -> str:
+    """How a command's record tells of its configuration: by name, and not where files lie on this machine."""
+    return f" --config {Path(config).stem}" if config else ""
+
+
 def tested(bundle: Path, city: str, config: str | None) -> tuple[Bundle, Preparation]:
     """A bundle and the city it is to be tested on, prepared for its task; told where it learnt from what it is tested
     on.

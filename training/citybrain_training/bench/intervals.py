@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 import typer
 
-from citybrain_datasets.records import Record, circumstances, merge_records, uncommitted, write_chapter
+from citybrain_datasets.records import Record, circumstances, publish_records, uncommitted
 from citybrain_datasets.signals import KINDS
 from citybrain_models.bundle import Bundle
 from citybrain_models.calibration import PARTS, Calibration, parts_of_day
@@ -19,7 +18,7 @@ from citybrain_models.metrics import Scores
 from citybrain_models.onnx_forecaster import OnnxForecaster
 from citybrain_training.bench.groups import PARTS_OF_DAY
 from citybrain_training.bench.scoring import add_groups, quarters
-from citybrain_training.commands import CityArgument, ConfigOption, tested
+from citybrain_training.commands import CityArgument, ConfigOption, named, tested
 from citybrain_training.online import Replay
 from citybrain_training.preparation import Preparation
 
@@ -109,15 +108,14 @@ def bench_intervals(
 ) -> None:
     """Measure how well a bundle's intervals hold on the test windows, as fitted and learning from outcomes."""
     read, preparation = tested(bundle, city, config)
-    told = f" --config {Path(config).stem}" if config else ""  # not where files lie on this machine
     about = {
         "note": f"bundle {read.version}",
         "threads": preparation.config.threads,
-        "command": f"citybrain bench-intervals BUNDLE {preparation.city.name}{told}",
+        "command": f"citybrain bench-intervals BUNDLE {preparation.city.name}{named(config)}",
         **circumstances(),
     }
-    merge_records(out, [{**record, **about} for record in measure_intervals(preparation, read)])
-    write_chapter(docs, "intervals", "citybrain bench-intervals", markdown(json.loads(out.read_text())))
+    records = [{**record, **about} for record in measure_intervals(preparation, read)]
+    publish_records(records, out, docs, ("intervals", "citybrain bench-intervals"), markdown)
     typer.echo(out)
 
 

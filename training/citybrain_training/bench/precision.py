@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Annotated
 import typer
 
 from citybrain_datasets.errors import ConfigError
-from citybrain_datasets.records import Record, circumstances, merge_records, uncommitted, write_chapter
+from citybrain_datasets.records import Record, circumstances, publish_records, uncommitted
 from citybrain_datasets.signals import KINDS
 from citybrain_models.bundle import Bundle
 from citybrain_models.onnx_forecaster import OnnxForecaster
-from citybrain_training.commands import CityArgument, ConfigOption, tested
+from citybrain_training.commands import CityArgument, ConfigOption, named, tested
 from citybrain_training.precision import PRECISION, compare, in_int8
 from citybrain_training.preparation import Preparation
 from citybrain_training.speed.measure import interleaved
@@ -63,10 +62,9 @@ def bench_precision(
 ) -> None:
     """Measure what eight-bit integers cost a bundle on the test windows, and what they bring in time."""
     read, preparation = tested(bundle, city, config)
-    told = f" --config {Path(config).stem}" if config else ""  # not where files lie on this machine
-    about = {"command": f"citybrain bench-precision BUNDLE {preparation.city.name}{told}", **circumstances()}
-    merge_records(out, [{**record, **about} for record in measure_precision(preparation, read)])
-    write_chapter(docs, "precision", "citybrain bench-precision", markdown(json.loads(out.read_text())))
+    about = {"command": f"citybrain bench-precision BUNDLE {preparation.city.name}{named(config)}", **circumstances()}
+    records = [{**record, **about} for record in measure_precision(preparation, read)]
+    publish_records(records, out, docs, ("precision", "citybrain bench-precision"), markdown)
     typer.echo(out)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from citybrain_datasets.records import Record
-from citybrain_training.commands import CityArgument, ConfigOption, followed, tested
+from citybrain_training.commands import CityArgument, ConfigOption, followed, named, tested
 from citybrain_training.robustness.table import by_place
 
 console = Console(stderr=True)
@@ -51,7 +51,7 @@ def bench_robustness(
                 preparation, Path(work), every=every, seed=draw, practice=practice, progress=followed(console)
             )
     name, settings = preparation.city.name, preparation.config
-    told = f" --config {Path(config).stem}" if config else ""  # not where files lie on this machine
+    told = named(config)
     told += f" --epochs {epochs}" if epochs else ""
     told += f" --practice {practice:g}" if practice is not None else ""
     command = f"citybrain bench-robustness BUNDLE {name}{told} --draws {draws} --every {every} --seed {seed}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +13,7 @@ import typer
 from rich.console import Console
 
 from citybrain_datasets.errors import ConfigError
-from citybrain_datasets.records import Record, circumstances, merge_records, write_chapter
+from citybrain_datasets.records import Record, circumstances, publish_records
 
 console = Console(stderr=True)
 
@@ -63,8 +62,7 @@ def bench_speed(
         {"case": case, "subject": "citynet", "metric": metric, "value": round(value, 4), "unit": unit, **about}
         for case, metric, value, unit in rows
     ]
-    merge_records(out, records)
-    write_chapter(docs, "speed", "citybrain bench-speed", markdown(json.loads(out.read_text())))
+    publish_records(records, out, docs, ("speed", "citybrain bench-speed"), markdown)
     typer.echo(out)
 
 
